@@ -1,0 +1,46 @@
+"""Nexus: vision models proven equal to their references, with training, evaluation and deployment around them.
+
+Importing this package imports nothing else; each name below is loaded when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "create_model": "nexus.core.registry",
+    "list_models": "nexus.core.registry",
+    "model_info": "nexus.core.registry",
+    "NexusModule": "nexus.core.module",
+    "Config": "nexus.core.config",
+    "Preprocessing": "nexus.core.preprocessing",
+    "WeightInitMixin": "nexus.core.initialization",
+    "fit": "nexus.training",
+    "evaluate": "nexus.evaluation",
+    "Predictor": "nexus.predict",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from nexus.core.config import Config
+    from nexus.core.initialization import WeightInitMixin
+    from nexus.core.module import NexusModule
+    from nexus.core.preprocessing import Preprocessing
+    from nexus.core.registry import create_model, list_models, model_info
+    from nexus.evaluation import evaluate
+    from nexus.predict import Predictor
+    from nexus.training import fit
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nexus' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""What every model has: a configuration, a card, weights, an initialization."""

@@ -1,0 +1,116 @@
+"""`NexusModule`: an `nn.Module` that knows its configuration and how it is saved."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+from torch import Tensor, nn
+
+from nexus.core.config import Config
+from nexus.core.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from nexus.core.registry import ModelCard
+
+
+class TokenLayout(NamedTuple):
+    """Where the patches of an image stand in a token sequence: after `prefix` tokens, row by row."""
+
+    prefix: int
+    height: int
+    width: int
+
+
+class NexusModule(nn.Module):
+    """Base of every model of the zoo: a plain `nn.Module` with a configuration.
+
+    A subclass names its configuration by annotating it, `config: MixerConfig`; it may then be built from that
+    dataclass or from a mapping of its fields. A subclass without such an annotation keeps the mapping it was given.
+
+    Attributes:
+        config: The frozen configuration (or the mapping that was given).
+        preprocessing: How an image becomes the model's input; None until weights or a trainer bring it.
+        class_names: Names of the outputs in order; empty when unknown.
+        card: The registered variant it was created from, if any.
+        checkpointing: Whether blocks recompute their activations in the backward pass.
+    """
+
+    config_class: ClassVar[type[Config] | None] = None
+    config: Any
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        annotation = inspect.get_annotations(cls, eval_str=True).get("config")
+        if isinstance(annotation, type) and issubclass(annotation, Config):
+            cls.config_class = annotation
+
+    def __init__(self, config: Config | Mapping[str, Any]) -> None:
+        super().__init__()
+        if self.config_class is not None and not isinstance(config, Config):
+            config = self.config_class.from_mapping(config)
+        elif self.config_class is not None and not isinstance(config, self.config_class):
+            raise ValueError(
+                f"{type(self).__name__} takes a {self.config_class.__name__}, not a {type(config).__name__}."
+            )
+        self.config = config
+        self.preprocessing: Preprocessing | None = None
+        self.class_names: tuple[str, ...] = ()
+        self.card: ModelCard | None = None
+        self.checkpointing = False
+
+    @classmethod
+    def from_config(cls, config: Config | Mapping[str, Any]) -> Self:
+        """Returns a model with fresh weights."""
+        return cls(config)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **changes: Any) -> Self:
+        """Returns a model with trained weights, in evaluation mode. See `nexus.core.weights.load_pretrained`.
+
+        Args:
+            source: A registered name (`"vit_base_patch16_224"`, with a tag after a dot if it has several weights),
+                a file, a directory written by `save_pretrained`, or `"hf-hub:org/repo"`.
+            **changes: Fields of the configuration to change, such as `num_classes` or `image_size`.
+
+        Raises:
+            ValueError: The source is unknown, is not a model of this class, or does not fit the configuration.
+        """
+        from nexus.core.weights import load_pretrained
+
+        return load_pretrained(source, cls, changes)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Writes `model.safetensors` and `config.json` (configuration, preprocessing, class names) into `folder`."""
+        from nexus.core.weights import save_pretrained
+
+        return save_pretrained(self, Path(folder))
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Uploads what `save_pretrained` writes to the Hugging Face hub and returns the commit's address."""
+        from nexus.core.weights import push_to_hub
+
+        return push_to_hub(self, repo_id, private=private, token=token)
+
+    def num_parameters(self, *, trainable: bool = False) -> int:
+        """Returns how many numbers the parameters hold, or only those that are trained."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable)
+
+    def set_gradient_checkpointing(self, enabled: bool = True) -> Self:
+        """Trades compute for memory: blocks recompute their activations in the backward pass."""
+        for module in self.modules():
+            if isinstance(module, NexusModule):
+                module.checkpointing = enabled
+        return self
+
+    def token_layout(self, image_size: Sequence[int]) -> TokenLayout | None:
+        """Returns where patches of an image of `(height, width)` pixels stand in the token sequence.
+
+        None for a model whose features are maps (b, c, h, w).
+        """
+        del image_size
+        return None
+
+    if TYPE_CHECKING:
+
+        def __call__(self, images: Tensor, *args: Any, **keywords: Any) -> dict[str, Any]: ...

@@ -1,0 +1,47 @@
+"""How an image becomes a model's input: facts that travel with the weights."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nexus.core.config import Config
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing(Config):
+    """Resize, centre crop, scale to [0, 1], then subtract `mean` and divide by `std` per channel.
+
+    Attributes:
+        image_size: (height, width) in pixels of what the model sees.
+        resize: "shorter" scales the shorter side to `resize_size` and crops the centre, "squash" resizes
+            straight to `image_size` ignoring the aspect ratio, "none" expects the right size.
+        resize_size: Pixels of the shorter side before the crop; None means the smaller side of `image_size`.
+        interpolation: Filter of the resize (always antialiased).
+        mean: Per channel, in units of the [0, 1] range; its length is the number of channels.
+        std: Per channel, likewise.
+    """
+
+    image_size: tuple[int, int] = (224, 224)
+    resize: Literal["shorter", "squash", "none"] = "shorter"
+    resize_size: int | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels and std has {len(self.std)}; they must agree.")
+        if min(self.std) <= 0:
+            raise ValueError(f"std is {self.std}; every value must be above 0.")
+        if min(self.image_size) < 1:
+            raise ValueError(f"image_size is {self.image_size}; both sides must be at least 1 pixel.")
+
+    @property
+    def in_channels(self) -> int:
+        """Number of channels that the model sees."""
+        return len(self.mean)

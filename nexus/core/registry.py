@@ -1,0 +1,142 @@
+"""Names of model variants, and a card for each: what it is, how it was trained, where its weights are."""
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nexus.core.config import Config, nearest
+from nexus.core.module import NexusModule
+from nexus.core.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A published result: `Metric(name="imagenet-1k top-1", value=76.13, source="torchvision metadata")`."""
+
+    name: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One published weight file of a variant.
+
+    Attributes:
+        tag: Tells several files of one variant apart: `resnet50.tv2_in1k`.
+        url: Where the file is, `https://...` or `hf-hub:org/repo` (with `#file` for a file that is not the default).
+        sha256: The digest, or its first digits where only those are published; empty if none is.
+        licence: Of the weights, as their authors state it.
+        preprocessing: The preprocessing that the weights were evaluated with.
+        changes: Fields in which the configuration differs from the card's, such as `num_classes`.
+        metrics: Published results of this file.
+    """
+
+    tag: str
+    url: str
+    sha256: str = ""
+    licence: str = "unknown"
+    preprocessing: Preprocessing = Preprocessing()
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[Metric, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What is known of a variant.
+
+    Attributes:
+        name: The registered name.
+        model_class: The class that builds it.
+        config: Its configuration.
+        task: "classification", "detection", "segmentation", ...
+        num_parameters: The published number of parameters.
+        weights: Published files; the first is the default.
+        paper: Address of the paper.
+        good_for: Keys of the selection matrices that it answers: tasks, constraints, amounts of data.
+        throughput: Published images per second, for ordering only; None if unknown.
+    """
+
+    name: str
+    model_class: type[NexusModule]
+    config: Config
+    task: str = "classification"
+    num_parameters: int | None = None
+    weights: tuple[Weights, ...] = ()
+    paper: str = ""
+    good_for: tuple[str, ...] = ()
+    throughput: float | None = None
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The default weights' preprocessing, or the library's default at the configuration's size."""
+        if self.weights:
+            return self.weights[0].preprocessing
+        size = getattr(self.config, "image_size", 224)
+        return Preprocessing(image_size=(size, size) if isinstance(size, int) else tuple(size))
+
+    def find_weights(self, tag: str | None = None) -> Weights:
+        """Returns the weights with this tag, or the default ones.
+
+        Raises:
+            ValueError: The variant has no weights, or none with this tag.
+        """
+        if not self.weights:
+            raise ValueError(f"{self.name} has no published weights; train it, or load a file of your own.")
+        for weights in self.weights:
+            if tag in (None, weights.tag):
+                return weights
+        tags = [weights.tag for weights in self.weights]
+        raise ValueError(f"{self.name} has no weights {tag!r}. {nearest(str(tag), tags)}")
+
+
+_CARDS: dict[str, ModelCard] = {}
+
+
+def register(*cards: ModelCard) -> None:
+    """Makes variants known by their names. A name can be registered once."""
+    for card in cards:
+        if card.name in _CARDS:
+            raise ValueError(f"The model name {card.name!r} is registered twice.")
+        _CARDS[card.name] = card
+
+
+def model_info(name: str) -> ModelCard:
+    """Returns the card of a variant; a tag after the last dot is ignored.
+
+    Raises:
+        ValueError: The name is unknown; the nearest one is named.
+    """
+    import nexus.models.cv  # noqa: F401  (fills the registry)
+
+    base = name.partition(".")[0]
+    if base not in _CARDS:
+        raise ValueError(f"There is no model {base!r}. {nearest(base, _CARDS)}")
+    return _CARDS[base]
+
+
+def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
+    """Returns the registered names that match a shell pattern, in alphabetical order."""
+    import nexus.models.cv  # noqa: F401  (fills the registry)
+
+    return sorted(name for name, card in _CARDS.items() if fnmatch.fnmatch(name, pattern) and task in (None, card.task))
+
+
+def create_model(name: str, *, pretrained: bool = False, **changes: Any) -> NexusModule:
+    """Returns the variant called `name`, with fresh weights unless `pretrained`.
+
+    Args:
+        name: A registered name, `resnet50`, or with the tag of its weights, `resnet50.tv2_in1k`.
+        pretrained: Load the published weights (the default ones unless the name has a tag).
+        **changes: Fields of the configuration to change: `num_classes=10`, `in_channels=1`, `image_size=96`.
+
+    Raises:
+        ValueError: The name or a field is unknown; the nearest one is named.
+    """
+    card = model_info(name)
+    if pretrained:
+        return card.model_class.from_pretrained(name, **changes)
+    model = card.model_class(card.config.replace(**changes) if changes else card.config)
+    model.card = card
+    return model
