@@ -1,0 +1,242 @@
+"""The operator table's contract: one row says everything about an operator.
+
+Rows live in one file per family beside this one and are added with `define`. What a framework needs beyond a template
+is a kernel: a function in `mithril/backends/<name>/`, whose source is pasted into generated modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from mithril.errors import OperatorError, nearest
+from mithril.types import DType, Shape, promote
+
+REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
+"""Default of an attribute that has to be given."""
+
+Code = str | Callable[["Call"], str]
+"""How generated source writes an operator: a template, or a function of the call where the text depends on it.
+
+Template fields: input names, attribute names (their value as source), `{xp}` (torch, jnp, mx, np).
+`"F.relu({input})"`, `"{left} + {right}"`, `"{xp}.concatenate({inputs}, axis={axis})"`. A list input is written as
+`[a, b]`, an absent optional one as `None`. Compound operands get parentheses where they need them.
+A template of an operator with several outputs gives a tuple of them.
+"""
+
+Kernel = Callable[..., Any]
+"""A function called as `name(*inputs, **attributes)` with all of the row's inputs in order (None for absent, a list for
+`*inputs`) and those attributes that differ from the row's defaults. Its source is pasted, so it uses only its framework
+under the usual name (`torch`, `F`, `jnp`, `jax`, `lax`, `mx`, `nn`, `np`), `math`, and other kernels of its backend."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One use of an operator, as a code function sees it. `call["input"]` and `call["stride"]` are source texts."""
+
+    op: Op
+    inputs: Mapping[str, Any]
+    """Text of each tensor input; None where absent, a tuple of texts for a list."""
+    attributes: Mapping[str, Any]
+    """Values (not texts) of all attributes, defaults filled in."""
+    shapes: Mapping[str, Any]
+    """Shape of each input and output: None where unknown or absent, a tuple of shapes for a list."""
+    dtypes: Mapping[str, Any]
+    """Dtype of each input and output, likewise; the types bool, int, float for Python scalars."""
+    xp: str
+    """torch, jnp, mx or np."""
+    source: Callable[[Any], str] = repr
+    """Text of a static value: numbers, strings, tuples, slices, dtypes, symbolic dimensions."""
+
+    def __getitem__(self, name: str) -> str:
+        if name not in self.inputs:
+            return self.source(self.attributes[name])
+        text = self.inputs[name]
+        return "[" + ", ".join(text) + "]" if isinstance(text, tuple) else str(text)
+
+    def arguments(self, *names: str, **defaults: Any) -> str:
+        """Argument list: `names` by position, then by keyword those of `defaults` whose value differs from it.
+
+        `call.arguments("input", "weight", "bias", stride=1)` gives `x, weight, bias, stride=2`. A keyword may map
+        the framework's word to ours with a pair: `axis=("dim", -1)` writes attribute `axis` as `dim=` unless it is -1.
+        Trailing absent (None) positional inputs are left out.
+        """
+        texts = [self[name] for name in names]
+        while texts and texts[-1] == "None":
+            texts.pop()
+        for name, default in defaults.items():
+            word, default = (
+                default
+                if isinstance(default, tuple) and len(default) == 2 and isinstance(default[0], str)
+                else (name, default)
+            )
+            value = self.inputs[name] if name in self.inputs else self.attributes[name]
+            if value != default:
+                texts.append(f"{word}={self[name]}")
+        return ", ".join(texts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Op:
+    """One row of the table."""
+
+    name: str
+    """Unique, snake_case. The layer class of mithril.models is its CamelCase: `layer_norm` becomes `LayerNorm`."""
+    inputs: tuple[str, ...]
+    """Tensor inputs in order: `input`; `bias?` may be absent; `*inputs` is one list of tensors."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Static values with defaults; REQUIRED for none. An attribute `training` with default None follows `compile`."""
+    outputs: tuple[str, ...] = ("output",)
+    """`("*output",)` is one list of tensors, its length that of the tuple of shapes which the shape rule returns."""
+    shape: Callable[..., Any] | None = None
+    """`(*shapes, **attributes)` to the output's shape, or a tuple of shapes for several outputs.
+
+    Input shapes are tuples of `int | Dim`: () for Python scalars, None for absent inputs, a tuple of shapes for a list.
+    Never called with an unknown rank. Raises ShapeError with one sentence that states the rule and the values.
+    None: taken from the signature's right side, or for elementwise operators by broadcasting.
+    """
+    signature: str | Callable[..., str] | None = None
+    """How input shapes hang together, one pattern per input: `"... i, o i, o -> ... o"` for linear.
+
+    Names are dimensions, numbers sizes, `...` any dimensions (at most once in a pattern, the same everywhere),
+    `c/groups` a dimension over an integer attribute, `c*2` a multiple. Checked for every call, and used to deduce
+    unknown shapes of parameters and unknown ranks of inputs. A function `(**attributes)` to the text where it depends
+    on them. Patterns of absent inputs are skipped; `_` is an input of any shape.
+    """
+    dtype: Callable[..., Any] = promote
+    """`(*dtypes, **attributes)` to the output's dtype, or a tuple for several outputs."""
+    code: Mapping[str, Code] = field(default_factory=dict)
+    """By backend: torch, jax, mlx, numpy, or any. A registered kernel goes before `any`."""
+    gradient: Mapping[str, Code] | Callable[..., Any] | None = None
+    """NumPy's derivative: per input a template over `{grad}`, the inputs, `{output}` and attributes. Broadcasting of
+    elementwise operators is undone by the caller. Inputs not named get no gradient. Where one function computes
+    them together, a kernel is registered with `gradient_kernel` instead and this stays None."""
+    state: Mapping[str, str] = field(default_factory=dict)
+    """Inputs that are state, with the output that is their next value: `{"mean": "new_mean"}`."""
+    identity: Callable[..., bool] | None = None
+    """`(**attributes)`: whether the first input comes out unchanged, so that the node can be dropped."""
+    elementwise: bool = False
+    commutative: bool = False
+    random: bool = False
+    """Its last input is `key`, which the compiler supplies; the operator `fold_key(key, index)` makes one per use."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Inputs without their marks."""
+        return tuple(name.strip("?*") for name in self.inputs)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Outputs without their marks."""
+        return tuple(name.strip("*") for name in self.outputs)
+
+    def complete(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """Attributes with defaults filled in, in the row's order.
+
+        Raises:
+            OperatorError: an unknown attribute, or a required one that is missing.
+        """
+        for name in attributes:
+            if name not in self.attributes:
+                raise OperatorError(f"{self.name} has no attribute '{name}'.{nearest(name, self.attributes)}")
+        complete = {**self.attributes, **attributes}
+        for name, value in complete.items():
+            if value is REQUIRED:
+                raise OperatorError(f"{self.name} needs a value for its attribute '{name}'.")
+        return complete
+
+
+OPS: dict[str, Op] = {}
+"""All rows by name."""
+
+KERNELS: dict[tuple[str, str], Kernel] = {}
+"""Kernels by operator and backend; filled when a backend is loaded."""
+
+GRADIENT_KERNELS: dict[str, Kernel] = {}
+"""NumPy functions `(grad, *inputs, output, **attributes)` to a tuple of one gradient (or None) per input; for several
+outputs, `grad` and `output` are tuples. Attributes as for kernels."""
+
+OPERATOR_CLASSES: dict[str, str] = {}
+"""Layer class name to operator name, where it is not the CamelCase of it."""
+
+
+def define(op: Op) -> Op:
+    """Add a row. A name can be given once."""
+    if op.name in OPS:
+        raise OperatorError(f"The operator '{op.name}' is defined twice.")
+    OPS[op.name] = op
+    return op
+
+
+def kernel(name: str, backend: str) -> Callable[[Kernel], Kernel]:
+    """Decorator: the function implements operator `name` on `backend`."""
+
+    def register(function: Kernel) -> Kernel:
+        KERNELS[name, backend] = function
+        return function
+
+    return register
+
+
+def gradient_kernel(name: str) -> Callable[[Kernel], Kernel]:
+    """Decorator: the function computes operator `name`'s gradients on NumPy."""
+
+    def register(function: Kernel) -> Kernel:
+        GRADIENT_KERNELS[name] = function
+        return function
+
+    return register
+
+
+def operator(name: str) -> Op:
+    """The row of an operator.
+
+    Raises:
+        OperatorError: there is none of this name.
+    """
+    if name not in OPS:
+        raise OperatorError(f"There is no operator '{name}'.{nearest(name, OPS)}")
+    return OPS[name]
+
+
+def implementation(op: Op, backend: str) -> Code | Kernel:
+    """What writes `op` on `backend`: the row's own code, then a kernel, then the row's code for any backend.
+
+    Raises:
+        OperatorError: the operator has none for this backend.
+    """
+    found = op.code.get(backend) or KERNELS.get((op.name, backend)) or op.code.get("any")
+    if found is None:
+        there = ", ".join(sorted({*op.code, *(b for n, b in KERNELS if n == op.name)})) or "none"
+        raise OperatorError(f"The operator '{op.name}' has no implementation for '{backend}', only for {there}.")
+    return found
+
+
+def is_kernel(op: Op, backend: str) -> bool:
+    """Whether `implementation` is a kernel (pasted and called by name) rather than a template."""
+    return backend not in op.code and (op.name, backend) in KERNELS
+
+
+__all__ = [
+    "GRADIENT_KERNELS",
+    "KERNELS",
+    "OPS",
+    "REQUIRED",
+    "Call",
+    "Code",
+    "DType",
+    "Kernel",
+    "Op",
+    "Shape",
+    "define",
+    "gradient_kernel",
+    "implementation",
+    "is_kernel",
+    "kernel",
+    "operator",
+]

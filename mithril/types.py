@@ -1,0 +1,366 @@
+"""Dtypes, symbolic dimensions, and the marker for tensor-valued connections."""
+
+from __future__ import annotations
+
+import builtins
+import enum
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from mithril.errors import DtypeError, nearest
+
+
+class Tensor:
+    """Marks a connection as tensor-valued: `IOKey("image", type=ml.Tensor)`."""
+
+
+class DType(enum.StrEnum):
+    """An element type. The value is the name it has in every framework."""
+
+    bool = "bool"
+    int8 = "int8"
+    uint8 = "uint8"
+    int16 = "int16"
+    uint16 = "uint16"
+    int32 = "int32"
+    uint32 = "uint32"
+    int64 = "int64"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+    float32 = "float32"
+    float64 = "float64"
+
+    def __repr__(self) -> str:
+        return self.value
+
+    @property
+    def is_floating(self) -> builtins.bool:
+        """Whether it is one of the floating types."""
+        return "float" in self.value
+
+    @property
+    def is_integer(self) -> builtins.bool:
+        """Whether it is one of the signed or unsigned integer types (bool is not)."""
+        return "int" in self.value
+
+    @property
+    def bits(self) -> int:
+        """Width of one element; 8 for bool."""
+        return int("".join(c for c in self.value if c.isdigit()) or 8)
+
+
+def as_dtype(value: Any) -> DType:
+    """The `DType` for a `DType`, a name, or a framework's dtype object (`torch.float32`, `np.dtype("int64")`)."""
+    if isinstance(value, DType):
+        return value
+    if isinstance(value, type) and value in _DEFAULTS:
+        return _DEFAULTS[value]
+    name = value if isinstance(value, str) else getattr(value, "name", None) or str(value)
+    name = str(name).rsplit(".", 1)[-1].strip("'>_")
+    try:
+        return DType(name)
+    except ValueError:
+        raise DtypeError(f"{value!r} is not a dtype.{nearest(name, [d.value for d in DType])}") from None
+
+
+_DEFAULTS: dict[type, DType] = {bool: DType.bool, int: DType.int64, float: DType.float32}
+
+
+def promote(*dtypes: DType | type | None, **attributes: Any) -> DType | type:
+    """The dtype of an operation on operands of these dtypes.
+
+    Python scalars are given as the types `bool`, `int`, `float` and are weak: they change the kind but not the width.
+    Between kinds, the higher kind decides (bool < integers < floats); uint8 with int8 is int16, float16 with
+    bfloat16 is float32. With scalars only, the result is a scalar's type. Attributes are ignored, so that this
+    function can stand as a row's dtype rule.
+    """
+    strong = [d for d in dtypes if isinstance(d, DType)]
+    weak = [d for d in dtypes if isinstance(d, type)]
+    if not strong:
+        return max(weak, key=[bool, int, float].index, default=float)
+    result = strong[0]
+    for dtype in strong[1:]:
+        result = _promote_pair(result, dtype)
+    if float in weak and not result.is_floating:
+        return DType.float32
+    if int in weak and result is DType.bool:
+        return DType.int64
+    return result
+
+
+def _promote_pair(a: DType, b: DType) -> DType:
+    if a is b:
+        return a
+    if a is DType.bool or (a.is_integer and b.is_floating):
+        return b
+    if b is DType.bool or (b.is_integer and a.is_floating):
+        return a
+    if a.is_floating:
+        return DType.float32 if a.bits == b.bits else max(a, b, key=lambda d: d.bits)
+    if a.value[0] == b.value[0]:
+        return max(a, b, key=lambda d: d.bits)
+    signed, unsigned = (b, a) if a.value[0] == "u" else (a, b)
+    return signed if signed.bits > unsigned.bits else DType(f"int{min(2 * unsigned.bits, 64)}")
+
+
+# A dimension is a polynomial with integer coefficients over atoms. An atom is a symbol's name, or one of the
+# integer functions below applied to dimensions. Equal expressions have equal terms, so `==` and hashing are structural.
+Atom = Any  # str | tuple[str, Dimension, Dimension]
+Monomial = tuple[tuple[Atom, int], ...]
+
+_FUNCTIONS: dict[str, Callable[[int, int], int]] = {
+    "//": lambda a, b: a // b,
+    "%": lambda a, b: a % b,
+    "min": min,
+    "max": max,
+}
+
+
+class Dim:
+    """A size that is not known yet: a named symbol, or an integer expression of symbols.
+
+    `Dim("b") * 12 // 4` is `3*b`. Results that are known become plain integers. Sizes are taken to be
+    non-negative. Ordering is undecided for most expressions, so `<` raises; `==` is structural.
+    """
+
+    __slots__ = ("_hash", "terms")
+    terms: tuple[tuple[Monomial, int], ...]
+
+    def __init__(self, name: str):
+        self.terms = ((((name, 1),), 1),)
+        self._hash = hash(self.terms)
+
+    @property
+    def name(self) -> str | None:
+        """The symbol's name, or None for an expression."""
+        if len(self.terms) == 1:
+            monomial, factor = self.terms[0]
+            if factor == 1 and len(monomial) == 1 and monomial[0][1] == 1 and isinstance(monomial[0][0], str):
+                return monomial[0][0]
+        return None
+
+    def symbols(self) -> set[str]:
+        """Names of all symbols in it."""
+        found: set[str] = set()
+        for monomial, _ in self.terms:
+            for atom, _ in monomial:
+                if isinstance(atom, str):
+                    found.add(atom)
+                else:
+                    for part in atom[1:]:
+                        if isinstance(part, Dim):
+                            found |= part.symbols()
+        return found
+
+    def substitute(self, values: Mapping[str, Dimension]) -> Dimension:
+        """The same expression with symbols replaced."""
+        total: Dimension = 0
+        for monomial, factor in self.terms:
+            product: Dimension = factor
+            for atom, power in monomial:
+                if isinstance(atom, str):
+                    base: Dimension = values[atom] if atom in values else Dim(atom)
+                else:
+                    function, left, right = atom
+                    base = apply(function, substitute(left, values), substitute(right, values))
+                for _ in range(power):
+                    product = product * base
+            total = total + product
+        return total
+
+    def __add__(self, other: Dimension) -> Dimension:
+        if not isinstance(other, Dim | int):
+            return NotImplemented
+        return _sum([*self.terms, *_terms(other)])
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Dimension:
+        return self * -1
+
+    def __sub__(self, other: Dimension) -> Dimension:
+        if not isinstance(other, Dim | int):
+            return NotImplemented
+        return self + other * -1
+
+    def __rsub__(self, other: int) -> Dimension:
+        return self * -1 + other
+
+    def __mul__(self, other: Dimension) -> Dimension:
+        if not isinstance(other, Dim | int):
+            return NotImplemented
+        return _sum([(_merge(m, n), a * b) for m, a in self.terms for n, b in _terms(other)])
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Dimension) -> Dimension:
+        return apply("//", self, other)
+
+    def __rfloordiv__(self, other: int) -> Dimension:
+        return apply("//", other, self)
+
+    def __mod__(self, other: Dimension) -> Dimension:
+        return apply("%", self, other)
+
+    def __rmod__(self, other: int) -> Dimension:
+        return apply("%", other, self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dim) and self.terms == other.terms
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __index__(self) -> int:
+        raise TypeError(f"The size {self} is not known yet, so it cannot be used as a plain integer.")
+
+    def __str__(self) -> str:
+        return self.source()
+
+    __repr__ = __str__
+
+    def source(self, names: Mapping[str, str] | None = None) -> str:
+        """Python source of the expression, with `names` in place of its symbols."""
+        parts: list[str] = []
+        for monomial, factor in self.terms:
+            factors = [_atom_source(atom, names) for atom, power in monomial for _ in range(power)]
+            if len(factors) > 1 or abs(factor) != 1:
+                factors = [f"({f})" if " // " in f or " % " in f else f for f in factors]
+            text = " * ".join(factors)
+            if abs(factor) != 1 or not monomial:
+                text = f"{abs(factor)} * {text}" if monomial else str(abs(factor))
+            sign = "-" if factor < 0 else "+"
+            parts.append(f" {sign} {text}" if parts else (f"-{text}" if factor < 0 else text))
+        return "".join(parts)
+
+
+Dimension = int | Dim
+Shape = tuple[Dimension, ...]
+
+
+def apply(function: str, left: Dimension, right: Dimension) -> Dimension:
+    """`left // right`, `left % right`, `min` or `max`, as simple as it can be made."""
+    if isinstance(left, int) and isinstance(right, int):
+        return _FUNCTIONS[function](left, right)
+    if left == right:
+        return {"//": 1, "%": 0}.get(function, left)
+    if function == "//":
+        return _floor_divide(left, right)
+    if function == "%" and (right == 1 or all(_divide_term(t, right) is not None for t in _terms(left))):
+        return 0
+    return _atom(function, left, right)
+
+
+def substitute(size: Dimension, values: Mapping[str, Dimension]) -> Dimension:
+    """A size with its symbols replaced; a plain integer stays what it is."""
+    return size.substitute(values) if isinstance(size, Dim) else size
+
+
+def product(sizes: Iterable[Dimension]) -> Dimension:
+    """The number of elements of a shape."""
+    return math.prod(sizes)  # type: ignore[type-var]
+
+
+def minimum(left: Dimension, right: Dimension) -> Dimension:
+    """The smaller of two sizes, symbolic where that is undecided."""
+    return apply("min", left, right)
+
+
+def maximum(left: Dimension, right: Dimension) -> Dimension:
+    """The larger of two sizes, symbolic where that is undecided."""
+    return apply("max", left, right)
+
+
+def _floor_divide(left: Dimension, right: Dimension) -> Dimension:
+    """Terms that divide exactly leave the quotient; what is left becomes one canonical `//` atom."""
+    if right == 1:
+        return left
+    quotient: Dimension = 0
+    rest: Dimension = 0
+    for term in _terms(left):
+        exact = _divide_term(term, right)
+        if exact is not None:
+            quotient = quotient + exact
+        elif (
+            isinstance(right, int) and not term[0]
+        ):  # a constant: keep its remainder, so that equal sizes compare equal
+            quotient, rest = quotient + term[1] // right, rest + term[1] % right
+        else:
+            rest = rest + _sum([term])
+    if rest == 0:
+        return quotient
+    if isinstance(rest, int) and isinstance(right, int):
+        return quotient + rest // right
+    if isinstance(right, int) and isinstance(rest, Dim):  # (x // a + c) // b == (x + a * c) // (a * b)
+        inner = [(m, f) for m, f in rest.terms if m]
+        constant = sum(f for m, f in rest.terms if not m)
+        if len(inner) == 1 and inner[0][1] == 1 and len(inner[0][0]) == 1:
+            atom, power = inner[0][0][0]
+            if power == 1 and isinstance(atom, tuple) and atom[0] == "//" and isinstance(atom[2], int):
+                return quotient + (atom[1] + atom[2] * constant) // (atom[2] * right)
+    return quotient + _atom("//", rest, right)
+
+
+def _divide_term(term: tuple[Monomial, int], divisor: Dimension) -> Dimension | None:
+    """The quotient if one term divides exactly by an integer or by a single-term dimension."""
+    monomial, factor = term
+    divisors = _terms(divisor)
+    if len(divisors) != 1 or divisors[0][1] == 0 or factor % divisors[0][1]:
+        return None
+    left = dict(monomial)
+    for atom, power in divisors[0][0]:
+        if left.get(atom, 0) < power:
+            return None
+        left[atom] -= power
+    kept = tuple((atom, left[atom]) for atom, _ in monomial if left[atom])
+    return _sum([(kept, factor // divisors[0][1])])
+
+
+def _terms(size: Dimension) -> tuple[tuple[Monomial, int], ...]:
+    return size.terms if isinstance(size, Dim) else (((), int(size)),)
+
+
+def _merge(left: Monomial, right: Monomial) -> Monomial:
+    powers: dict[Atom, int] = dict(left)
+    for atom, power in right:
+        powers[atom] = powers.get(atom, 0) + power
+    return tuple(sorted(powers.items(), key=lambda item: str(item[0])))
+
+
+def _sum(terms: Iterable[tuple[Monomial, int]]) -> Dimension:
+    """Collect like terms; a constant becomes a plain integer."""
+    factors: dict[Monomial, int] = {}
+    for monomial, factor in terms:
+        factors[monomial] = factors.get(monomial, 0) + factor
+    kept = [(m, f) for m, f in factors.items() if f]
+    if not kept:
+        return 0
+    if len(kept) == 1 and not kept[0][0]:
+        return kept[0][1]
+    return _make(tuple(sorted(kept, key=lambda item: (not item[0], str(item[0])))))
+
+
+def _make(terms: tuple[tuple[Monomial, int], ...]) -> Dim:
+    dim = Dim.__new__(Dim)
+    dim.terms = terms
+    dim._hash = hash(terms)
+    return dim
+
+
+def _atom(function: str, left: Dimension, right: Dimension) -> Dim:
+    return _make((((((function, left, right), 1),), 1),))
+
+
+def _atom_source(atom: Atom, names: Mapping[str, str] | None) -> str:
+    if isinstance(atom, str):
+        return names[atom] if names and atom in names else atom
+    function, *parts = atom
+    left, right = (p.source(names) if isinstance(p, Dim) else str(p) for p in parts)
+    if function in ("min", "max"):
+        return f"{function}({left}, {right})"
+    left, right = (f"({p})" if " " in p else p for p in (left, right))
+    return f"{left} {function} {right}"
