@@ -23,7 +23,8 @@ def torchvision() -> ModuleType:
     shim = SHARED / "oracles" / "tvshim.py"
     if shim.is_file():
         spec = importlib.util.spec_from_file_location("tvshim", shim)
-        assert spec and spec.loader
+        assert spec is not None
+        assert spec.loader is not None
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
     return pytest.importorskip("torchvision", exc_type=ImportError)
 

@@ -1,0 +1,45 @@
+# Each command makes .venv if it is missing and installs what it needs; nothing is written outside the repository.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all check format lint types bench clean
+
+demo: .venv/.demo
+	$(BIN)/nexus demo --output demo
+
+test: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+check: lint types test
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/.dev
+	$(BIN)/pyrefly check --summary=none
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.dev
+	for table in benchmarks/*.py; do $(BIN)/python $$table || exit 1; done
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# Torch is bounded in pyproject.toml, and all requirements go into one call of pip, so that nothing replaces it.
+.venv/.demo: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[demo]"
+	touch $@
+
+.venv/.dev: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@ .venv/.demo
+
+clean:
+	rm -rf .venv demo runs

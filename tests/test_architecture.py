@@ -1,0 +1,151 @@
+"""The house holds: who may import whom, what an import costs, what no file may do."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# From left to right; a room imports its own kind and what stands to its left. Rooms of one step do not know each other.
+MITHRIL = [
+    {"types", "errors"},
+    {"ops"},
+    {"logical"},
+    {"models"},
+    {"physical"},
+    {"codegen"},
+    {"backends"},
+    {"compile"},
+    {"interop", "training"},
+]
+NEXUS = [
+    {"core"},
+    {"ops"},
+    {"layers"},
+    {"models"},
+    {"data"},
+    {"visualization"},
+    {"tasks"},
+    {"training", "evaluation", "predict"},
+    {"deploy"},
+    {"cli", "app"},
+]
+# Imports against the order, each with its reason. They stand inside functions, so they cost nothing at import.
+EXCEPTIONS = {
+    ("nexus/core/registry.py", "nexus.models.cv"): "a name is looked up after the zoo has registered itself",
+}
+
+
+def imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
+    """Yields the absolute names of the modules that a file imports."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def step(package: str, module: str, order: list[set[str]]) -> int | None:
+    """Returns the place of a module's room in the order; None for the package's own `__init__`."""
+    parts = module.split(".")
+    if parts[0] != package or len(parts) < 2:
+        return None
+    places = [place for place, rooms in enumerate(order) if parts[1] in rooms]
+    return places[0] if places else None
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize(("package", "order"), [("mithril", MITHRIL), ("nexus", NEXUS)])
+def test_rooms_import_only_what_stands_to_their_left(package, order):
+    wrong = []
+    for path in sources(package):
+        name = str(path.relative_to(ROOT))
+        here = step(package, ".".join(path.relative_to(ROOT).with_suffix("").parts), order)
+        if here is None:
+            assert path.name == "__init__.py", f"{name} stands in no room of DESIGN.md"
+            continue
+        room = path.relative_to(ROOT).with_suffix("").parts[1]
+        for module in imports(path):
+            there = step(package, module, order)
+            if there is None or any(name == a and module.startswith(b) for a, b in EXCEPTIONS):
+                continue
+            other = module.split(".")[1]
+            if there > here or (there == here and other != room and {"types", "errors"} != {room, other}):
+                wrong.append(f"{name} imports {module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_mithril_knows_nothing_of_nexus():
+    assert not [(p, m) for p in sources("mithril") for m in imports(p) if m.split(".")[0] == "nexus"]
+
+
+def test_only_deploy_and_the_demo_know_mithril():
+    allowed = (ROOT / "nexus" / "deploy", ROOT / "nexus" / "cli", ROOT / "nexus" / "app")
+    knowing = [p for p in sources("nexus") for m in imports(p) if m.split(".")[0] == "mithril"]
+    assert not [p for p in knowing if not any(p.is_relative_to(folder) for folder in allowed)]
+
+
+def test_optional_packages_are_imported_by_the_function_that_needs_them():
+    optional = {"jax", "mlx", "onnx", "onnxruntime", "sklearn", "tensorboard", "matplotlib", "scipy", "huggingface_hub"}
+    optional |= {"transformers", "torchvision", "timm", "cv2"}
+    eager = [
+        f"{path.relative_to(ROOT)}: {module}"
+        for package in ("mithril", "nexus")
+        for path in sources(package)
+        for module in imports(path, top_level=True)
+        if module.split(".")[0] in optional and "backends" not in path.parts
+    ]
+    assert not eager, "\n".join(eager)
+
+
+def test_files_and_functions_can_be_read():
+    long = [
+        f"{p.relative_to(ROOT)}"
+        for n in ("mithril", "nexus")
+        for p in sources(n)
+        if len(p.read_text().split("\n")) > 601
+    ]
+    assert not long, f"over 600 lines: {long}"
+
+
+def test_nothing_is_unpickled_or_evaluated():
+    """Files of strangers are data: the restricted readers are the only ones, and each is named here."""
+    allowed = {"nexus/data/datasets/cifar.py": {"pickle"}}
+    found = []
+    for path in (*sources("nexus"), *sources("mithril")):
+        name = str(path.relative_to(ROOT))
+        if "pickle" in {m.split(".")[0] for m in imports(path)} - allowed.get(name, set()):
+            found.append(f"{name} imports pickle")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load"):
+                keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                if keywords.get("weights_only") != "True" and keywords.get("allow_pickle") != "False":
+                    found.append(f"{name}:{node.lineno} {ast.unparse(node.func)} may run code from the file")
+    assert not found, "\n".join(found)
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Returns the top-level packages that a fresh interpreter has loaded after a statement."""
+    code = f"import sys; {statement}; print(' '.join({{m.split('.')[0] for m in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return set(done.stdout.split())
+
+
+def test_import_loads_no_framework():
+    frameworks = {"torch", "jax", "mlx", "matplotlib", "transformers", "PIL"}
+    assert not loaded_after("import mithril") & frameworks
+    assert not loaded_after("import nexus") & frameworks
+
+
+def test_help_does_not_wait_for_torch():
+    assert not loaded_after("import nexus.cli") & {"torch", "numpy", "matplotlib", "PIL"}
