@@ -1,0 +1,47 @@
+"""Model cards as rows of tables."""
+
+from typing import Any
+
+from nexus.core.registry import ModelCard
+
+
+def card_row(card: ModelCard) -> dict[str, Any]:
+    """Returns the line of `nexus models`."""
+    metric = next((m for weights in card.weights for m in weights.metrics), None)
+    return {
+        "name": card.name,
+        "task": card.task,
+        "parameters": card.num_parameters,
+        "image": "x".join(map(str, card.preprocessing.image_size)),
+        "published": f"{metric.name} {metric.value:g}" if metric else None,
+        "weights": len(card.weights),
+    }
+
+
+def card_details(card: ModelCard) -> dict[str, Any]:
+    """Returns the card's facts, without the weights."""
+    return {
+        "name": card.name,
+        "class": card.model_class.__name__,
+        "task": card.task,
+        "parameters": card.num_parameters,
+        "config": card.config.to_dict(),
+        "preprocessing": card.preprocessing.to_dict(),
+        "good for": list(card.good_for),
+        "paper": card.paper,
+    }
+
+
+def weight_rows(card: ModelCard) -> list[dict[str, Any]]:
+    """Returns one line for each published weight file."""
+    return [
+        {
+            "tag": weights.tag,
+            "licence": weights.licence,
+            "size": "x".join(map(str, weights.preprocessing.image_size)),
+            "results": "; ".join(f"{m.name} {m.value:g} ({m.source})" for m in weights.metrics),
+            "sha256": weights.sha256,
+            "url": weights.url,
+        }
+        for weights in card.weights
+    ]

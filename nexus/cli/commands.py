@@ -1,0 +1,185 @@
+"""Every command of `nexus`: its arguments and the few lines that connect them to the library."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nexus.cli.output import fail, show_json, show_table
+
+app = typer.Typer(
+    name="nexus",
+    help="Train, evaluate, explain and use vision models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="A registered name, a run's folder, or saved weights.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps; the best there is by default.")]
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the run and the report go.")] = Path("demo"),
+) -> None:
+    """Run the whole tour on handwritten digits.
+
+    Trains a small ViT, evaluates it on held-out digits, predicts and explains a few, and writes one HTML report.
+    """
+    from nexus.cli.demo import run_demo
+
+    run_demo(output)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe's name or YAML file; `--list` shows the names.")
+    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Changes, such as optimizer.lr=3e-4.")] = None,
+    run_dir: Annotated[Path | None, typer.Option("--run-dir", "-o", help="Default: runs/<recipe>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --run-dir.")] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="Show the recipes and stop.")] = False,
+) -> None:
+    """Train a model by a recipe.
+
+    Start it with torchrun to use several processes: `torchrun --nproc-per-node 2 -m nexus train ...`.
+    """
+    from nexus.training import Trainer, list_recipes, load_recipe
+
+    if show_list:
+        typer.echo("\n".join(list_recipes()))
+        return
+    if recipe is None:
+        fail("train needs a recipe, such as digits/vit_tiny. `nexus train --list` shows them all.")
+    settings = load_recipe(recipe, overrides or [])
+    folder = run_dir or Path("runs") / Path(recipe).with_suffix("").as_posix().replace("/", "-")
+    result = Trainer(settings, folder, resume=resume).fit()
+    if result.metrics:
+        show_table([{"metric": name, "value": value} for name, value in result.metrics.items()])
+    typer.echo(f"The model lies in {result.run_dir / 'model'}.")
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A registered name, a run's folder, or saved weights.")],
+    data: Annotated[str, typer.Option("--data", "-d", help="digits, cifar10, cifar100, folder:PATH.")] = "digits",
+    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 64,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a model on a data set."""
+    from nexus.evaluation import evaluate as run
+
+    result = run(model, data, split=split, batch_size=batch_size, device=device)
+    if as_json:
+        show_json(result.to_json())
+        return
+    show_table([{"metric": name, "value": value} for name, value in result.metrics.items()])
+    show_table(result.per_class)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[str], typer.Argument(help="Files, folders or patterns.")],
+    model: Model,
+    top: Annotated[int, typer.Option("--top", help="How many guesses to show for an image.", min=1)] = 5,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write a .csv or .json file.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 16,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that cannot be read.")] = False,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Classify images."""
+    from nexus.predict import Predictor, write_predictions
+
+    predictions = Predictor(model, device=device, batch_size=batch_size, strict=strict)(images)
+    if output is not None:
+        write_predictions(predictions, output, top=top)
+    if as_json:
+        show_json([prediction.to_json(top) for prediction in predictions])
+        return
+    rows = [
+        {"image": prediction.path, "guess": label, "score": score}
+        for prediction in predictions
+        for label, score in prediction.top(top)
+    ]
+    show_table(rows)
+
+
+@app.command()
+def explain(
+    image: Annotated[Path, typer.Argument(help="One image file.")],
+    model: Model,
+    method: Annotated[str, typer.Option("--method", help="gradcam, attention, rollout or features.")] = "gradcam",
+    layer: Annotated[str | None, typer.Option("--layer", help="A module's path, such as blocks.11.")] = None,
+    target: Annotated[int | None, typer.Option("--target", help="The class to explain; the guess by default.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("explanation.png"),
+    device: Device = None,
+) -> None:
+    """Draw what a model looked at in an image."""
+    from nexus.cli.explain import explain_image
+
+    title = explain_image(image, model, method, layer, target, output, device)
+    typer.echo(f"{title} Picture: {output}")
+
+
+@app.command()
+def models(
+    pattern: Annotated[str, typer.Argument(help="A shell pattern, such as 'vit_*'.")] = "*",
+    task: Annotated[str | None, typer.Option("--task", help="classification, detection, ...")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the registered models."""
+    from nexus.cli.cards import card_row
+    from nexus.core.registry import list_models, model_info
+
+    rows = [card_row(model_info(name)) for name in list_models(pattern, task=task)]
+    if as_json:
+        show_json(rows)
+        return
+    if not rows:
+        fail(f"No model matches {pattern!r}{f' for {task}' if task else ''}. `nexus models` lists them all.")
+    show_table(rows)
+
+
+@app.command()
+def info(
+    name: Annotated[str, typer.Argument(help="A registered name.")],
+    as_json: Json = False,
+) -> None:
+    """Show a model's card and its weights."""
+    from nexus.cli.cards import card_details, weight_rows
+    from nexus.core.registry import model_info
+
+    card = model_info(name)
+    if as_json:
+        show_json({**card_details(card), "weights": weight_rows(card)})
+        return
+    show_table([{"field": key, "value": value} for key, value in card_details(card).items()])
+    if card.weights:
+        show_table(weight_rows(card))
+
+
+@app.command()
+def recommend(
+    task: Annotated[str | None, typer.Option("--task", help="What the model shall do.")] = None,
+    constraint: Annotated[str | None, typer.Option("--constraint", help="What it must respect.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="How many labelled images there are.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Recommend models for a need.
+
+    By task, constraint and amount of data; without options it shows all that is known.
+    """
+    from nexus.core.selection import recommend as query
+
+    rows = query(task=task, constraint=constraint, data=data)
+    if as_json:
+        show_json(rows)
+        return
+    show_table(rows)
