@@ -1,0 +1,171 @@
+"""Activations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mithril.ops.rules import along, floating
+from mithril.ops.table import Call, Op, define
+
+SIGMOID = "np.exp(-np.logaddexp(0, -{input}))"
+"""exp of the log keeps all digits of small values and does not overflow."""
+
+
+def activation(
+    name: str, torch: str, jax: str, mlx: str, numpy: str | None = None, gradient: str | None = None, **attributes: Any
+) -> None:
+    """A row for a function of `input`. `torch`, `jax` and `mlx` are templates, or the function's name: it is then
+    called with those attributes that differ from the row's defaults."""
+
+    def called(text: str) -> Any:
+        if "{" in text:
+            return text
+        return lambda call: f"{text}({call.arguments('input', **attributes)})"
+
+    code = {"torch": called(torch), "jax": called(jax), "mlx": called(mlx)}
+    if numpy is not None:
+        code["numpy"] = numpy
+    gradients = None if gradient is None else {"input": gradient}
+    define(
+        Op(
+            name=name,
+            inputs=("input",),
+            attributes=attributes,
+            dtype=floating,
+            code=code,
+            gradient=gradients,
+            elementwise=True,
+        )
+    )
+
+
+activation(
+    "relu", "F.relu", "jax.nn.relu", "nn.relu",
+    "np.maximum({input}, 0)", "{grad} * ({input} > 0)",
+)  # fmt: skip
+activation(
+    "relu6", "F.relu6", "jax.nn.relu6", "nn.relu6",
+    "np.clip({input}, 0, 6)", "{grad} * (({input} > 0) & ({input} < 6))",
+)  # fmt: skip
+activation(
+    "leaky_relu", "F.leaky_relu", "jax.nn.leaky_relu", "nn.leaky_relu",
+    "np.where({input} > 0, {input}, {negative_slope} * {input})",
+    "np.where({input} > 0, {grad}, {negative_slope} * {grad})", negative_slope=0.01,
+)  # fmt: skip
+activation(
+    "sigmoid", "torch.sigmoid", "jax.nn.sigmoid", "mx.sigmoid",
+    SIGMOID, "{grad} * {output} * (1 - {output})",
+)  # fmt: skip
+activation(
+    "silu", "F.silu", "jax.nn.silu", "nn.silu",
+    "{input} * " + SIGMOID,
+    "{grad} * " + SIGMOID + " * (1 + {input} * np.exp(-np.logaddexp(0, {input})))",
+)  # fmt: skip
+activation(
+    "softplus", "F.softplus", "jax.nn.softplus", "mx.logaddexp({input}, 0)",
+    "np.logaddexp({input}, 0)", "{grad} * " + SIGMOID,
+)  # fmt: skip
+activation(
+    "log_sigmoid", "F.logsigmoid", "jax.nn.log_sigmoid", "-mx.logaddexp(-{input}, 0)",
+    "-np.logaddexp(-{input}, 0)", "{grad} * np.exp(-np.logaddexp(0, {input}))",
+)  # fmt: skip
+activation(
+    "softsign", "F.softsign", "jax.nn.soft_sign", "{input} / (1 + mx.abs({input}))",
+    "{input} / (1 + np.abs({input}))", "{grad} / np.square(1 + np.abs({input}))",
+)  # fmt: skip
+activation(
+    "elu", "F.elu", "jax.nn.elu", "nn.elu",
+    "np.where({input} > 0, {input}, {alpha} * np.expm1(np.minimum({input}, 0)))",
+    "np.where({input} > 0, {grad}, {grad} * {alpha} * np.exp(np.minimum({input}, 0)))", alpha=1.0,
+)  # fmt: skip
+activation(
+    "celu", "F.celu", "jax.nn.celu", "nn.celu",
+    "np.where({input} > 0, {input}, {alpha} * np.expm1(np.minimum({input}, 0) / {alpha}))",
+    "np.where({input} > 0, {grad}, {grad} * np.exp(np.minimum({input}, 0) / {alpha}))", alpha=1.0,
+)  # fmt: skip
+activation(
+    "selu", "F.selu", "jax.nn.selu",
+    "1.0507009873554805 * mx.where({input} > 0, {input}, 1.6732632423543772 * mx.expm1(mx.minimum({input}, 0)))",
+    "1.0507009873554805 * np.where({input} > 0, {input}, 1.6732632423543772 * np.expm1(np.minimum({input}, 0)))",
+    "1.0507009873554805 * np.where({input} > 0, {grad}, {grad} * 1.6732632423543772 * np.exp(np.minimum({input}, 0)))",
+)  # fmt: skip
+activation(
+    "mish", "F.mish", "jax.nn.mish", "{input} * mx.tanh(mx.logaddexp({input}, 0))",
+    "{input} * np.tanh(np.logaddexp({input}, 0))",
+    "{grad} * (np.tanh(np.logaddexp({input}, 0)) + {input} * (1 - np.square(np.tanh(np.logaddexp({input}, 0)))) * "
+    + SIGMOID + ")",
+)  # fmt: skip
+activation(
+    "hard_sigmoid", "F.hardsigmoid", "jax.nn.hard_sigmoid", "mx.clip({input} / 6 + 0.5, 0, 1)",
+    "np.clip({input} / 6 + 0.5, 0, 1)", "{grad} * (np.abs({input}) < 3) / 6",
+)  # fmt: skip
+activation(
+    "hard_swish", "F.hardswish", "jax.nn.hard_swish", "{input} * mx.clip({input} / 6 + 0.5, 0, 1)",
+    "{input} * np.clip({input} / 6 + 0.5, 0, 1)",
+    "{grad} * np.where({input} >= 3, 1, np.where({input} > -3, {input} / 3 + 0.5, 0)).astype({grad}.dtype)",
+)  # fmt: skip
+activation(
+    "hard_tanh", "F.hardtanh", "jax.nn.hard_tanh", "mx.clip({input}, -1, 1)",
+    "np.clip({input}, -1, 1)", "{grad} * (np.abs({input}) < 1)",
+)  # fmt: skip
+
+
+def gelu_torch(call: Call) -> str:
+    """`approximate` is torch's word: "none" for the error function, "tanh" for its approximation."""
+    return f"F.gelu({call.arguments('input', approximate='none')})"
+
+
+def gelu_jax(call: Call) -> str:
+    return f"jax.nn.gelu({call['input']}, approximate={call.attributes['approximate'] == 'tanh'})"
+
+
+define(
+    Op(
+        name="gelu",
+        inputs=("input",),
+        attributes={"approximate": "none"},
+        dtype=floating,
+        code={"torch": gelu_torch, "jax": gelu_jax},
+        elementwise=True,
+    )
+)
+define(
+    Op(
+        name="prelu",
+        inputs=("input", "weight"),
+        signature="n c ..., c -> n c ...",
+        code={"torch": "F.prelu({input}, {weight})"},
+    )
+)
+
+
+def softmax(name: str, mlx: str | None, gradient: str) -> None:
+    code: dict[str, Any] = {
+        "torch": f"F.{name}({{input}}, dim={{axis}})",
+        "jax": lambda call: f"jax.nn.{name}({call.arguments('input', axis=-1)})",
+    }
+    if mlx is not None:
+        code["mlx"] = mlx
+    define(
+        Op(
+            name=name,
+            inputs=("input",),
+            attributes={"axis": -1},
+            shape=along,
+            dtype=floating,
+            code=code,
+            gradient={"input": gradient},
+        )
+    )
+
+
+softmax(
+    "softmax",
+    "mx.softmax({input}, axis={axis})",
+    "{output} * ({grad} - ({grad} * {output}).sum(axis={axis}, keepdims=True))",
+)
+softmax(
+    "log_softmax",
+    "{input} - mx.logsumexp({input}, axis={axis}, keepdims=True)",
+    "{grad} - np.exp({output}) * {grad}.sum(axis={axis}, keepdims=True)",
+)

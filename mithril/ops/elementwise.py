@@ -1,0 +1,263 @@
+"""Elementwise operators: arithmetic, comparison, logic, and the functions of one argument."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mithril.ops.rules import always, first, floating
+from mithril.ops.table import REQUIRED, Call, Op, define
+from mithril.types import DType, as_dtype, promote
+
+
+def is_scalar(dtype: Any) -> bool:
+    """Whether the operand is a Python scalar, which has a weak dtype."""
+    return isinstance(dtype, type) and not isinstance(dtype, DType)
+
+
+def unary(name: str, code: str | dict[str, Any], gradient: str | None = None, dtype: Any = floating) -> None:
+    """A row for a function of one `input`; where it makes floats, NumPy is told to make float32 of integers."""
+    code = {"any": code} if isinstance(code, str) else dict(code)
+    template = code.get("numpy", code.get("any"))
+    if dtype is floating and isinstance(template, str):
+        code["numpy"] = lambda call: _widened(call, template)
+    gradients = None if gradient is None else {"input": gradient}
+    define(Op(name=name, inputs=("input",), dtype=dtype, code=code, gradient=gradients, elementwise=True))
+
+
+def _widened(call: Call, template: str) -> str:
+    dtype = call.dtypes.get("input")
+    known_integer = dtype is not None and not is_scalar(dtype) and not dtype.is_floating
+    text = f"{call['input']}.astype(np.float32)" if known_integer else call["input"]
+    return template.format(input=text, xp="np")
+
+
+def binary(name: str, code: Any, left: str | None = None, right: str | None = None, **facts: Any) -> None:
+    """A row for a function of `left` and `right`, with the gradient for each."""
+    gradient = {k: v for k, v in (("left", left), ("right", right)) if v is not None} or None
+    code = code if isinstance(code, dict) else {"any": code}
+    define(Op(name=name, inputs=("left", "right"), code=code, gradient=gradient, elementwise=True, **facts))
+
+
+def true_divide(call: Call) -> str:
+    """NumPy divides integers in float64; the table says float32."""
+    dtypes = [call.dtypes.get(side) for side in ("left", "right")]
+    if any(d is not None and not is_scalar(d) for d in dtypes) and not any(_floats(d) for d in dtypes):
+        return f"np.divide({call['left']}, {call['right']}, dtype=np.float32)"
+    return f"{call['left']} / {call['right']}"
+
+
+def _floats(dtype: Any) -> bool:
+    return dtype is None or dtype is float or (isinstance(dtype, DType) and dtype.is_floating)
+
+
+def torch_extremum(function: str, bound: str) -> Any:
+    """torch.maximum and torch.minimum want tensors; a scalar operand makes a clamp."""
+
+    def write(call: Call) -> str:
+        for value, limit in (("left", "right"), ("right", "left")):
+            if is_scalar(call.dtypes.get(limit)):
+                return f"torch.clamp({call[value]}, {bound}={call[limit]})"
+        return f"torch.{function}({call['left']}, {call['right']})"
+
+    return {"any": "{xp}." + function + "({left}, {right})", "torch": write}
+
+
+# Arithmetic
+binary("add", "{left} + {right}", "{grad}", "{grad}", commutative=True)
+binary("subtract", "{left} - {right}", "{grad}", "-{grad}")
+binary("multiply", "{left} * {right}", "{grad} * {right}", "{grad} * {left}", commutative=True)
+binary(
+    "divide",
+    {"any": "{left} / {right}", "numpy": true_divide},
+    "{grad} / {right}",
+    "-{grad} * {left} / np.square({right})",
+    dtype=floating,
+)
+binary("floor_divide", "{left} // {right}")
+binary("remainder", "{left} % {right}", "{grad}", "-{grad} * np.floor({left} / {right})")
+binary(
+    "power",
+    "{left} ** {right}",
+    "{grad} * {right} * {left} ** ({right} - 1)",
+    "{grad} * {output} * np.log(np.where({left} > 0, {left}, 1))",
+)
+binary(
+    "maximum",
+    torch_extremum("maximum", "min"),
+    "{grad} * (np.greater({left}, {right}) + 0.5 * np.equal({left}, {right})).astype({grad}.dtype)",
+    "{grad} * (np.less({left}, {right}) + 0.5 * np.equal({left}, {right})).astype({grad}.dtype)",
+    commutative=True,
+)
+binary(
+    "minimum",
+    torch_extremum("minimum", "max"),
+    "{grad} * (np.less({left}, {right}) + 0.5 * np.equal({left}, {right})).astype({grad}.dtype)",
+    "{grad} * (np.greater({left}, {right}) + 0.5 * np.equal({left}, {right})).astype({grad}.dtype)",
+    commutative=True,
+)
+binary(
+    "arctan2",
+    "{xp}.arctan2({left}, {right})",
+    "{grad} * {right} / (np.square({left}) + np.square({right}))",
+    "-{grad} * {left} / (np.square({left}) + np.square({right}))",
+    dtype=floating,
+)
+binary(
+    "logaddexp",
+    "{xp}.logaddexp({left}, {right})",
+    "{grad} * np.exp({left} - {output})",
+    "{grad} * np.exp({right} - {output})",
+    commutative=True,
+)
+
+# Comparison and logic
+for _name, _sign in {
+    "equal": "==",
+    "not_equal": "!=",
+    "less": "<",
+    "less_equal": "<=",
+    "greater": ">",
+    "greater_equal": ">=",
+}.items():
+    _either = _name in ("equal", "not_equal")
+    binary(_name, f"{{left}} {_sign} {{right}}", dtype=always(DType.bool), commutative=_either)
+
+for _name in ("logical_and", "logical_or"):
+    binary(_name, f"{{xp}}.{_name}({{left}}, {{right}})", dtype=always(DType.bool), commutative=True)
+binary(
+    "logical_xor",
+    {"any": "{xp}.logical_xor({left}, {right})", "mlx": "{left}.astype(mx.bool_) != {right}.astype(mx.bool_)"},
+    dtype=always(DType.bool),
+    commutative=True,
+)
+for _name, _sign in {"bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^"}.items():
+    binary(_name, f"{{left}} {_sign} {{right}}", commutative=True)
+unary("logical_not", "{xp}.logical_not({input})", dtype=always(DType.bool))
+unary("bitwise_not", {"any": "~{input}"}, dtype=promote)
+for _name in ("isnan", "isinf", "isfinite"):
+    unary(_name, f"{{xp}}.{_name}({{input}})", dtype=always(DType.bool))
+
+# Functions of one argument
+unary("negative", "-{input}", "-{grad}", promote)
+unary("absolute", "{xp}.abs({input})", "{grad} * np.sign({input})", promote)
+unary("sign", "{xp}.sign({input})", "np.zeros_like({grad})", promote)
+unary("square", "{xp}.square({input})", "2 * {grad} * {input}", promote)
+unary(
+    "reciprocal",
+    {"any": "1 / {input}", "torch": "torch.reciprocal({input})", "mlx": "mx.reciprocal({input})"},
+    "-{grad} * np.square({output})",
+)
+unary("sqrt", "{xp}.sqrt({input})", "0.5 * {grad} / {output}")
+unary(
+    "rsqrt",
+    {"any": "{xp}.rsqrt({input})", "numpy": "1 / np.sqrt({input})", "jax": "jax.lax.rsqrt({input})"},
+    "-0.5 * {grad} * {output} ** 3",
+)
+unary("exp", "{xp}.exp({input})", "{grad} * {output}")
+unary("expm1", "{xp}.expm1({input})", "{grad} * ({output} + 1)")
+unary("log", "{xp}.log({input})", "{grad} / {input}")
+unary("log1p", "{xp}.log1p({input})", "{grad} / (1 + {input})")
+unary("log2", "{xp}.log2({input})", "{grad} / ({input} * math.log(2))")
+unary("log10", "{xp}.log10({input})", "{grad} / ({input} * math.log(10))")
+unary("sin", "{xp}.sin({input})", "{grad} * np.cos({input})")
+unary("cos", "{xp}.cos({input})", "-{grad} * np.sin({input})")
+unary("tan", "{xp}.tan({input})", "{grad} * (1 + np.square({output}))")
+unary("arcsin", "{xp}.arcsin({input})", "{grad} / np.sqrt(1 - np.square({input}))")
+unary("arccos", "{xp}.arccos({input})", "-{grad} / np.sqrt(1 - np.square({input}))")
+unary("arctan", "{xp}.arctan({input})", "{grad} / (1 + np.square({input}))")
+unary("sinh", "{xp}.sinh({input})", "{grad} * np.cosh({input})")
+unary("cosh", "{xp}.cosh({input})", "{grad} * np.sinh({input})")
+unary("tanh", "{xp}.tanh({input})", "{grad} * (1 - np.square({output}))")
+unary("arcsinh", "{xp}.arcsinh({input})", "{grad} / np.sqrt(np.square({input}) + 1)")
+unary("arccosh", "{xp}.arccosh({input})", "{grad} / np.sqrt(np.square({input}) - 1)")
+unary("arctanh", "{xp}.arctanh({input})", "{grad} / (1 - np.square({input}))")
+unary(
+    "erf",
+    {"torch": "torch.erf({input})", "jax": "jax.scipy.special.erf({input})", "mlx": "mx.erf({input})"},
+    "{grad} * (2 / math.sqrt(math.pi)) * np.exp(-np.square({input}))",
+)
+for _name in ("floor", "ceil", "round"):
+    unary(_name, f"{{xp}}.{_name}({{input}})", "np.zeros_like({grad})", promote)
+unary(
+    "trunc",
+    {"any": "{xp}.trunc({input})", "mlx": "mx.sign({input}) * mx.floor(mx.abs({input}))"},
+    "np.zeros_like({grad})",
+    promote,
+)
+
+# Choice, bounds and types
+define(
+    Op(
+        name="where",
+        inputs=("condition", "input", "other"),
+        dtype=lambda condition, input, other: promote(input, other),
+        code={"any": "{xp}.where({condition}, {input}, {other})"},
+        gradient={
+            "input": "np.where({condition}, {grad}, 0)",
+            "other": "np.where({condition}, 0, {grad})",
+        },
+        elementwise=True,
+    )
+)
+define(
+    Op(
+        name="clip",
+        inputs=("input",),
+        attributes={"min": None, "max": None},
+        dtype=first,
+        code={
+            "any": "{xp}.clip({input}, {min}, {max})",
+            "torch": lambda call: f"torch.clamp({call.arguments('input', min=None, max=None)})",
+        },
+        gradient={"input": lambda call: clip_gradient(call)},
+        elementwise=True,
+    )
+)
+
+
+def clip_gradient(call: Call) -> str:
+    """The gradient passes where neither bound has been crossed."""
+    bounds = (("min", ">="), ("max", "<="))
+    tests = [f"({call['input']} {sign} {call[b]})" for b, sign in bounds if call.attributes[b] is not None]
+    return f"np.where({' & '.join(tests) or 'True'}, {call.inputs['grad']}, 0)"
+
+
+def written_cast(call: Call) -> str:
+    """`x.to(torch.int64)` or `x.astype(jnp.int64)`."""
+    return f"{call['input']}.{'to' if call.xp == 'torch' else 'astype'}({call['dtype']})"
+
+
+define(
+    Op(
+        name="cast",
+        inputs=("input",),
+        attributes={"dtype": REQUIRED},
+        dtype=lambda input, *, dtype: as_dtype(dtype),
+        code={"any": written_cast},
+        gradient={"input": "{grad}.astype({input}.dtype)"},
+        elementwise=True,
+    )
+)
+define(
+    Op(
+        name="buffer",
+        inputs=("input",),
+        code={"any": "{input}"},
+        gradient={"input": "{grad}"},
+        identity=lambda: True,
+        elementwise=True,
+    )
+)
+define(
+    Op(
+        name="detach",
+        inputs=("input",),
+        code={
+            "torch": "{input}.detach()",
+            "jax": "jax.lax.stop_gradient({input})",
+            "mlx": "mx.stop_gradient({input})",
+            "numpy": "{input}",
+        },
+        elementwise=True,
+    )
+)

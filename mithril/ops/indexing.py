@@ -1,0 +1,274 @@
+"""Operators that pick and place values by index, and those that make arrays of constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mithril.errors import ShapeError
+from mithril.ops.rules import axis_of, broadcast, differ, first
+from mithril.ops.table import REQUIRED, Call, Op, define
+from mithril.types import Dimension, DType, Shape, as_dtype, maximum, minimum
+
+
+def sliced(size: Dimension, key: slice) -> Dimension:
+    """How many values `key` takes from an axis of `size`."""
+    if isinstance(size, int) and all(isinstance(k, int | None) for k in (key.start, key.stop, key.step)):
+        return len(range(*key.indices(size)))
+    step = 1 if key.step is None else key.step
+    if step < 0:
+        raise ShapeError(f"index: a negative step needs a known size, not {size}.")
+    start, stop = (bound(k, size, d) for k, d in ((key.start, 0), (key.stop, size)))
+    return (
+        (maximum(stop - start, 0) if start != 0 else stop) // step if step == 1 else (stop - start + step - 1) // step
+    )
+
+
+def bound(place: Any, size: Dimension, default: Dimension) -> Dimension:
+    """A slice's start or stop counted from the front and cut off at the size; an unknown size is taken to be larger."""
+    if place is None:
+        return default
+    if isinstance(place, int) and place < 0:
+        return size + place
+    return minimum(place, size) if isinstance(size, int) and isinstance(place, int) else place
+
+
+def full_key(key: Any, rank: int) -> list[Any]:
+    """`key` with its Ellipsis and missing axes written out; None stays."""
+    items = list(key) if isinstance(key, tuple) else [key]
+    named = sum(item is not None and item is not Ellipsis for item in items)
+    if named > rank:
+        raise ShapeError(f"index: {named} indices for an input of {rank} dimensions.")
+    rest = [slice(None)] * (rank - named)
+    at = next((i for i, item in enumerate(items) if item is Ellipsis), len(items))
+    return [*items[:at], *rest, *items[at + 1 :]]
+
+
+def index_shape(shape: Shape, indices: tuple[Shape, ...] | None = (), *, key: Any) -> Shape:
+    """Sizes after `input[key]`; tensor indices broadcast together and stand where the first of them stood, or in
+    front when they are apart, as in NumPy."""
+    sizes: list[Dimension] = []
+    axis = 0
+    places: list[int] = []
+    items = full_key(key, len(shape))
+    for number, item in enumerate(items):
+        if item is None:
+            sizes.append(1)
+            continue
+        size = shape[axis]
+        axis += 1
+        if isinstance(item, slice):
+            sizes.append(sliced(size, item))
+        elif item == "tensor" or (isinstance(item, int) and indices):
+            places.append(number)
+        elif isinstance(item, int) and isinstance(size, int) and not -size <= item < size:
+            raise ShapeError(f"index: {item} is out of range for axis {axis - 1} of size {size}.")
+    if not indices:
+        return tuple(sizes)
+    together = places == list(range(places[0], places[-1] + 1))
+    front = sum(not isinstance(item, int) for item in items[: places[0]]) if together else 0
+    return (*sizes[:front], *broadcast(*indices), *sizes[front:])
+
+
+def index_text(call: Call) -> str:
+    """`x[:, None, 1:3, i]`."""
+    key = call.attributes["key"]
+    tensors = iter(call.inputs.get("indices") or ())
+    items = key if isinstance(key, tuple) else (key,)
+    texts = [next(tensors) if item == "tensor" else item_text(item, call) for item in items]
+    return f"{call['input']}[{', '.join(texts) or '()'}]"
+
+
+def item_text(item: Any, call: Call) -> str:
+    """Source of one item of a key: `1:`, `...`, `None`, `0`."""
+    if isinstance(item, slice):
+        start, stop, step = ("" if k is None else call.source(k) for k in (item.start, item.stop, item.step))
+        return f"{start}:{stop}{':' + step if step else ''}"
+    return "..." if item is Ellipsis else call.source(item)
+
+
+def gather_shape(input: Shape, index: Shape, *, axis: int = 0) -> Shape:
+    axis_of(axis, len(input))
+    if len(input) != len(index):
+        raise ShapeError(f"take_along_axis: index {index} needs {len(input)} dimensions like the input {input}.")
+    return index
+
+
+def take_shape(input: Shape, index: Shape, *, axis: int = 0) -> Shape:
+    axis = axis_of(axis, len(input))
+    return (*input[:axis], *index, *input[axis + 1 :])
+
+
+def scatter_shape(input: Shape, *others: Shape, **attributes: Any) -> Shape:
+    return input
+
+
+def slice_scatter_shape(input: Shape, source: Shape, *, key: Any) -> Shape:
+    """The input's shape; `source` must broadcast to the part that `key` names."""
+    part = index_shape(input, key=key)
+    lead = len(part) - len(source)
+    if lead < 0 or any(size != 1 and differ(size, have) for size, have in zip(source, part[lead:])):
+        raise ShapeError(f"slice_scatter: source {source} does not fit the part {part} of {input}.")
+    return input
+
+
+def slice_scatter_jax(call: Call) -> str:
+    key = call.attributes["key"]
+    texts = [item_text(item, call) for item in (key if isinstance(key, tuple) else (key,))]
+    return f"{call['input']}.at[{', '.join(texts)}].set({call['source']})"
+
+
+define(
+    Op(
+        name="index",
+        inputs=("input", "*indices?"),
+        attributes={"key": REQUIRED},
+        shape=index_shape,
+        dtype=first,
+        code={"any": index_text},
+    )
+)
+define(
+    Op(
+        name="take",
+        inputs=("input", "index"),
+        attributes={"axis": 0},
+        shape=take_shape,
+        dtype=first,
+        code={"any": "{xp}.take({input}, {index}, axis={axis})"},
+    )
+)
+define(
+    Op(
+        name="take_along_axis",
+        inputs=("input", "index"),
+        attributes={"axis": 0},
+        shape=gather_shape,
+        dtype=first,
+        code={
+            "torch": "torch.gather({input}, {axis}, {index})",
+        },
+    )
+)
+define(
+    Op(
+        name="scatter_add",
+        inputs=("input", "index", "updates"),
+        attributes={"axis": 0},
+        shape=scatter_shape,
+        dtype=first,
+        code={"torch": "torch.scatter_add({input}, {axis}, {index}, {updates})"},
+    )
+)
+define(
+    Op(
+        name="scatter",
+        inputs=("input", "index", "updates"),
+        attributes={"axis": 0},
+        shape=scatter_shape,
+        dtype=first,
+        code={"torch": "torch.scatter({input}, {axis}, {index}, {updates})"},
+    )
+)
+define(
+    Op(
+        name="slice_scatter",
+        inputs=("input", "source"),
+        attributes={"key": REQUIRED},
+        shape=slice_scatter_shape,
+        dtype=first,
+        code={"jax": slice_scatter_jax, "mlx": slice_scatter_jax},
+    )
+)
+define(
+    Op(
+        name="embedding",
+        inputs=("input", "weight"),
+        signature="..., v d -> ... d",
+        dtype=lambda input, weight: weight,
+        code={"torch": "F.embedding({input}, {weight})", "any": "{weight}[{input}]"},
+    )
+)
+define(
+    Op(
+        name="one_hot",
+        inputs=("input",),
+        attributes={"num_classes": REQUIRED, "dtype": DType.float32},
+        shape=lambda shape, *, num_classes, **attributes: (*shape, num_classes),
+        dtype=lambda input, *, dtype=DType.float32, **attributes: as_dtype(dtype),
+        code={
+            "torch": "F.one_hot({input}, {num_classes}).to({dtype})",
+            "any": "({input}[..., None] == {xp}.arange({num_classes})).astype({dtype})",
+        },
+    )
+)
+
+# Constants
+
+
+def steps(start: Any, stop: Any, step: Any) -> Dimension:
+    """How many values `arange` makes."""
+    if all(isinstance(v, int) for v in (start, stop, step)):
+        return len(range(start, stop, step))
+    if any(isinstance(v, float) for v in (start, stop, step)):
+        return max(0, -int(-(stop - start) // step))
+    return (stop - start + step - 1) // step
+
+
+def arange_text(call: Call) -> str:
+    start, step = call.attributes["start"], call.attributes["step"]
+    texts = [call["start"], call["stop"]] if start != 0 or step != 1 else [call["stop"]]
+    texts += [call["step"]] if step != 1 else []
+    return f"{call.xp}.arange({', '.join(texts)}, dtype={call['dtype']})"
+
+
+def full_text(call: Call) -> str:
+    plain = {0: "zeros", 1: "ones"}.get(call.attributes["value"]) if call.attributes["dtype"] != DType.bool else None
+    if plain:
+        return f"{call.xp}.{plain}({call['shape']}, dtype={call['dtype']})"
+    return f"{call.xp}.full({call['shape']}, {call['value']}, dtype={call['dtype']})"
+
+
+def given(*dtypes: Any, dtype: Any, **attributes: Any) -> DType:
+    return as_dtype(dtype)
+
+
+define(
+    Op(
+        name="full",
+        inputs=(),
+        attributes={"shape": REQUIRED, "value": REQUIRED, "dtype": DType.float32},
+        shape=lambda *, shape, **attributes: tuple(shape),
+        dtype=given,
+        code={"any": full_text},
+    )
+)
+define(
+    Op(
+        name="arange",
+        inputs=(),
+        attributes={"start": 0, "stop": REQUIRED, "step": 1, "dtype": DType.int64},
+        shape=lambda *, start=0, stop, step=1, **attributes: (steps(start, stop, step),),
+        dtype=given,
+        code={"any": arange_text},
+    )
+)
+for _name in ("zeros_like", "ones_like"):
+    define(
+        Op(
+            name=_name,
+            inputs=("input",),
+            shape=lambda shape: shape,
+            dtype=first,
+            code={"any": f"{{xp}}.{_name}({{input}})"},
+        )
+    )
+define(
+    Op(
+        name="full_like",
+        inputs=("input",),
+        attributes={"value": REQUIRED},
+        shape=lambda shape, **attributes: shape,
+        dtype=first,
+        code={"any": "{xp}.full_like({input}, {value})", "mlx": "mx.full({input}.shape, {value}, dtype={input}.dtype)"},
+    )
+)

@@ -1,0 +1,91 @@
+"""Products: matmul, linear, einsum, outer."""
+
+from __future__ import annotations
+
+from mithril.errors import ShapeError
+from mithril.ops.rules import broadcast, differ, merge
+from mithril.ops.table import REQUIRED, Call, Op, define
+from mithril.types import Dimension, Shape, promote
+
+
+def matmul_shape(left: Shape, right: Shape) -> Shape:
+    if not left or not right:
+        raise ShapeError("matmul: both operands need at least one dimension.")
+    if differ(left[-1], right[-2 if len(right) > 1 else 0]):
+        raise ShapeError(
+            f"matmul: {left} @ {right}: the last size {left[-1]} of the left operand must equal "
+            f"the {'second last' if len(right) > 1 else 'only'} size of the right."
+        )
+    rows = left[-2:-1]
+    columns = right[-1:] if len(right) > 1 else ()
+    return (*broadcast(left[:-2], right[:-2]), *rows, *columns)
+
+
+def einsum_terms(equation: str, count: int) -> tuple[list[str], str]:
+    """The inputs' letters and the output's; without an arrow, letters that occur once, in alphabetical order."""
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if len(terms) != count:
+        raise ShapeError(f"einsum: '{equation}' names {len(terms)} operands, there are {count}.")
+    if not arrow:
+        output = "".join(sorted(axis for axis in set(inputs) - {","} if inputs.count(axis) == 1))
+    return terms, output
+
+
+def einsum_shape(shapes: tuple[Shape, ...], *, equation: str) -> Shape:
+    terms, output = einsum_terms(equation, len(shapes))
+    sizes: dict[str, Dimension] = {}
+    for term, shape in zip(terms, shapes):
+        if len(term) != len(shape):
+            raise ShapeError(f"einsum: '{term}' names {len(term)} axes, the operand has shape {shape}.")
+        for axis, size in zip(term, shape):
+            if axis in sizes and differ(sizes[axis], size):
+                raise ShapeError(f"einsum: axis '{axis}' of '{equation}' is {sizes[axis]} and {size}.")
+            sizes[axis] = merge(sizes.get(axis, size), size)
+    return tuple(sizes[axis] for axis in output)
+
+
+def linear_jax(call: Call) -> str:
+    """`x @ w.T + b`."""
+    text = f"{call['input']} @ {call['weight']}.T"
+    return text if call.inputs.get("bias") is None else f"{text} + {call['bias']}"
+
+
+define(
+    Op(
+        name="matmul",
+        inputs=("left", "right"),
+        shape=matmul_shape,
+        code={"any": "{left} @ {right}"},
+    )
+)
+define(
+    Op(
+        name="linear",
+        inputs=("input", "weight", "bias?"),
+        signature="... i, o i, o -> ... o",
+        code={
+            "torch": lambda call: f"F.linear({call.arguments('input', 'weight', 'bias')})",
+            "any": linear_jax,
+        },
+    )
+)
+define(
+    Op(
+        name="einsum",
+        inputs=("*input",),
+        attributes={"equation": REQUIRED},
+        shape=einsum_shape,
+        dtype=lambda dtypes, **attributes: promote(*dtypes),
+        code={"any": lambda call: f"{call.xp}.einsum({call['equation']}, {', '.join(call.inputs['input'])})"},
+    )
+)
+define(
+    Op(
+        name="outer",
+        inputs=("left", "right"),
+        signature="i, j -> i j",
+        code={"any": "{xp}.outer({left}, {right})"},
+        gradient={"left": "{grad} @ {right}", "right": "{left} @ {grad}"},
+    )
+)

@@ -1,0 +1,426 @@
+"""Layers as single operators: convolution, pooling, normalization, attention, resampling, dropout.
+
+They stay whole in the graph, so that each framework runs its own fused call.
+
+Dims: n batch, i input channels, o output channels, c channels, q k positions of queries and keys, d width,
+v values' width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mithril.errors import ShapeError
+from mithril.ops.rules import first, spread
+from mithril.ops.table import REQUIRED, Call, Op, define
+from mithril.types import Dimension, Shape, promote
+
+AXES = "dhw"
+
+
+def torch_call(function: str, *names: str, **defaults: Any) -> Any:
+    """`F.conv2d(x, weight, bias, stride=2)`: inputs by position, other attributes by name."""
+    return lambda call: f"F.{function}({call.arguments(*names, **defaults)})"
+
+
+# Convolution
+
+
+def margin(padding: Any, kernel: Dimension, dilation: int, place: int, rank: int) -> Dimension:
+    """Total padding of one axis."""
+    if padding == "same":
+        return dilation * (kernel - 1)
+    if padding == "valid":
+        return 0
+    count = spread(padding, rank, "padding")[place]
+    return 2 * count if isinstance(count, int) else sum(count)
+
+
+def window_size(
+    name: str, size: Dimension, kernel: Dimension, stride: int, padded: Dimension, dilation: int
+) -> Dimension:
+    """How many windows fit along an axis."""
+    room = size + padded - dilation * (kernel - 1) - 1
+    if isinstance(room, int) and room < 0:
+        raise ShapeError(
+            f"{name}: the kernel reaches over {dilation * (kernel - 1) + 1} places, "
+            f"the padded input has {size + padded}."
+        )
+    return room // stride + 1
+
+
+def conv_shape(name: str, rank: int) -> Any:
+    def shape(
+        input: Shape,
+        weight: Shape,
+        bias: Shape | None = None,
+        *,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Shape:
+        strides, dilations = spread(stride, rank, "stride"), spread(dilation, rank, "dilation")
+        if padding == "same" and strides != (1,) * rank:
+            raise ShapeError(f"{name}: padding 'same' needs stride 1, not {stride}.")
+        if isinstance(weight[0], int) and weight[0] % groups:
+            raise ShapeError(f"{name}: {weight[0]} output channels are not a multiple of groups {groups}.")
+        sizes = (
+            window_size(name, size, k, s, margin(padding, k, d, a, rank), d)
+            for a, (size, k, s, d) in enumerate(zip(input[2:], weight[2:], strides, dilations))
+        )
+        return (input[0], weight[0], *sizes)
+
+    return shape
+
+
+def conv_transpose_shape(rank: int) -> Any:
+    def shape(
+        input: Shape,
+        weight: Shape,
+        bias: Shape | None = None,
+        *,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Shape:
+        settings = (
+            spread(v, rank, n)
+            for n, v in (("stride", stride), ("output_padding", output_padding), ("dilation", dilation))
+        )
+        sizes = (
+            (size - 1) * s - margin(padding, k, d, a, rank) + d * (k - 1) + extra + 1
+            for a, (size, k, s, extra, d) in enumerate(zip(input[2:], weight[2:], *settings))
+        )
+        return (input[0], weight[1] * groups, *sizes)
+
+    return shape
+
+
+CONVOLUTION = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+TRANSPOSED = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1}
+
+for _rank in (1, 2, 3):
+    _space = " ".join(AXES[-_rank:])
+    _kernel = " ".join("k" + axis for axis in AXES[-_rank:])
+    define(
+        Op(
+            name=f"conv{_rank}d",
+            inputs=("input", "weight", "bias?"),
+            attributes=CONVOLUTION,
+            signature=lambda s=_space, k=_kernel, *, groups=1, **attributes: f"n i {s}, o i/{groups} {k}, o",
+            shape=conv_shape(f"conv{_rank}d", _rank),
+            code={"torch": torch_call(f"conv{_rank}d", "input", "weight", "bias", **CONVOLUTION)},
+        )
+    )
+    define(
+        Op(
+            name=f"conv_transpose{_rank}d",
+            inputs=("input", "weight", "bias?"),
+            attributes=TRANSPOSED,
+            signature=lambda s=_space, k=_kernel, *, groups=1, **attributes: f"n i {s}, i o/{groups} {k}, o",
+            shape=conv_transpose_shape(_rank),
+            code={"torch": torch_call(f"conv_transpose{_rank}d", "input", "weight", "bias", **TRANSPOSED)},
+        )
+    )
+
+
+# Pooling
+
+
+def pool_shape(name: str, rank: int) -> Any:
+    def shape(
+        input: Shape,
+        *,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        **attributes: Any,
+    ) -> Shape:
+        kernel = spread(kernel_size, rank, "kernel_size")
+        settings = zip(
+            input[-rank:],
+            kernel,
+            spread(kernel if stride is None else stride, rank, "stride"),
+            spread(padding, rank, "padding"),
+            spread(dilation, rank, "dilation"),
+        )
+        return (*input[:-rank], *(pooled(name, *s, ceil_mode=ceil_mode) for s in settings))
+
+    return shape
+
+
+def pooled(
+    name: str, size: Dimension, kernel: int, stride: int, padding: int, dilation: int, *, ceil_mode: bool
+) -> Dimension:
+    """Windows along one axis; with `ceil_mode` one more may hang over the end, if it starts inside."""
+    if 2 * padding > kernel:
+        raise ShapeError(f"{name}: padding {padding} must be at most half of the kernel size {kernel}.")
+    extra = stride - 1 if ceil_mode else 0
+    out = window_size(name, size, kernel, stride, 2 * padding + extra, dilation)
+    if ceil_mode and isinstance(size, int) and isinstance(out, int) and (out - 1) * stride >= size + padding:
+        out -= 1
+    return out
+
+
+def adaptive_shape(rank: int) -> Any:
+    def shape(input: Shape, *, output_size: Any) -> Shape:
+        wanted = spread(output_size, rank, "output_size")
+        sizes = (size if want is None else want for size, want in zip(input[-rank:], wanted))
+        return (*input[:-rank], *sizes)
+
+    return shape
+
+
+MAX_POOL = {"kernel_size": REQUIRED, "stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
+AVG_POOL = {"kernel_size": REQUIRED, "stride": None, "padding": 0, "ceil_mode": False, "count_include_pad": True}
+
+
+def pool(name: str, rank: int, attributes: dict[str, Any], shape: Any) -> None:
+    word, *rest = attributes
+    space = " ".join(AXES[-rank:])
+    defaults = {k: attributes[k] for k in rest}
+    define(
+        Op(
+            name=f"{name}{rank}d",
+            inputs=("input",),
+            attributes=attributes,
+            signature=f"n c {space}",
+            shape=shape,
+            dtype=first,
+            code={"torch": lambda call: pool_text(call, f"{name}{rank}d", word, defaults)},
+        )
+    )
+
+
+def pool_text(call: Call, function: str, word: str, defaults: dict[str, Any]) -> str:
+    """`F.max_pool2d(x, 3, stride=2, padding=1)`; a stride equal to the kernel is torch's default."""
+    if call.attributes.get("stride") == call.attributes[word]:
+        defaults = {k: v for k, v in defaults.items() if k != "stride"}
+    return f"F.{function}({call.arguments('input', word, **defaults)})"
+
+
+for _rank in (1, 2, 3):
+    pool("max_pool", _rank, MAX_POOL, pool_shape(f"max_pool{_rank}d", _rank))
+    pool("avg_pool", _rank, AVG_POOL, pool_shape(f"avg_pool{_rank}d", _rank))
+    pool("adaptive_avg_pool", _rank, {"output_size": REQUIRED}, adaptive_shape(_rank))
+    pool("adaptive_max_pool", _rank, {"output_size": REQUIRED}, adaptive_shape(_rank))
+
+
+# Normalization
+
+
+def trailing(call: Call, count: int) -> str:
+    """The last sizes of the input, as `F.layer_norm` wants them."""
+    shape = call.shapes.get("input")
+    if shape is None or not all(isinstance(size, int) for size in shape[-count:]):
+        return f"{call['input']}.shape[-{count}:]"
+    return call.source(tuple(shape[-count:]))
+
+
+def layer_norm_torch(call: Call) -> str:
+    arguments = [call["input"], trailing(call, call.attributes["dims"])]
+    affine = call.arguments("weight", "bias", eps=1e-5)
+    return f"F.layer_norm({', '.join(arguments + ([affine] if affine else []))})"
+
+
+def rms_norm_torch(call: Call) -> str:
+    affine = call.arguments("weight")
+    return (
+        f"F.rms_norm({', '.join([call['input'], trailing(call, 1), *([affine] if affine else [])])}, eps={call['eps']})"
+    )
+
+
+def norm_signature(*, dims: int = 1, **attributes: Any) -> str:
+    names = " ".join("zyxwvd"[-dims:])
+    return f"... {names}, {names}, {names} -> ... {names}"
+
+
+def group_norm_shape(input: Shape, *others: Any, num_groups: int, eps: float = 1e-5) -> Shape:
+    if isinstance(input[1], int) and input[1] % num_groups:
+        raise ShapeError(f"group_norm: {input[1]} channels are not a multiple of num_groups {num_groups}.")
+    return input
+
+
+define(
+    Op(
+        name="layer_norm",
+        inputs=("input", "weight?", "bias?"),
+        attributes={"dims": 1, "eps": 1e-5},
+        signature=norm_signature,
+        dtype=first,
+        code={"torch": layer_norm_torch},
+    )
+)
+define(
+    Op(
+        name="rms_norm",
+        inputs=("input", "weight?"),
+        attributes={"eps": 1e-6},
+        signature="... d, d -> ... d",
+        dtype=first,
+        code={"torch": rms_norm_torch},
+    )
+)
+define(
+    Op(
+        name="group_norm",
+        inputs=("input", "weight?", "bias?"),
+        attributes={"num_groups": REQUIRED, "eps": 1e-5},
+        signature="n c ..., c, c",
+        shape=group_norm_shape,
+        dtype=first,
+        code={"torch": torch_call("group_norm", "input", "num_groups", weight=None, bias=None, eps=1e-5)},
+    )
+)
+define(
+    Op(
+        name="batch_norm",
+        inputs=("input", "mean", "var", "weight?", "bias?"),
+        attributes={"eps": 1e-5},
+        signature="n c ..., c, c, c, c -> n c ...",
+        dtype=first,
+        code={"torch": torch_call("batch_norm", "input", "mean", "var", "weight", "bias", eps=1e-5)},
+    )
+)
+define(
+    Op(
+        name="batch_norm_training",
+        inputs=("input", "mean", "var", "weight?", "bias?"),
+        attributes={"momentum": 0.1, "eps": 1e-5},
+        outputs=("output", "new_mean", "new_var"),
+        signature="n c ..., c, c, c, c -> n c ..., c, c",
+        dtype=lambda input, mean, var, *others, **attributes: (input, mean, var),
+        state={"mean": "new_mean", "var": "new_var"},
+    )
+)
+
+
+# Attention
+
+
+def attention_torch(call: Call) -> str:
+    arguments = call.arguments("query", "key", "value", mask=("attn_mask", None), is_causal=False, scale=None)
+    return f"F.scaled_dot_product_attention({arguments})"
+
+
+define(
+    Op(
+        name="scaled_dot_product_attention",
+        inputs=("query", "key", "value", "mask?"),
+        attributes={"is_causal": False, "scale": None},
+        signature="... q d, ... k d, ... k v, _ -> ... q v",
+        dtype=lambda query, key, value, *mask, **attributes: promote(query, key, value),
+        code={"torch": attention_torch},
+    )
+)
+
+
+# Resampling
+
+
+def interpolate_shape(
+    input: Shape, *, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool = False
+) -> Shape:
+    rank = len(input) - 2
+    ranks = {"linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}
+    if ranks.get(mode, rank) != rank or mode not in (*ranks, "nearest"):
+        raise ShapeError(f"interpolate: mode '{mode}' does not fit an input of {rank} spatial axes.")
+    if (size is None) == (scale_factor is None):
+        raise ShapeError("interpolate: give either size or scale_factor.")
+    if size is not None:
+        return (*input[:2], *spread(size, rank, "size"))
+    factors = spread(scale_factor, rank, "scale_factor")
+    return (*input[:2], *(scaled(have, factor) for have, factor in zip(input[2:], factors)))
+
+
+def scaled(size: Dimension, factor: float) -> Dimension:
+    """A size times a factor, rounded down."""
+    if isinstance(size, int) or factor == int(factor):
+        return int(size * factor) if isinstance(size, int) else size * int(factor)
+    over = round(1 / factor)
+    if abs(over * factor - 1) < 1e-9:
+        return size // over
+    raise ShapeError(f"interpolate: scale_factor {factor} needs a known size, not {size}.")
+
+
+define(
+    Op(
+        name="interpolate",
+        inputs=("input",),
+        attributes={"size": None, "scale_factor": None, "mode": "nearest", "align_corners": False},
+        signature="n c ...",
+        shape=interpolate_shape,
+        dtype=first,
+        code={
+            "torch": torch_call(
+                "interpolate", "input", size=None, scale_factor=None, mode="nearest", align_corners=False
+            )
+        },
+    )
+)
+
+
+def grid_sample_torch(call: Call) -> str:
+    """`align_corners` is always written: torch warns where it is left out."""
+    arguments = call.arguments("input", "grid", mode="bilinear", padding_mode="zeros", align_corners=None)
+    return f"F.grid_sample({arguments})"
+
+
+define(
+    Op(
+        name="grid_sample",
+        inputs=("input", "grid"),
+        attributes={"mode": "bilinear", "padding_mode": "zeros", "align_corners": False},
+        signature="n c h w, n y x 2 -> n c y x",
+        dtype=first,
+        code={"torch": grid_sample_torch},
+    )
+)
+
+
+def pixel_shuffle_shape(shape: Shape, *, factor: int) -> Shape:
+    *lead, c, h, w = shape
+    if isinstance(c, int) and c % factor**2:
+        raise ShapeError(f"pixel_shuffle: {c} channels are not a multiple of factor² = {factor**2}.")
+    return (*lead, c // factor**2, h * factor, w * factor)
+
+
+define(
+    Op(
+        name="pixel_shuffle",
+        inputs=("input",),
+        attributes={"factor": REQUIRED},
+        signature="n c h w",
+        shape=pixel_shuffle_shape,
+        dtype=first,
+        code={"torch": "F.pixel_shuffle({input}, {factor})"},
+    )
+)
+
+# Loss
+
+
+def cross_entropy_signature(*, axis: int = 1, **attributes: Any) -> str:
+    return "n c ..., n ... -> n ..."
+
+
+define(
+    Op(
+        name="cross_entropy",
+        inputs=("input", "target"),
+        attributes={"label_smoothing": 0.0, "ignore_index": -100},
+        signature=cross_entropy_signature,
+        dtype=first,
+        code={
+            "torch": lambda call: (
+                f"F.cross_entropy({call.arguments('input', 'target', label_smoothing=0.0, ignore_index=-100)}"
+                ', reduction="none")'
+            )
+        },
+    )
+)

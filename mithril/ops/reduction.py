@@ -1,0 +1,204 @@
+"""Reductions over one axis, several, or all; sorting and cumulative operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mithril.errors import ShapeError
+from mithril.ops.rules import along, always, axis_of, counted, first, floating, reduced
+from mithril.ops.table import REQUIRED, Call, Op, define
+from mithril.types import DType, Shape
+
+INT64 = always(DType.int64)
+BOOL = always(DType.bool)
+
+
+def written(function: str, **attributes: Any) -> dict[str, Any]:
+    """`torch.sum(x, dim=1, keepdim=True)`, and `jnp.sum(x, axis=1, keepdims=True)` elsewhere."""
+
+    def torch(call: Call) -> str:
+        arguments = call.arguments("input", axis=("dim", None), keepdims=("keepdim", False), **attributes)
+        return f"torch.{function}({arguments})"
+
+    def other(call: Call) -> str:
+        return f"{call.xp}.{function}({call.arguments('input', axis=None, keepdims=False, **attributes)})"
+
+    return {"torch": torch, "any": other}
+
+
+def reduction(name: str, code: dict[str, Any], dtype: Any = first, gradient: Any = None, **more: Any) -> None:
+    """A row with the attributes `axis` (None is all of them) and `keepdims`."""
+    define(
+        Op(
+            name=name,
+            inputs=("input",),
+            attributes={"axis": None, "keepdims": False, **more},
+            shape=reduced,
+            dtype=dtype,
+            code=code,
+            gradient=gradient,
+        )
+    )
+
+
+def torch_extremum(function: str) -> Any:
+    """torch.max and torch.min over axes are amax and amin."""
+    return written(function) | {"torch": written("a" + function)["torch"]}
+
+
+def torch_all_axes(function: str) -> Any:
+    """torch.prod takes one axis or none."""
+
+    def torch(call: Call) -> str:
+        if isinstance(call.attributes["axis"], tuple):
+            raise ShapeError(f"{function}: torch reduces one axis at a time, not {call['axis']}.")
+        return written(function)["torch"](call)
+
+    return {**written(function), "torch": torch}
+
+
+def numpy_sum(function: str) -> Any:
+    """NumPy and torch sum integers in int64, MLX and JAX keep the width."""
+
+    def mlx(call: Call) -> str:
+        text = written(function)["any"](call)
+        dtype = call.dtypes.get("input")
+        whole = isinstance(dtype, DType) and not dtype.is_floating
+        return f"{text}.astype(mx.int64)" if whole else text
+
+    return written(function) | {"mlx": mlx}
+
+
+def variance(function: str, torch_function: str) -> dict[str, Any]:
+    """`correction` is what is subtracted from the count: 1 is torch's default, 0 the other frameworks'."""
+
+    def torch(call: Call) -> str:
+        arguments = call.arguments(
+            "input", axis=("dim", None), keepdims=("keepdim", False), correction=("correction", 1)
+        )
+        return f"torch.{torch_function}({arguments})"
+
+    def other(call: Call) -> str:
+        arguments = call.arguments("input", axis=None, keepdims=False, correction=("ddof", 0))
+        return f"{call.xp}.{function}({arguments})"
+
+    return {"torch": torch, "any": other}
+
+
+def norm(call: Call) -> str:
+    """`torch.linalg.vector_norm(x, dim=-1)`; the array libraries' `linalg.norm` with an axis is the same."""
+    return (
+        f"torch.linalg.vector_norm({call.arguments('input', ord=2, axis=('dim', None), keepdims=('keepdim', False))})"
+    )
+
+
+def index_of(function: str) -> dict[str, Any]:
+    """MLX gives uint32, which would make negative numbers wrap."""
+    other = written(function)["any"]
+    return written(function) | {"mlx": lambda call: f"{other(call)}.astype(mx.int64)"}
+
+
+def logsumexp(call: Call) -> str:
+    arguments = call.arguments("input", axis=None, keepdims=False)
+    if call.xp == "torch":
+        every = "tuple(range({}.ndim))".format(call["input"])
+        axis = every if call.attributes["axis"] is None else call["axis"]
+        return f"torch.logsumexp({call['input']}, dim={axis}{', keepdim=True' if call.attributes['keepdims'] else ''})"
+    return f"{'jax.nn' if call.xp == 'jnp' else 'mx'}.logsumexp({arguments})"
+
+
+reduction("sum", numpy_sum("sum"), counted)
+reduction("mean", written("mean"), floating)
+reduction("prod", {**torch_all_axes("prod"), "mlx": numpy_sum("prod")["mlx"]}, counted)
+reduction("max", torch_extremum("max"))
+reduction("min", torch_extremum("min"))
+reduction("any", written("any"), BOOL)
+reduction("all", written("all"), BOOL)
+reduction("argmax", index_of("argmax"), INT64)
+reduction("argmin", index_of("argmin"), INT64)
+reduction("variance", variance("var", "var"), floating, correction=0)
+reduction("std", variance("std", "std"), floating, correction=0)
+reduction("logsumexp", {"torch": logsumexp, "jax": logsumexp, "mlx": logsumexp}, floating)
+reduction("norm", {"torch": norm}, floating, ord=2)
+
+
+# Cumulative and sorting
+
+
+def cumulative(function: str) -> dict[str, Any]:
+    return {
+        "torch": f"torch.{function}({{input}}, dim={{axis}})",
+        "any": f"{{xp}}.{function}({{input}}, axis={{axis}})",
+        "mlx": lambda call: numpy_cumulative(call, function),
+    }
+
+
+def numpy_cumulative(call: Call, function: str) -> str:
+    dtype = call.dtypes.get("input")
+    whole = isinstance(dtype, DType) and not dtype.is_floating
+    return f"mx.{function}({call['input']}{'.astype(mx.int64)' if whole else ''}, axis={call['axis']})"
+
+
+def topk_shape(shape: Shape, *, k: int, axis: int = -1, largest: bool = True) -> tuple[Shape, Shape]:
+    axis = axis_of(axis, len(shape))
+    size = shape[axis]
+    if isinstance(size, int) and k > size:
+        raise ShapeError(f"topk: k {k} is larger than the {size} values along axis {axis}.")
+    output = (*shape[:axis], k, *shape[axis + 1 :])
+    return output, output
+
+
+def torch_sort(call: Call) -> str:
+    return f"torch.sort({call.arguments('input', axis=('dim', -1), descending=False)}).values"
+
+
+def torch_argsort(call: Call) -> str:
+    return f"torch.argsort({call.arguments('input', axis=('dim', -1), descending=False)}, stable=True)"
+
+
+def torch_topk(call: Call) -> str:
+    return f"torch.topk({call.arguments('input', 'k', axis=('dim', -1), largest=True)})"
+
+
+for _name in ("cumsum", "cumprod"):
+    define(
+        Op(
+            name=_name,
+            inputs=("input",),
+            attributes={"axis": REQUIRED},
+            shape=along,
+            dtype=counted,
+            code=cumulative(_name),
+        )
+    )
+define(
+    Op(
+        name="sort",
+        inputs=("input",),
+        attributes={"axis": -1, "descending": False},
+        shape=along,
+        dtype=first,
+        code={"torch": torch_sort},
+    )
+)
+define(
+    Op(
+        name="argsort",
+        inputs=("input",),
+        attributes={"axis": -1, "descending": False},
+        shape=along,
+        dtype=INT64,
+        code={"torch": torch_argsort},
+    )
+)
+define(
+    Op(
+        name="topk",
+        inputs=("input",),
+        attributes={"k": REQUIRED, "axis": -1, "largest": True},
+        outputs=("values", "indices"),
+        shape=topk_shape,
+        dtype=lambda input, **attributes: (input, DType.int64),
+        code={"torch": torch_topk},
+    )
+)

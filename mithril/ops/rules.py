@@ -1,0 +1,117 @@
+"""Shape and dtype rules that several rows share.
+
+A shape rule takes the inputs' shapes and the attributes and returns the output's shape, or raises `ShapeError` with
+one sentence. Sizes are integers or symbolic; two symbolic sizes that cannot be told apart or equal are let pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mithril.errors import ShapeError
+from mithril.types import Dimension, DType, Shape, product, promote
+
+
+def axis_of(axis: int, rank: int) -> int:
+    """`axis` counted from the front."""
+    if not -rank <= axis < rank:
+        raise ShapeError(f"axis {axis} is out of range for an input of {rank} dimensions.")
+    return axis % rank
+
+
+def axes_of(axis: int | Iterable[int] | None, rank: int) -> tuple[int, ...]:
+    """Axes counted from the front; None means all of them."""
+    if axis is None:
+        return tuple(range(rank))
+    return tuple(axis_of(a, rank) for a in ((axis,) if isinstance(axis, int) else axis))
+
+
+def spread(value: Any, rank: int, name: str = "value") -> tuple[Any, ...]:
+    """One value per spatial axis."""
+    if isinstance(value, tuple | list):
+        if len(value) != rank:
+            raise ShapeError(f"{name} {tuple(value)} needs {rank} values, one per spatial axis.")
+        return tuple(value)
+    return (value,) * rank
+
+
+def differ(left: Dimension, right: Dimension) -> bool:
+    """Whether two sizes are known to be different."""
+    return isinstance(left, int) and isinstance(right, int) and left != right
+
+
+def merge(left: Dimension, right: Dimension) -> Dimension:
+    """The better known of two sizes that must be equal."""
+    return left if isinstance(left, int) else right
+
+
+def broadcast(*shapes: Shape) -> Shape:
+    """The shape that operands of these shapes have together."""
+    rank = max(map(len, shapes), default=0)
+    sizes: list[Dimension] = [1] * rank
+    for shape in shapes:
+        for place, size in enumerate(shape, rank - len(shape)):
+            if differ(sizes[place], size) and 1 not in (sizes[place], size):
+                together = " and ".join(str(s) for s in shapes)
+                raise ShapeError(f"{together} do not broadcast: sizes {sizes[place]} and {size} must be equal or 1.")
+            if size != 1:
+                sizes[place] = size if sizes[place] == 1 else merge(sizes[place], size)
+    return tuple(sizes)
+
+
+def same(shape: Shape, *others: Any, **attributes: Any) -> Shape:
+    """The first input's shape."""
+    return shape
+
+
+def reduced(shape: Shape, *, axis: Any = None, keepdims: bool = False, **attributes: Any) -> Shape:
+    """The shape after a reduction over `axis`."""
+    axes = axes_of(axis, len(shape))
+    if keepdims:
+        return tuple(1 if a in axes else size for a, size in enumerate(shape))
+    return tuple(size for a, size in enumerate(shape) if a not in axes)
+
+
+def along(shape: Shape, *others: Any, axis: int = -1, **attributes: Any) -> Shape:
+    """The input's shape, after a check that `axis` is one of its axes."""
+    axis_of(axis, len(shape))
+    return shape
+
+
+def resolve(shape: Iterable[Dimension], total: Dimension) -> Shape:
+    """`shape` with its -1 replaced by what is left of `total` elements."""
+    shape = tuple(shape)
+    if shape.count(-1) > 1:
+        raise ShapeError(f"shape {shape} has more than one -1.")
+    known = product(size for size in shape if size != -1)
+    if -1 in shape:
+        if isinstance(total, int) and isinstance(known, int) and (known == 0 or total % known):
+            raise ShapeError(f"{total} elements cannot be reshaped to {shape}.")
+        return tuple(total // known if size == -1 else size for size in shape)
+    if differ(total, known):
+        raise ShapeError(f"{total} elements cannot be reshaped to {shape}, which has {known}.")
+    return shape
+
+
+def floating(*dtypes: Any, **attributes: Any) -> Any:
+    """Promotion, where integers become float32."""
+    dtype = promote(*dtypes)
+    if isinstance(dtype, DType):
+        return dtype if dtype.is_floating else DType.float32
+    return DType.float32
+
+
+def always(dtype: DType) -> Callable[..., DType]:
+    """A rule that gives the same dtype for any input."""
+    return lambda *dtypes, **attributes: dtype
+
+
+def first(dtype: Any, *others: Any, **attributes: Any) -> Any:
+    """The first input's dtype."""
+    return dtype
+
+
+def counted(dtype: Any, *others: Any, **attributes: Any) -> Any:
+    """The dtype of a sum: integers and bool are summed in int64."""
+    return dtype if isinstance(dtype, DType) and dtype.is_floating else DType.int64

@@ -1,0 +1,406 @@
+"""Operators that move values around without changing them: reshape, transpose, join, cut, repeat, pad."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mithril.errors import ShapeError
+from mithril.ops.rules import along, axes_of, axis_of, differ, first, merge, resolve
+from mithril.ops.table import REQUIRED, Call, Op, define
+from mithril.types import Dim, Dimension, Shape, product, promote
+
+
+def row(name: str, rule: Any, code: Any, gradient: Any = None, /, **attributes: Any) -> None:
+    """A row with one `input` and its dtype."""
+    define(
+        Op(
+            name=name,
+            inputs=("input",),
+            attributes=attributes,
+            shape=rule,
+            dtype=first,
+            code=code if isinstance(code, dict) else {"any": code},
+            gradient=None if gradient is None else {"input": gradient},
+        )
+    )
+
+
+def order(axes: Any, rank: int) -> tuple[int, ...]:
+    """The permutation `axes`, counted from the front; None reverses the axes."""
+    if axes is None:
+        return tuple(reversed(range(rank)))
+    order = axes_of(axes, rank)
+    if sorted(order) != list(range(rank)):
+        raise ShapeError(f"transpose: axes {axes} must name each of the {rank} axes once.")
+    return order
+
+
+def transpose_shape(shape: Shape, *, axes: Any = None) -> Shape:
+    return tuple(shape[a] for a in order(axes, len(shape)))
+
+
+def transpose_torch(call: Call) -> str:
+    shape, axes = call.shapes.get("input"), call.attributes["axes"]
+    if shape is None and axes is None:
+        return f"{call['input']}.permute(*reversed(range({call['input']}.ndim)))"
+    turned = order(axes, len(call.shapes["input"] if axes is None else axes))
+    moved = [a for a, b in enumerate(turned) if a != b]
+    if len(moved) == 2:
+        return f"{call['input']}.transpose({moved[0]}, {moved[1]})"
+    return f"{call['input']}.permute({', '.join(map(str, turned))})"
+
+
+def transpose_any(call: Call) -> str:
+    return f"{call.xp}.transpose({call['input']}{'' if call.attributes['axes'] is None else ', ' + call['axes']})"
+
+
+def transpose_gradient(call: Call) -> str:
+    axes, shape = call.attributes["axes"], call.shapes.get("input")
+    if axes is None:
+        return f"np.transpose({call['grad']})"
+    turned = order(axes, len(axes) if shape is None else len(shape))
+    back = tuple(turned.index(a) for a in range(len(turned)))
+    return f"np.transpose({call['grad']}, {back})"
+
+
+def swapaxes_shape(shape: Shape, *, axis1: int, axis2: int) -> Shape:
+    sizes = list(shape)
+    a, b = axis_of(axis1, len(shape)), axis_of(axis2, len(shape))
+    sizes[a], sizes[b] = sizes[b], sizes[a]
+    return tuple(sizes)
+
+
+def flatten_shape(shape: Shape, *, start_dim: int = 0, end_dim: int = -1) -> Shape:
+    if not shape:
+        return (1,)
+    start, end = axis_of(start_dim, len(shape)), axis_of(end_dim, len(shape))
+    if start > end:
+        raise ShapeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}.")
+    return (*shape[:start], product(shape[start : end + 1]), *shape[end + 1 :])
+
+
+def flatten_any(call: Call) -> str:
+    shape, output = call.shapes.get("input"), call.shapes.get("output")
+    if output is None or shape is None:
+        start, end = call.attributes["start_dim"], call.attributes["end_dim"]
+        x = call["input"]
+        tail = "" if end == -1 else f", *{x}.shape[{end + 1}:]"
+        return f"{x}.reshape(*{x}.shape[:{start}], -1{tail})"
+    start = axis_of(call.attributes["start_dim"], len(shape)) if shape else 0
+    merged = output[start]
+    known = all(isinstance(size, int) for size in (*output[:start], *output[start + 1 :]))
+    sizes = [size if known or a != start or isinstance(merged, Dim) else -1 for a, size in enumerate(output)]
+    if known:
+        sizes[start] = -1
+    return f"{call['input']}.reshape({', '.join(call.source(s) for s in sizes)})"
+
+
+def expand_dims_shape(shape: Shape, *, axis: Any) -> Shape:
+    new = (axis,) if isinstance(axis, int) else tuple(axis)
+    places = axes_of(new, len(shape) + len(new))
+    sizes = iter(shape)
+    return tuple(1 if a in places else next(sizes) for a in range(len(shape) + len(new)))
+
+
+def squeezed_axes(shape: Shape, axis: Any) -> tuple[int, ...]:
+    """Axes to drop: those of size 1 among `axis`. torch ignores others; so do we, for numbers."""
+    return tuple(a for a in axes_of(axis, len(shape)) if shape[a] == 1)
+
+
+def squeeze_shape(shape: Shape, *, axis: Any = None) -> Shape:
+    dropped = squeezed_axes(shape, axis)
+    return tuple(size for a, size in enumerate(shape) if a not in dropped)
+
+
+def squeeze_any(call: Call) -> str:
+    shape, axis = call.shapes.get("input"), call.attributes["axis"]
+    word = "dim" if call.xp == "torch" else "axis"
+    if shape is None or axis is None:
+        where = "" if axis is None else f", {word}={call['axis']}"
+        return f"{call.xp}.squeeze({call['input']}{where})"
+    dropped = squeezed_axes(shape, axis)
+    if not dropped:
+        return call["input"]
+    return f"{call.xp}.squeeze({call['input']}, {word}={dropped[0] if len(dropped) == 1 else dropped})"
+
+
+def broadcast_to_shape(own: Shape, *, shape: Any) -> Shape:
+    wanted = tuple(shape)
+    if len(own) > len(wanted):
+        raise ShapeError(f"broadcast_to: {own} has more dimensions than {wanted}.")
+    lead = len(wanted) - len(own)
+    sizes = tuple(own[a - lead] if size == -1 and a >= lead else size for a, size in enumerate(wanted))
+    if any(size != 1 and differ(size, target) for size, target in zip(own, sizes[lead:])):
+        raise ShapeError(f"broadcast_to: {own} does not broadcast to {wanted}.")
+    return sizes
+
+
+def broadcast_to_any(call: Call) -> str:
+    wanted = call.shapes.get("output") or call.attributes["shape"]
+    sizes = ", ".join(call.source(s) for s in wanted)
+    if call.xp == "torch":
+        return f"{call['input']}.expand({sizes})"
+    return f"{call.xp}.broadcast_to({call['input']}, ({sizes}{',' if len(wanted) == 1 else ''}))"
+
+
+def reshape_any(call: Call) -> str:
+    return f"{call['input']}.reshape({', '.join(call.source(s) for s in call.attributes['shape'])})"
+
+
+def tile_shape(shape: Shape, *, repeats: tuple[Dimension, ...]) -> Shape:
+    if len(repeats) < len(shape):
+        raise ShapeError(f"tile: repeats {repeats} needs a number for each of the {len(shape)} axes.")
+    sizes = (1,) * (len(repeats) - len(shape)) + tuple(shape)
+    return tuple(size * repeat for size, repeat in zip(sizes, repeats))
+
+
+def tile_torch(call: Call) -> str:
+    return f"{call['input']}.repeat({', '.join(call.source(r) for r in call.attributes['repeats'])})"
+
+
+def repeat_shape(shape: Shape, *, repeats: int, axis: int) -> Shape:
+    axis = axis_of(axis, len(shape))
+    return (*shape[:axis], shape[axis] * repeats, *shape[axis + 1 :])
+
+
+def pad_shape(shape: Shape, *, padding: Any, mode: str = "constant", value: Any = 0) -> Shape:
+    lead = len(shape) - len(padding)
+    if lead < 0:
+        raise ShapeError(f"pad: padding {padding} names more axes than the input's {len(shape)}.")
+    if mode not in ("constant", "reflect", "replicate", "circular"):
+        raise ShapeError(f"pad: mode '{mode}' must be constant, reflect, replicate or circular.")
+    wide = tuple(before + size + after for size, (before, after) in zip(shape[lead:], padding))
+    return (*shape[:lead], *wide)
+
+
+def pad_torch(call: Call) -> str:
+    flat = tuple(n for pair in reversed(call.attributes["padding"]) for n in pair)
+    arguments = call.arguments(mode="constant", value=0)
+    return f"F.pad({call['input']}, {call.source(flat)}{', ' + arguments if arguments else ''})"
+
+
+def pad_any(call: Call) -> str | None:
+    """np.pad and jnp.pad, whose pairs name every axis."""
+    padding, shape = call.attributes["padding"], call.shapes.get("input")
+    lead = ((0, 0),) * (len(shape) - len(padding)) if shape is not None else ()
+    words = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+    mode = words[call.attributes["mode"]]
+    options = "" if mode == "constant" else f', mode="{mode}"'
+    if call.attributes["value"] != 0:
+        options += f", constant_values={call['value']}"
+    return f"{call.xp}.pad({call['input']}, {call.source((*lead, *padding))}{options})"
+
+
+row(
+    "reshape",
+    lambda s, *, shape: resolve(shape, product(s)),
+    reshape_any,
+    "{grad}.reshape({input}.shape)",
+    shape=REQUIRED,
+)
+row("flatten", flatten_shape, {
+    "any": flatten_any,
+    "torch": lambda call: f"torch.flatten({call.arguments('input', start_dim=0, end_dim=-1)})",
+}, "{grad}.reshape({input}.shape)", start_dim=0, end_dim=-1)  # fmt: skip
+row("transpose", transpose_shape, {"torch": transpose_torch, "any": transpose_any}, transpose_gradient, axes=None)
+row("swapaxes", swapaxes_shape, {
+    "torch": "{input}.transpose({axis1}, {axis2})", "any": "{xp}.swapaxes({input}, {axis1}, {axis2})",
+}, "{grad}.swapaxes({axis1}, {axis2})", axis1=REQUIRED, axis2=REQUIRED)  # fmt: skip
+row("expand_dims", expand_dims_shape, {
+    "any": "{xp}.expand_dims({input}, {axis})",
+    "torch": lambda call: f"{call['input']}.unsqueeze({call['axis']})" if isinstance(call.attributes["axis"], int)
+    else f"{call['input']}.reshape({', '.join(map(call.source, call.shapes['output']))})",
+}, "{grad}.reshape({input}.shape)", axis=REQUIRED)  # fmt: skip
+row("squeeze", squeeze_shape, squeeze_any, "{grad}.reshape({input}.shape)", axis=None)
+row("broadcast_to", broadcast_to_shape, broadcast_to_any, shape=REQUIRED)
+row("tile", tile_shape, {"torch": tile_torch, "any": "{xp}.tile({input}, {repeats})"}, repeats=REQUIRED)
+row("repeat", repeat_shape, {
+    "torch": "torch.repeat_interleave({input}, {repeats}, dim={axis})",
+    "any": "{xp}.repeat({input}, {repeats}, axis={axis})",
+}, repeats=REQUIRED, axis=REQUIRED)  # fmt: skip
+row("roll", lambda shape, **attributes: shape, {
+    "torch": "torch.roll({input}, {shift}, {axis})", "any": "{xp}.roll({input}, {shift}, {axis})",
+}, lambda call: f"np.roll({call['grad']}, {negated(call.attributes['shift'])}, {call['axis']})",
+    shift=REQUIRED, axis=REQUIRED)  # fmt: skip
+row("flip", lambda shape, *, axis: (axes_of(axis, len(shape)), shape)[1], {
+    "torch": lambda call: f"torch.flip({call['input']}, {axes_text(call)})",
+    "any": "{xp}.flip({input}, {axis})",
+    "mlx": lambda call: f"{call['input']}[{reversing(call)}]",
+}, "np.flip({grad}, {axis})", axis=REQUIRED)  # fmt: skip
+row(
+    "pad", pad_shape, {"torch": pad_torch, "jax": pad_any, "numpy": pad_any}, padding=REQUIRED, mode="constant", value=0
+)
+
+
+def negated(shift: Any) -> Any:
+    return -shift if isinstance(shift, int) else tuple(-s for s in shift)
+
+
+def axes_text(call: Call) -> str:
+    axis = call.attributes["axis"]
+    return f"({axis},)" if isinstance(axis, int) else call["axis"]
+
+
+def reversing(call: Call) -> str:
+    """`:, ::-1` for axis 1."""
+    axes = axes_of(call.attributes["axis"], len(call.shapes["input"]))
+    return ", ".join("::-1" if a in axes else ":" for a in range(max(axes) + 1))
+
+
+# Joining and cutting
+
+
+def concat_shape(shapes: tuple[Shape, ...], *, axis: int = 0) -> Shape:
+    if len({len(shape) for shape in shapes}) > 1:
+        raise ShapeError(f"concat: inputs {', '.join(map(str, shapes))} must have the same number of dimensions.")
+    axis = axis_of(axis, len(shapes[0]))
+    sizes = list(shapes[0])
+    for shape in shapes[1:]:
+        for a, size in enumerate(shape):
+            if a == axis:
+                sizes[a] = sizes[a] + size
+            elif differ(sizes[a], size):
+                raise ShapeError(f"concat: {shapes[0]} and {shape} differ along axis {a}; only axis {axis} may differ.")
+            else:
+                sizes[a] = merge(sizes[a], size)
+    return tuple(sizes)
+
+
+def stack_shape(shapes: tuple[Shape, ...], *, axis: int = 0) -> Shape:
+    for shape in shapes[1:]:
+        if len(shape) != len(shapes[0]) or any(map(differ, shape, shapes[0])):
+            raise ShapeError(f"stack: {shapes[0]} and {shape} must be equal.")
+    axis = axis_of(axis, len(shapes[0]) + 1)
+    return (*shapes[0][:axis], len(shapes), *shapes[0][axis:])
+
+
+def split_sizes(size: Dimension, split_size: Any) -> tuple[Dimension, ...]:
+    """Sizes of the pieces: an integer cuts pieces of that size and leaves the rest for the last."""
+    if not isinstance(split_size, int):
+        if not isinstance(split_size, Dim):
+            if differ(sum(split_size), size):
+                raise ShapeError(f"split: sizes {tuple(split_size)} add up to {sum(split_size)}, the axis has {size}.")
+            return tuple(split_size)
+        raise ShapeError(f"split: split_size {split_size} must be known.")
+    if not isinstance(size, int):
+        raise ShapeError(f"split: the axis's size {size} must be known to cut it into pieces of {split_size}.")
+    if split_size < 1:
+        raise ShapeError(f"split: split_size {split_size} must be positive.")
+    pieces, rest = divmod(size, split_size)
+    return (split_size,) * pieces + ((rest,) if rest else ())
+
+
+def split_shape(shape: Shape, *, split_size: Any, axis: int = 0) -> tuple[Shape, ...]:
+    axis = axis_of(axis, len(shape))
+    return tuple((*shape[:axis], s, *shape[axis + 1 :]) for s in split_sizes(shape[axis], split_size))
+
+
+def split_torch(call: Call) -> str:
+    sizes = call.attributes["split_size"]
+    text = call["split_size"] if isinstance(sizes, int) else call.source(list(sizes))
+    axis = call.arguments(axis=("dim", 0))
+    return f"torch.split({call['input']}, {text}{', ' + axis if axis else ''})"
+
+
+def split_any(call: Call) -> str:
+    """The array libraries cut into a number of equal pieces, or at places."""
+    axis = call.attributes["axis"]
+    sizes = [shape[axis] for shape in call.shapes["output"]]
+    places = tuple(sum(sizes[:i]) for i in range(1, len(sizes)))
+    equal = all(size == sizes[0] for size in sizes)
+    text = str(len(sizes)) if equal else call.source(list(places))
+    return f"{call.xp}.split({call['input']}, {text}, axis={axis})"
+
+
+def unbind_shape(shape: Shape, *, axis: int = 0) -> tuple[Shape, ...]:
+    axis = axis_of(axis, len(shape))
+    if not isinstance(shape[axis], int):
+        raise ShapeError(f"unbind: the size {shape[axis]} of axis {axis} must be known.")
+    return ((*shape[:axis], *shape[axis + 1 :]),) * shape[axis]
+
+
+def unbind_any(call: Call) -> str:
+    x = f"{call.xp}.moveaxis({call['input']}, {call['axis']}, 0)" if call.attributes["axis"] else call["input"]
+    return f"tuple({x})"
+
+
+def join(name: str, shape: Any, torch: str, other: str) -> None:
+    define(
+        Op(
+            name=name,
+            inputs=("*input",),
+            attributes={"axis": 0},
+            shape=shape,
+            dtype=lambda dtypes, **attributes: promote(*dtypes),
+            code={
+                "torch": lambda call: f"torch.{torch}({call.arguments('input', axis=('dim', 0))})",
+                "any": lambda call: f"{call.xp}.{other}({call.arguments('input', axis=0)})",
+            },
+        )
+    )
+
+
+join("concat", concat_shape, "cat", "concatenate")
+join("stack", stack_shape, "stack", "stack")
+for _name, _shape, _torch, _any, _attributes in (
+    ("split", split_shape, split_torch, split_any, {"split_size": REQUIRED, "axis": 0}),
+    ("unbind", unbind_shape, "torch.unbind({input}, {axis})", unbind_any, {"axis": 0}),
+):
+    define(
+        Op(
+            name=_name,
+            inputs=("input",),
+            attributes=_attributes,
+            outputs=("*output",),
+            shape=_shape,
+            dtype=first,
+            code={"torch": _torch, "any": _any},
+        )
+    )
+define(
+    Op(
+        name="meshgrid",
+        inputs=("*input",),
+        attributes={"indexing": "ij"},
+        outputs=("*output",),
+        shape=lambda shapes, *, indexing="ij": (_grid_shape([s[0] for s in shapes], indexing),) * len(shapes),
+        dtype=lambda dtypes, **attributes: tuple(dtypes),
+        code={
+            "any": lambda call: f"{call.xp}.meshgrid({', '.join(call.inputs['input'])}, indexing={call['indexing']})"
+        },
+    )
+)
+
+
+def _grid_shape(sizes: list[Dimension], indexing: str) -> Shape:
+    return tuple(sizes if indexing == "ij" else [*reversed(sizes[:2]), *sizes[2:]])
+
+
+define(
+    Op(
+        name="tril",
+        inputs=("input",),
+        attributes={"diagonal": 0},
+        shape=along,
+        dtype=first,
+        code={
+            "torch": lambda call: f"torch.tril({call.arguments('input', diagonal=0)})",
+            "any": lambda call: f"{call.xp}.tril({call.arguments('input', diagonal=('k', 0))})",
+        },
+        gradient={"input": "np.tril({grad}, {diagonal})"},
+    )
+)
+define(
+    Op(
+        name="triu",
+        inputs=("input",),
+        attributes={"diagonal": 0},
+        shape=along,
+        dtype=first,
+        code={
+            "torch": lambda call: f"torch.triu({call.arguments('input', diagonal=0)})",
+            "any": lambda call: f"{call.xp}.triu({call.arguments('input', diagonal=('k', 0))})",
+        },
+        gradient={"input": "np.triu({grad}, {diagonal})"},
+    )
+)
