@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 from torch import Tensor, nn
 
 from nexus.core.config import Config
+from nexus.core.formats import Format, State
 from nexus.core.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class NexusModule(nn.Module):
     dataclass or from a mapping of its fields. A subclass without such an annotation keeps the mapping it was given.
 
     Attributes:
+        formats: Names that other libraries give to the same weights; set below the class.
+        hub_types: The `model_type`s of the hub's config.json that `config_from_hub` understands.
         config: The frozen configuration (or the mapping that was given).
         preprocessing: How an image becomes the model's input; None until weights or a trainer bring it.
         class_names: Names of the outputs in order; empty when unknown.
@@ -37,6 +40,8 @@ class NexusModule(nn.Module):
     """
 
     config_class: ClassVar[type[Config] | None] = None
+    formats: ClassVar[tuple[Format, ...]] = ()
+    hub_types: ClassVar[tuple[str, ...]] = ()
     config: Any
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -65,6 +70,22 @@ class NexusModule(nn.Module):
         return cls(config)
 
     @classmethod
+    def config_from_hub(cls, mapping: Mapping[str, Any]) -> Config:
+        """Returns our configuration for the hub's config.json (the spelling of transformers).
+
+        Raises:
+            ValueError: Something in it is not built here.
+        """
+        raise ValueError(f"{cls.__name__} has no reading of the hub's model_type {mapping.get('model_type')!r}.")
+
+    def fit_state(self, state: State) -> State:
+        """Returns `state`, in our names, with tensors resampled whose size follows from the image size.
+
+        A model with position embeddings or relative tables says here how they change; by default nothing does.
+        """
+        return state
+
+    @classmethod
     def from_pretrained(cls, source: str | Path, **changes: Any) -> Self:
         """Returns a model with trained weights, in evaluation mode. See `nexus.core.weights.load_pretrained`.
 
@@ -91,6 +112,11 @@ class NexusModule(nn.Module):
         from nexus.core.weights import push_to_hub
 
         return push_to_hub(self, repo_id, private=private, token=token)
+
+    @property
+    def task(self) -> str:
+        """What the model is for: its card's task, "classification" without a card."""
+        return self.card.task if self.card else "classification"
 
     def num_parameters(self, *, trainable: bool = False) -> int:
         """Returns how many numbers the parameters hold, or only those that are trained."""

@@ -1,11 +1,13 @@
 """How an image becomes a model's input: facts that travel with the weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 from nexus.core.config import Config
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 HALF = (0.5, 0.5, 0.5)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -28,7 +30,7 @@ class Preprocessing(Config):
     image_size: tuple[int, int] = (224, 224)
     resize: Literal["shorter", "squash", "none"] = "shorter"
     resize_size: int | None = None
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -40,6 +42,24 @@ class Preprocessing(Config):
             raise ValueError(f"std is {self.std}; every value must be above 0.")
         if min(self.image_size) < 1:
             raise ValueError(f"image_size is {self.image_size}; both sides must be at least 1 pixel.")
+
+    def fitted(self, changes: Mapping[str, Any]) -> Self:
+        """Returns the preprocessing for a model whose `image_size` or `in_channels` were changed.
+
+        The crop keeps its share of the image. Other channels than three get the means of the old `mean` and `std`.
+        """
+        fields: dict[str, Any] = {}
+        size = changes.get("image_size")
+        if size is not None:
+            sides = (size, size) if isinstance(size, int) else tuple(size)
+            fields["image_size"] = sides
+            if self.resize_size is not None:
+                fields["resize_size"] = round(self.resize_size * min(sides) / min(self.image_size))
+        channels = changes.get("in_channels", self.in_channels)
+        if channels != self.in_channels:
+            fields["mean"] = (sum(self.mean) / self.in_channels,) * channels
+            fields["std"] = (sum(self.std) / self.in_channels,) * channels
+        return self.replace(**fields)
 
     @property
     def in_channels(self) -> int:

@@ -1,6 +1,7 @@
 """Names of model variants, and a card for each: what it is, how it was trained, where its weights are."""
 
 import fnmatch
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,14 +103,24 @@ def register(*cards: ModelCard) -> None:
         _CARDS[card.name] = card
 
 
+def _fill() -> None:
+    """Imports the zoo, whose files register their cards: the one place where the core reaches to its right."""
+    importlib.import_module("nexus.models.cv")
+
+
+def all_cards() -> list[ModelCard]:
+    """Returns the card of every variant, in the order of registration."""
+    _fill()
+    return list(_CARDS.values())
+
+
 def model_info(name: str) -> ModelCard:
     """Returns the card of a variant; a tag after the last dot is ignored.
 
     Raises:
         ValueError: The name is unknown; the nearest one is named.
     """
-    import nexus.models.cv  # noqa: F401  (fills the registry)
-
+    _fill()
     base = name.partition(".")[0]
     if base not in _CARDS:
         raise ValueError(f"There is no model {base!r}. {nearest(base, _CARDS)}")
@@ -118,8 +129,7 @@ def model_info(name: str) -> ModelCard:
 
 def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     """Returns the registered names that match a shell pattern, in alphabetical order."""
-    import nexus.models.cv  # noqa: F401  (fills the registry)
-
+    _fill()
     return sorted(name for name, card in _CARDS.items() if fnmatch.fnmatch(name, pattern) and task in (None, card.task))
 
 
@@ -139,4 +149,5 @@ def create_model(name: str, *, pretrained: bool = False, **changes: Any) -> Nexu
         return card.model_class.from_pretrained(name, **changes)
     model = card.model_class(card.config.replace(**changes) if changes else card.config)
     model.card = card
+    model.preprocessing = card.preprocessing.fitted(changes)
     return model

@@ -1,0 +1,176 @@
+"""Files from the network: fetched once, resumed after a cut, checked, and in the cache only when they are whole."""
+
+import hashlib
+import http.client
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+from nexus.core.files import WeightsError
+
+ATTEMPTS = 5
+TIMEOUT_SECONDS = 20.0
+_CHUNK = 1 << 20
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+
+
+def home() -> Path:
+    """Returns the folder of everything that is kept between runs: `NEXUS_HOME`, or `~/.cache/nexus`."""
+    return Path(os.environ.get("NEXUS_HOME") or Path.home() / ".cache" / "nexus").expanduser()
+
+
+def offline() -> bool:
+    """Returns whether `NEXUS_OFFLINE` or `HF_HUB_OFFLINE` forbids the network."""
+    return any(os.environ.get(name, "").lower() in {"1", "true", "yes", "on"} for name in _OFFLINE_NAMES)
+
+
+_OFFLINE_NAMES = ("NEXUS_OFFLINE", "HF_HUB_OFFLINE")
+
+
+def download(url: str, *, sha256: str = "", folder: Path | None = None) -> Path:
+    """Returns the path of the file at `url`, fetching it unless the cache has it.
+
+    Processes that ask for the same file at once share one download.
+
+    Args:
+        url: `http://` or `https://`.
+        sha256: The digest or its first digits; the file is checked whenever it is asked for. Empty: not checked.
+        folder: Where to keep it; None means `home() / "weights"`.
+
+    Raises:
+        WeightsError: It is not there and the network is forbidden or fails, or its content is not what it should be.
+    """
+    from filelock import FileLock
+
+    parts = urlsplit(url)
+    name = unquote(parts.path.rpartition("/")[2])
+    if parts.scheme not in ("http", "https") or not name or name in (".", "..") or "/" in name or "\\" in name:
+        raise WeightsError(f"{url!r} is not the http(s) address of a file.")
+    folder = home() / "weights" if folder is None else folder
+    target = folder / name
+    if not target.is_file():
+        if offline():
+            raise WeightsError(
+                f"{name} is not in the cache and the network is switched off ({' or '.join(_OFFLINE_NAMES)} is set). "
+                f"Fetch {url} on another machine and put it at {target}."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{name}.lock"):
+            if not target.is_file():
+                _fetch(url, target, sha256)
+                return target
+    check_sha256(target, sha256)
+    return target
+
+
+def check_sha256(path: Path, sha256: str) -> None:
+    """Raises `WeightsError` unless the file's digest begins with `sha256` (any file passes an empty one)."""
+    if not sha256:
+        return
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(sha256.lower()):
+        raise WeightsError(
+            f"{path} has the sha256 {digest[: max(16, len(sha256))]}, but it should begin with {sha256}: "
+            "the file is damaged or is another one. Delete it and fetch it again."
+        )
+
+
+def _fetch(url: str, target: Path, sha256: str) -> None:
+    """Downloads to a hidden partial file, checks it, and only then gives it its name."""
+    partial = target.with_name(f".{target.name}.incomplete")
+    if not sha256:
+        partial.unlink(missing_ok=True)  # nothing could tell whether an older part belongs to the same file
+    resumed = partial.exists()
+    _fetch_all(url, partial)
+    try:
+        check_sha256(partial, sha256)
+    except WeightsError:
+        if resumed:  # the part may have been of another version: once more from the start
+            partial.unlink()
+            _fetch(url, target, sha256)
+            return
+        with partial.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        partial.unlink()
+        raise WeightsError(
+            f"{url} gave a file with the sha256 {digest[: max(16, len(sha256))]}, but it should begin with {sha256}. "
+            "It was not kept. The file there has changed, or something between changed it."
+        ) from None
+    partial.replace(target)
+
+
+def _fetch_all(url: str, partial: Path) -> None:
+    """Fills `partial`, going on where it was cut, with a few attempts."""
+    problem: object = None
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(min(0.25 * 2**attempt, 5.0))
+        try:
+            if _fetch_rest(url, partial):
+                return
+            problem = "the connection ended before the file did"
+        except urllib.error.HTTPError as error:
+            problem = f"HTTP {error.code} {error.reason}"
+            error.close()
+            if error.code == 416:  # our part is as long as the file, or longer: it is of no use
+                partial.unlink(missing_ok=True)
+            elif error.code not in _PASSING:
+                break
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            problem = getattr(error, "reason", None) or repr(error)
+        except OSError as error:
+            problem = f"{partial.parent} cannot take it ({error.strerror or error})"
+            break
+    raise WeightsError(
+        f"{url} could not be fetched: {problem}. Try again later (it goes on where it stopped), "
+        f"or put the file at {partial.with_name(partial.name.removeprefix('.').removesuffix('.incomplete'))} yourself."
+    )
+
+
+def _fetch_rest(url: str, partial: Path) -> bool:
+    """Asks for the bytes that `partial` lacks; returns whether it is whole afterwards."""
+    have = partial.stat().st_size if partial.exists() else 0
+    headers = {"User-Agent": "nexus-vision", "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310  (the scheme was checked)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as reply:  # noqa: S310
+        continues = reply.status == 206 and reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if reply.status == 206 and not continues:
+            partial.unlink(missing_ok=True)
+            return False
+        start = have if continues else 0
+        length = reply.headers.get("Content-Length")
+        total = None if length is None else start + int(length)
+        with partial.open("ab" if continues else "wb") as file, _progress(url, start, total) as advance:
+            _copy(reply, file, advance)
+    return total is None or partial.stat().st_size == total
+
+
+def _copy(reply: Any, file: IO[bytes], advance: Any) -> None:
+    while chunk := reply.read1(_CHUNK):
+        file.write(chunk)
+        advance(len(chunk))
+
+
+@contextmanager
+def _progress(url: str, start: int, total: int | None) -> Iterator[Any]:
+    """Shows a bar on an interactive terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(url.rpartition("/")[2], completed=start, total=total)
+        yield lambda count: bar.advance(task, count)

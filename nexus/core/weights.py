@@ -1,0 +1,354 @@
+"""Models with trained weights: from a name, a file, a folder, the hub or an address, and back to a folder."""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nexus.core import hub
+from nexus.core.config import Config, nearest
+from nexus.core.download import download
+from nexus.core.files import SUFFIXES, WeightsError, read_state, write_whole
+from nexus.core.formats import State, adapt_input_channels, to_our_names
+from nexus.core.module import NexusModule
+from nexus.core.preprocessing import Preprocessing
+from nexus.core.registry import ModelCard, Weights, all_cards, model_info
+
+_log = logging.getLogger("nexus")
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+HEAD = "head."  # every model of the zoo calls its classifier `head`
+
+
+@dataclass
+class Source:
+    """What a source turned out to be: a weight file, and how to build the model that it fits."""
+
+    file: Path
+    model_class: type[NexusModule]
+    config: Config | Mapping[str, Any]
+    preprocessing: Preprocessing | None = None
+    class_names: tuple[str, ...] = ()
+    card: ModelCard | None = field(default=None, repr=False)
+
+
+def load_pretrained(source: str | Path, cls: type[NexusModule], changes: Mapping[str, Any]) -> Any:
+    """Returns a model of class `cls` with trained weights, in evaluation mode.
+
+    Changed fields are honoured: another `num_classes` gets a fresh head (and a line in the log), another `image_size`
+    resampled positions, other `in_channels` an adapted first layer.
+
+    Args:
+        source: A registered name with an optional tag, a file, a folder, `"hf-hub:org/repo"`, or `"https://..."`.
+        cls: The class that the caller named; `NexusModule` takes whatever the source is.
+        changes: Fields of the configuration to change.
+
+    Raises:
+        ValueError: The source is unknown, of another class, or cannot be read, or does not fit the configuration.
+    """
+    found = find_source(source, cls)
+    if not issubclass(found.model_class, cls):
+        raise ValueError(f"{source} is a {found.model_class.__name__}, not a {cls.__name__}.")
+    config = found.config
+    if changes:
+        config = config.replace(**changes) if isinstance(config, Config) else {**config, **changes}
+    model = found.model_class(config)
+    load_weights(model, found.file, new_head="num_classes" in changes)
+    same_head = _get(config, "num_classes") == _get(found.config, "num_classes")
+    model.class_names = found.class_names if same_head else ()
+    model.preprocessing = found.preprocessing and found.preprocessing.fitted(changes)
+    model.card = found.card
+    return model.eval()
+
+
+def load_weights(model: NexusModule, file: str | Path, *, new_head: bool = False) -> None:
+    """Loads a weight file into a model, whichever of its formats it is written in; all of it or nothing.
+
+    Args:
+        model: Is changed in place.
+        file: See `nexus.core.files.read_state`.
+        new_head: Keep the model's own head where the file's has another shape, or has none.
+
+    Raises:
+        WeightsError: The file cannot be read, or its names or shapes do not fit.
+    """
+    path = Path(file)
+    state, spelling = to_our_names(read_state(path), model.formats)
+    own = model.state_dict()
+    state = model.fit_state(_fit_channels(state, own, model.config))
+    if new_head:
+        state = _keep_own_head(state, own, path)
+    for key, value in own.items():  # files older than torch 0.4.1 do not count batches
+        if key.endswith("num_batches_tracked"):
+            state.setdefault(key, value)
+    problems = _misfits(state, own)
+    if problems:
+        raise WeightsError(f"{path} (names of {spelling}) does not fit {type(model).__name__}: {'; '.join(problems)}.")
+    model.load_state_dict(state)
+
+
+def _keep_own_head(state: State, own: Mapping[str, Tensor], path: Path) -> State:
+    theirs = {key: value.shape for key, value in state.items() if key.startswith(HEAD)}
+    ours = {key: value.shape for key, value in own.items() if key.startswith(HEAD)}
+    if theirs == ours:
+        return state
+    if ours:
+        _log.warning("The head was freshly initialised: %s has another one, or none.", path.name)
+    body = {key: value for key, value in state.items() if not key.startswith(HEAD)}
+    return body | {key: own[key] for key in ours}
+
+
+def _fit_channels(state: State, own: Mapping[str, Tensor], config: Any) -> State:
+    """Adapts the convolutions that read the image when the model was built for other channels than the file."""
+    channels = _get(config, "in_channels")
+    fitted = dict(state)
+    for key, value in state.items():
+        wanted = list(own[key].shape) if key in own else []
+        given = list(value.shape)
+        if len(wanted) == 4 and given != wanted and given == [wanted[0], 3, *wanted[2:]] and wanted[1] == channels:
+            fitted[key] = adapt_input_channels(value, channels)
+    return fitted
+
+
+def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    problems = []
+    if missing := [key for key in own if key not in state]:
+        problems.append(f"it lacks {_some(missing)}")
+    if unexpected := [key for key in state if key not in own]:
+        problems.append(f"it has {_some(unexpected)} too many")
+    shapes = [
+        f"{key} is {tuple(value.shape)} and should be {tuple(own[key].shape)}"
+        for key, value in state.items()
+        if key in own and value.shape != own[key].shape
+    ]
+    if shapes:
+        problems.append(_some(shapes))
+    if problems and all(key.startswith(HEAD) for key in own.keys() ^ state.keys()) and _only_head(shapes):
+        problems.append("only the head differs: pass num_classes=... to keep the rest and start a fresh head")
+    return problems
+
+
+def _only_head(shapes: Iterable[str]) -> bool:
+    return all(text.startswith(HEAD) for text in shapes)
+
+
+def _some(items: list[str]) -> str:
+    rest = len(items) - 6
+    return ", ".join(items[:6]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _get(config: Config | Mapping[str, Any], name: str) -> Any:
+    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+
+
+def find_source(source: str | Path, cls: type[NexusModule] = NexusModule) -> Source:
+    """Returns what `source` (see `load_pretrained`) is, fetching its weight file if need be.
+
+    Raises:
+        ValueError: It is none of the kinds that are known, or cannot be had.
+    """
+    text = str(source)
+    if text.startswith(hub.PREFIX):
+        repo, _, name = text.removeprefix(hub.PREFIX).partition("#")
+        if not name:
+            return read_folder(hub.hub_folder(repo), cls, text)
+        return _bare_file(hub.hub_file(repo, [name]), cls)
+    if text.startswith(("http://", "https://")):
+        weights = next((weights for _, weights in _all_weights() if weights.url == text), None)
+        return _bare_file(download(text, sha256=weights.sha256 if weights else ""), cls)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return read_folder(path, cls, text)
+    if path.is_file():
+        return _bare_file(path, cls)
+    if isinstance(source, Path) or text.endswith(SUFFIXES) or "/" in text:
+        raise WeightsError(f"There is no file or folder {text}.")
+    name, _, tag = text.partition(".")
+    card = model_info(name)
+    return _registered(card, card.find_weights(tag or None))
+
+
+def fetch_weights(weights: Weights) -> Path:
+    """Returns the path of a published weight file, fetched and checked.
+
+    Raises:
+        WeightsError: It cannot be had; the message says where it is and where to put it.
+    """
+    if not weights.url.startswith(hub.PREFIX):
+        return download(weights.url, sha256=weights.sha256)
+    repo, _, name = weights.url.removeprefix(hub.PREFIX).partition("#")
+    return hub.hub_file(repo, [name] if name else hub.WEIGHT_FILES)
+
+
+def _registered(card: ModelCard, weights: Weights) -> Source:
+    config = card.config.replace(**weights.changes)
+    return Source(fetch_weights(weights), card.model_class, config, weights.preprocessing, card=card)
+
+
+def _bare_file(path: Path, cls: type[NexusModule]) -> Source:
+    """A file alone: a published one is known by its name; for others the class's default configuration is taken."""
+    for card, weights in _all_weights():
+        if weights.url.endswith("/" + path.name) and issubclass(card.model_class, cls):
+            config = card.config.replace(**weights.changes)
+            return Source(path, card.model_class, config, weights.preprocessing, card=card)
+    if cls is NexusModule:
+        raise ValueError(
+            f"{path.name} is not a published file, so nothing says which model it is for. "
+            "Name the class, VisionTransformer.from_pretrained(...), or create the model and load_weights into it."
+        )
+    return Source(path, cls, cls.config_class() if cls.config_class else {})
+
+
+def _all_weights() -> Iterable[tuple[ModelCard, Weights]]:
+    return ((card, weights) for card in all_cards() for weights in card.weights)
+
+
+def read_folder(folder: Path, cls: type[NexusModule], source: str) -> Source:
+    """Reads a folder of `save_pretrained`, of timm, or of transformers, as its config.json tells.
+
+    Raises:
+        ValueError: config.json is missing or damaged, or describes no model that is known here.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise WeightsError(f"{folder} has no {CONFIG_FILE}; it is not a model that save_pretrained wrote.")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError(f"it holds a {type(settings).__name__}")
+    except ValueError as error:
+        raise WeightsError(f"{path} is not valid JSON ({error}).") from None
+    file = next((folder / name for name in hub.WEIGHT_FILES if (folder / name).is_file()), folder / WEIGHTS_FILE)
+    if "class" in settings:
+        return _from_nexus(settings, file, cls, path)
+    if "architecture" in settings:
+        return _from_timm(settings, file)
+    if "model_type" in settings:
+        return _from_transformers(settings, file, folder, cls)
+    raise WeightsError(
+        f"{path} names no model; it needs 'class', or timm's 'architecture', or 'model_type' ({source})."
+    )
+
+
+def _from_nexus(settings: Mapping[str, Any], file: Path, cls: type[NexusModule], path: Path) -> Source:
+    classes = {known.__name__: known for known in [*_zoo_classes(), cls]}
+    name = settings["class"]
+    if name not in classes or classes[name] is NexusModule:
+        raise ValueError(
+            f"{path} is for the class {name!r}, which is not part of the zoo. Call {name}.from_pretrained."
+        )
+    model_class, config = classes[name], settings.get("config", {})
+    preprocessing = settings.get("preprocessing")
+    cards = {card.name: card for card in all_cards()}
+    return Source(
+        file,
+        model_class,
+        model_class.config_class.from_mapping(config) if model_class.config_class else config,
+        Preprocessing.from_mapping(preprocessing) if preprocessing else None,
+        tuple(settings.get("class_names") or ()),
+        cards.get(settings.get("name") or ""),
+    )
+
+
+def _from_timm(settings: Mapping[str, Any], file: Path) -> Source:
+    card = model_info(settings["architecture"])
+    pretrained = settings.get("pretrained_cfg") or settings
+    changes: dict[str, Any] = {}
+    num_classes = settings.get("num_classes", pretrained.get("num_classes"))
+    if num_classes is not None:
+        changes["num_classes"] = num_classes
+    names = tuple(str(name) for name in settings.get("label_names") or pretrained.get("label_names") or ())
+    return Source(
+        file, card.model_class, card.config.replace(**changes), hub.preprocessing_from_timm(pretrained), names, card
+    )
+
+
+def _from_transformers(settings: Mapping[str, Any], file: Path, folder: Path, cls: type[NexusModule]) -> Source:
+    kind = settings["model_type"]
+    readers = {kind: known for known in _zoo_classes() for kind in known.hub_types}
+    model_class = cls if kind in cls.hub_types else readers.get(kind)
+    if model_class is None:
+        raise ValueError(f"{folder / CONFIG_FILE} has the model_type {kind!r}. {nearest(kind, readers)}")
+    beside = folder / "preprocessor_config.json"
+    preprocessing = hub.preprocessing_from_hub(json.loads(beside.read_text())) if beside.is_file() else None
+    labels = settings.get("id2label") or {}
+    names = tuple(labels[key] for key in sorted(labels, key=int))
+    return Source(file, model_class, model_class.config_from_hub(settings), preprocessing, names)
+
+
+def _zoo_classes() -> list[type[NexusModule]]:
+    return list(dict.fromkeys(card.model_class for card in all_cards()))
+
+
+def save_pretrained(model: NexusModule, folder: Path) -> Path:
+    """Writes `model.safetensors` and `config.json`, from which `from_pretrained(folder)` builds the same model.
+
+    Each file appears only when it is complete, the configuration last.
+
+    Raises:
+        ValueError: The model was changed so that its configuration no longer describes it.
+    """
+    from safetensors.torch import save_file
+
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    config = _described_config(model, state)
+    settings = {
+        "class": type(model).__name__,
+        "name": model.card.name if model.card else None,
+        "task": model.task,
+        "config": config,
+        "preprocessing": model.preprocessing.to_dict() if model.preprocessing else None,
+        "class_names": list(model.class_names),
+    }
+    text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+    write_whole(folder / WEIGHTS_FILE, lambda path: save_file(state, path, metadata={"format": "pt"}))
+    write_whole(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    return folder
+
+
+def _described_config(model: NexusModule, state: State) -> dict[str, Any]:
+    """Returns the configuration as plain values; a head that was replaced by an `nn.Linear` changes num_classes."""
+    if not isinstance(model.config, Config):
+        return dict(model.config)
+    config = model.config
+    head = getattr(model, "head", None)
+    if _get(config, "num_classes") is not None and isinstance(head, torch.nn.Linear | torch.nn.Identity):
+        config = config.replace(num_classes=getattr(head, "out_features", 0))
+    with torch.device("meta"):
+        built = type(model)(config).state_dict()
+    problems = _misfits(state, built)
+    if problems:
+        raise ValueError(
+            f"This {type(model).__name__} was changed after it was built, and its configuration cannot say how: "
+            f"{'; '.join(problems)}. Save its state_dict, or make a subclass that builds the change."
+        )
+    return config.to_dict()
+
+
+def push_to_hub(model: NexusModule, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+    """Uploads what `save_pretrained` writes to the Hugging Face hub and returns the commit's address.
+
+    Raises:
+        ValueError: The hub refused it (no token, no right to write).
+    """
+    import tempfile
+
+    from huggingface_hub import HfApi, errors
+
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(model, Path(folder))
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=folder, commit_message=f"Add a {type(model).__name__}"
+            )
+        except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalTokenNotFoundError) as error:
+            reason = str(error).split("\n")[0]
+            raise ValueError(f"The hub did not take {repo_id!r}: {reason}. `hf auth login` sets a token.") from None
+    return commit.commit_url

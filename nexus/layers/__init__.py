@@ -1,0 +1,20 @@
+"""Leaf layers that several papers share."""
+
+from nexus.layers.attention import Attention
+from nexus.layers.collect import collect
+from nexus.layers.drop_path import DropPath, drop_path_rates
+from nexus.layers.images import check_images
+from nexus.layers.mlp import Mlp
+from nexus.layers.patch_embed import PatchEmbed
+from nexus.layers.position_embedding import resample_position_embedding
+
+__all__ = [
+    "Attention",
+    "DropPath",
+    "Mlp",
+    "PatchEmbed",
+    "check_images",
+    "collect",
+    "drop_path_rates",
+    "resample_position_embedding",
+]

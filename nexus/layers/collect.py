@@ -1,0 +1,25 @@
+"""Running the blocks of a model and keeping what each of them returns."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+def collect(blocks: Iterable[nn.Module], x: Tensor, *, checkpointing: bool = False) -> list[Tensor]:
+    """Returns the output of every block, each fed with the one before it.
+
+    Args:
+        blocks: Modules from a tensor to a tensor.
+        x: Input of the first.
+        checkpointing: Keep only the outputs, and compute what is inside a block again in the backward pass.
+    """
+    features = []
+    for block in blocks:
+        if checkpointing and torch.is_grad_enabled():
+            x = checkpoint(block, x, use_reentrant=False)
+        else:
+            x = block(x)
+        features.append(x)
+    return features

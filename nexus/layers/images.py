@@ -1,0 +1,36 @@
+"""What a model says about images that it cannot take."""
+
+from torch import Tensor
+
+
+def check_images(images: Tensor, in_channels: int, *, multiple_of: int = 1) -> None:
+    """Raises unless `images` is a float batch (b, c, h, w) that fits the model.
+
+    Args:
+        images: What the caller gave to the model.
+        in_channels: Channels that the model was built for.
+        multiple_of: Both sides must be multiples of this many pixels.
+
+    Raises:
+        ValueError: The rank, type, channel count or size is wrong; the message says what would fit.
+    """
+    if images.ndim != 4:
+        hint = " Add the batch dimension: images[None]." if images.ndim == 3 else ""
+        raise ValueError(f"images have shape {tuple(images.shape)}; the model takes (b, c, h, w).{hint}")
+    if not images.is_floating_point():
+        raise ValueError(
+            f"images are {images.dtype}; the model takes normalized floats. "
+            "nexus.Predictor applies the preprocessing of the model's card."
+        )
+    _, channels, height, width = images.shape
+    if channels != in_channels:
+        raise ValueError(
+            f"images have {channels} channels; this model was built with in_channels={in_channels}. "
+            f"Build it with in_channels={channels}, or convert the images."
+        )
+    if height % multiple_of or width % multiple_of or not height or not width:
+        nearest = [max(1, round(side / multiple_of)) * multiple_of for side in (height, width)]
+        raise ValueError(
+            f"images are {height}x{width} pixels; both sides must be multiples of {multiple_of}, "
+            f"such as {nearest[0]}x{nearest[1]}."
+        )

@@ -1,0 +1,3 @@
+"""What is known of every variant: published weights, preprocessing, licences, results. One file per family."""
+
+from nexus.models.cv.cards import resnet, vit

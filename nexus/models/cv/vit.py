@@ -1,0 +1,294 @@
+"""Vision Transformer.
+
+Dosovitskiy et al., "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale", 2021.
+https://arxiv.org/abs/2010.11929
+Sizes Ti and S, and the weights called augreg: Steiner et al., "How to train your ViT?", 2022.
+https://arxiv.org/abs/2106.10270
+
+Patches and a class token become a sequence; each block lets the tokens look at each other, then changes each alone.
+
+Dims: b batch, c channels, h w pixels, n tokens, d width, k classes, e one head's width.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nexus.core.config import Config
+from nexus.core.formats import Format, State, join_keys
+from nexus.core.hub import hub_num_classes
+from nexus.core.initialization import WeightInitMixin
+from nexus.core.module import NexusModule, TokenLayout
+from nexus.layers import Attention, DropPath, Mlp, PatchEmbed, collect, drop_path_rates, resample_position_embedding
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig(Config):
+    """Defaults are ViT-B/16 (Table 1).
+
+    Attributes:
+        image_size: Pixels of the sides that the position embedding is made for: one number, or (height, width).
+        num_classes: Outputs of the head; 0 leaves the head out, and `logits` are the embeddings.
+        dropout: In the embedding, after attention, and in the MLP.
+        attention_dropout: On attention weights.
+        drop_path_rate: Of the last block; rises linearly from 0 at the first.
+    """
+
+    image_size: int | tuple[int, int] = 224
+    patch_size: int = 16
+    in_channels: int = 3
+    num_classes: int = 1000
+    embed_dim: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    norm_eps: float = 1e-6
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for side in self.image_sides:
+            if side < self.patch_size or side % self.patch_size:
+                near = max(1, round(side / self.patch_size)) * self.patch_size
+                raise ValueError(
+                    f"image_size {side} is not a multiple of patch_size {self.patch_size}; the nearest one is {near}."
+                )
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}.")
+
+    @property
+    def image_sides(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+
+class ViTBlock(nn.Module):
+    """Attention, then an MLP, each on normalized tokens and beside a shortcut (Eq. 2 and 3)."""
+
+    def __init__(self, config: ViTConfig, drop_path: float) -> None:
+        super().__init__()
+        width = config.embed_dim
+        self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
+        self.attn = Attention(
+            width,
+            config.num_heads,
+            qkv_bias=config.qkv_bias,
+            dropout=config.attention_dropout,
+            proj_dropout=config.dropout,
+        )
+        self.norm2 = nn.LayerNorm(width, eps=config.norm_eps)
+        self.mlp = Mlp(width, int(width * config.mlp_ratio), dropout=config.dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def attention_maps(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b heads n n"]:
+        """Returns the attention weights inside this block for its input `x`."""
+        return self.attn.maps(self.norm1(x))
+
+
+class VisionTransformer(WeightInitMixin, NexusModule):
+    """Image classifier. `config` is a `ViTConfig` or a mapping of its fields.
+
+    Images may have any size whose sides are multiples of `patch_size`: the position embedding is interpolated.
+    """
+
+    config: ViTConfig
+
+    def __init__(self, config: ViTConfig | Mapping[str, Any]) -> None:
+        super().__init__(config)
+        config = self.config
+        self.patch_embed = PatchEmbed(config.patch_size, config.in_channels, config.embed_dim)
+        self.grid = self.patch_embed.grid(config.image_sides)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], config.embed_dim))
+        self.pos_drop = nn.Dropout(config.dropout)
+        rates = drop_path_rates(config.drop_path_rate, config.num_layers)
+        self.blocks = nn.ModuleList([ViTBlock(config, rate) for rate in rates])
+        self.norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
+        self.head = nn.Linear(config.embed_dim, config.num_classes) if config.num_classes else nn.Identity()
+        self.init_weights_vision()
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def forward(self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False) -> dict[str, Any]:
+        """Classifies normalized images.
+
+        Args:
+            images: Sides must be multiples of `patch_size`.
+            output_attentions: Also return the attention maps, which the fused kernel must compute again.
+
+        Returns:
+            `logits` (b, k), `embeddings` (b, d) the normalized class token, `features` the tokens (b, n, d) after each
+            block, and on request `attentions` (b, heads, n, n) of each block. `token_layout` says which token is where.
+        """
+        tokens = self.embed(images)
+        features = collect(self.blocks, tokens, checkpointing=self.checkpointing)
+        embeddings = self.norm(features[-1][:, 0])
+        outputs = {"logits": self.head(embeddings), "embeddings": embeddings, "features": features}
+        if output_attentions:
+            blocks, inputs = cast("list[ViTBlock]", self.blocks), [tokens, *features[:-1]]
+            outputs["attentions"] = [block.attention_maps(x) for block, x in zip(blocks, inputs)]
+        return outputs
+
+    def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        """Returns the class token and the patches with their positions (Eq. 1)."""
+        patches = self.patch_embed(images)
+        positions = resample_position_embedding(
+            self.pos_embed, self.grid, self.patch_embed.grid(images.shape[-2:]), num_prefix=1
+        )
+        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        return self.pos_drop(tokens + positions)
+
+    def token_layout(self, image_size: Sequence[int]) -> TokenLayout:
+        return TokenLayout(1, *self.patch_embed.grid(image_size))
+
+    def fit_state(self, state: State) -> State:
+        """Resamples the position embedding of a (square) image size to this model's."""
+        positions = state.get("pos_embed")
+        if positions is None or positions.shape[1] == self.pos_embed.shape[1]:
+            return state
+        side = round((positions.shape[1] - 1) ** 0.5)
+        if side * side + 1 != positions.shape[1]:
+            return state
+        return {**state, "pos_embed": resample_position_embedding(positions, (side, side), self.grid, num_prefix=1)}
+
+    @classmethod
+    def config_from_hub(cls, mapping: Mapping[str, Any]) -> ViTConfig:
+        if mapping.get("hidden_act", "gelu") != "gelu":
+            raise ValueError(f"hidden_act is {mapping['hidden_act']!r}; ViT is built with 'gelu'.")
+        size = mapping.get("image_size", 224)
+        return ViTConfig(
+            image_size=size if isinstance(size, int) else tuple(size),
+            patch_size=mapping.get("patch_size", 16),
+            in_channels=mapping.get("num_channels", 3),
+            num_classes=hub_num_classes(mapping),
+            embed_dim=mapping.get("hidden_size", 768),
+            num_layers=mapping.get("num_hidden_layers", 12),
+            num_heads=mapping.get("num_attention_heads", 12),
+            mlp_ratio=mapping.get("intermediate_size", 3072) / mapping.get("hidden_size", 768),
+            qkv_bias=mapping.get("qkv_bias", True),
+            norm_eps=mapping.get("layer_norm_eps", 1e-12),
+            dropout=mapping.get("hidden_dropout_prob", 0.0),
+            attention_dropout=mapping.get("attention_probs_dropout_prob", 0.0),
+        )
+
+
+def _heads_to_rows(state: State) -> State:
+    """Turns flax arrays (kernels with the input first, heads on an axis of their own) into torch's layout."""
+    converted: State = {}
+    for key, value in state.items():
+        if key.startswith("pre_logits") or (key.startswith("head.") and "pre_logits.kernel" in state):
+            continue  # the 21k originals put tanh(pre_logits) before their head: neither exists here
+        if key.endswith("kernel"):
+            key = key.removesuffix("kernel") + "weight"
+            if value.ndim == 4:
+                value = rearrange(value, "h w c d -> d c h w")
+            elif ".proj." in key:
+                value = rearrange(value, "heads e d -> d (heads e)")
+            else:
+                value = value.flatten(1).T  # (d, k), or (d, heads, e) for queries, keys and values
+        elif re.search(r"attn\.[qkv]\.bias", key):
+            value = value.flatten()
+        converted[key] = value.contiguous()
+    return join_keys(converted, ("q", "k", "v"), "qkv")
+
+
+def _join_qkv(state: State) -> State:
+    return join_keys(state, ("q", "k", "v"), "qkv")
+
+
+VisionTransformer.hub_types = ("vit",)
+VisionTransformer.formats = (
+    Format(
+        "jax",
+        detect=r"^Transformer/encoderblock_0/",
+        rename={
+            r"^Transformer/posembed_input/pos_embedding$": "pos_embed",
+            r"^Transformer/encoder_norm/": "norm/",
+            r"^Transformer/encoderblock_(\d+)/": r"blocks/\1/",
+            r"MultiHeadDotProductAttention_\d+/": "attn/",
+            r"attn/(q|k|v)(uery|ey|alue)/": r"attn/\1/",
+            r"attn/out/": "attn/proj/",
+            r"MlpBlock_\d+/Dense_0/": "mlp/fc1/",
+            r"MlpBlock_\d+/Dense_1/": "mlp/fc2/",
+            r"LayerNorm_0/": "norm1/",
+            r"LayerNorm_[12]/": "norm2/",
+            r"^embedding/": "patch_embed/proj/",
+            r"^cls$": "cls_token",
+            r"/scale$": "/weight",
+            r"/": ".",
+        },
+        convert=_heads_to_rows,
+    ),
+    Format(
+        "torchvision",
+        detect=r"^encoder\.layers\.encoder_layer_0\.",
+        rename={
+            r"^class_token$": "cls_token",
+            r"^conv_proj\.": "patch_embed.proj.",
+            r"^encoder\.pos_embedding$": "pos_embed",
+            r"^encoder\.layers\.encoder_layer_": "blocks.",
+            r"\.ln_(\d)\.": r".norm\1.",
+            r"\.self_attention\.in_proj_": ".attn.qkv.",
+            r"\.self_attention\.out_proj\.": ".attn.proj.",
+            r"\.mlp\.(0|linear_1)\.": ".mlp.fc1.",
+            r"\.mlp\.(3|linear_2)\.": ".mlp.fc2.",
+            r"^encoder\.ln\.": "norm.",
+            r"^heads\.head\.": "head.",
+        },
+    ),
+    Format(
+        "hub",
+        detect=r"^(vit\.)?embeddings\.patch_embeddings\.",
+        rename={
+            r"^vit\.": "",
+            r"^pooler\.": None,
+            r"^embeddings\.cls_token$": "cls_token",
+            r"^embeddings\.position_embeddings$": "pos_embed",
+            r"^embeddings\.patch_embeddings\.projection\.": "patch_embed.proj.",
+            r"^(encoder\.layer|layers)\.": "blocks.",
+            r"\.attention\.attention\.(q|k|v)(uery|ey|alue)\.": r".attn.\1.",
+            r"\.attention\.(q|k|v)_proj\.": r".attn.\1.",
+            r"\.attention\.(output\.dense|o_proj)\.": ".attn.proj.",
+            r"\.intermediate\.dense\.": ".mlp.fc1.",
+            r"\.output\.dense\.": ".mlp.fc2.",
+            r"\.layernorm_before\.": ".norm1.",
+            r"\.layernorm_after\.": ".norm2.",
+            r"^layernorm\.": "norm.",
+            r"^classifier\.": "head.",
+        },
+        convert=_join_qkv,
+    ),
+)  # timm's names are ours
+
+_SIZES: dict[str, dict[str, Any]] = {  # Table 1; Ti and S as in "How to train your ViT?", Table 2
+    "tiny": {"embed_dim": 192, "num_heads": 3},
+    "small": {"embed_dim": 384, "num_heads": 6},
+    "base": {},
+    "large": {"embed_dim": 1024, "num_layers": 24, "num_heads": 16},
+    "huge": {"embed_dim": 1280, "num_layers": 32, "num_heads": 16},
+}
+_PATCHES_AND_IMAGES = {
+    "tiny": [(16, 224), (16, 384)],
+    "small": [(8, 224), (16, 224), (16, 384), (32, 224), (32, 384)],
+    "base": [(8, 224), (16, 224), (16, 384), (32, 224), (32, 384)],
+    "large": [(14, 224), (16, 224), (16, 384), (16, 512), (32, 224), (32, 384)],
+    "huge": [(14, 224), (14, 518)],
+}
+VARIANTS = {
+    f"vit_{size}_patch{patch}_{image}": ViTConfig(patch_size=patch, image_size=image, **_SIZES[size])
+    for size, pairs in _PATCHES_AND_IMAGES.items()
+    for patch, image in pairs
+}
