@@ -75,7 +75,7 @@ class Prediction:
         """Returns the `count` most probable classes (all, if there are fewer) with their probabilities."""
         return [Guess(self.class_names[i], float(self.probabilities[i])) for i in self.order[:count]]
 
-    def to_dict(self, count: int = 5) -> dict[str, Any]:
+    def to_json(self, count: int = 5) -> dict[str, Any]:
         """Returns plain values that JSON can hold: path, label, score, and the first `count` guesses."""
         top = [{"label": guess.label, "score": guess.score} for guess in self.top(count)]
         return {"path": self.path, "label": self.label, "score": self.score, "top": top}

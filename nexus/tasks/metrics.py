@@ -22,6 +22,7 @@ class ClassificationMetrics:
     def __init__(self) -> None:
         self._sums = torch.zeros(4, dtype=torch.float64)  # images, top-1 hits, top-5 hits, sum of losses
 
+    @torch.inference_mode(False)  # the sums are added to later, outside of it
     @torch.no_grad()
     def update(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
         """Adds a batch: `outputs["logits"]` (b, k) and `batch["labels"]` (b,) or, soft, (b, k)."""

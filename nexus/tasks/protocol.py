@@ -47,7 +47,7 @@ class Result(Protocol):
     @property
     def path(self) -> str: ...
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Returns plain values that JSON can hold."""
         ...
 

@@ -72,6 +72,14 @@ def test_states_of_two_processes_add_up():
     assert left.compute() == pytest.approx(whole.compute())
 
 
+def test_sums_of_inference_mode_can_be_added_to_later():
+    metrics = ClassificationMetrics()
+    with torch.inference_mode():
+        metrics.update({"logits": torch.eye(7)}, {"labels": torch.arange(7)})
+    metrics.state()["sums"].add_(metrics.state()["sums"].clone())
+    assert metrics.compute()["top1"] == 1.0
+
+
 def test_results_are_sorted_probabilities():
     logits = torch.tensor([[0.0, 3.0, 1.0, -1.0, 0.5, 0.2, 0.1]])
     (result,) = task().results({"logits": logits}, [ImageInfo("x.png", 8, 8)])
@@ -80,7 +88,7 @@ def test_results_are_sorted_probabilities():
     assert [guess.label for guess in result.top(3)] == ["b", "c", "e"]
     assert sum(result.scores) == pytest.approx(1)
     np.testing.assert_allclose(result.scores, sorted(logits.softmax(1)[0].tolist(), reverse=True), rtol=1e-6)
-    assert result.to_dict(2)["top"][1] == {"label": "c", "score": pytest.approx(result.scores[1])}
+    assert result.to_json(2)["top"][1] == {"label": "c", "score": pytest.approx(result.scores[1])}
 
 
 def test_wrong_labels_are_named():

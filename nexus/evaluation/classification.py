@@ -1,0 +1,137 @@
+"""What an evaluation of a classifier says.
+
+Dims: k classes.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+import numpy as np
+
+from nexus.evaluation.scores import calibration_error, class_table, confusion_matrix
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Answers(NamedTuple):
+    """What the model said about n images, one array (n,) per fact; classes are indices."""
+
+    index: np.ndarray
+    label: np.ndarray
+    guess: np.ndarray
+    score: np.ndarray
+    label_score: np.ndarray
+
+
+class Answer(NamedTuple):
+    """What the model said about one image.
+
+    Attributes:
+        path: The image's file, or its place in the data set.
+        label: The true class.
+        guess: The most probable class.
+        score: The probability of `guess`.
+        label_score: The probability of `label`; the loss is its negative logarithm.
+        right: Whether the guess is the label.
+        index: The image's place in the data set.
+    """
+
+    path: str
+    label: str
+    guess: str
+    score: float
+    label_score: float
+    right: bool
+    index: int
+
+
+class ClassScores(TypedDict):
+    """One line of the per-class table; `support` is the number of images of the class."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A classifier's figures on a data set.
+
+    Attributes:
+        data: Name of the data set.
+        class_names: Names of the model's classes.
+        metrics: `top1`, `top5` (of the first min(5, k) guesses), `loss` (mean cross-entropy, nats), `macro_f1` (mean
+            over the classes that occur as label or guess), `calibration_error` (15 bins).
+        paths: Of the images, in the order of the data set.
+        answers: The same images' labels and guesses.
+    """
+
+    data: str
+    class_names: tuple[str, ...]
+    metrics: dict[str, float]
+    paths: list[str]
+    answers: Answers
+
+    @classmethod
+    def from_answers(
+        cls, data: str, class_names: tuple[str, ...], metrics: dict[str, float], paths: list[str], answers: Answers
+    ) -> "Evaluation":
+        """Returns the evaluation whose `metrics` are those given and the ones that follow from the answers."""
+        table = class_table(answers.label, answers.guess, len(class_names))
+        more = {
+            "macro_f1": float(table.f1[(table.support + table.guessed) > 0].mean()),
+            "calibration_error": calibration_error(answers.score, answers.label == answers.guess),
+        }
+        return cls(data, class_names, {**metrics, **more}, paths, answers)
+
+    @cached_property
+    def predictions(self) -> list[Answer]:
+        """What the model said about each image, in the order of the data set."""
+        names, answers = self.class_names, self.answers
+        rows = zip(self.paths, *(column.tolist() for column in answers))
+        return [
+            Answer(path, names[label], names[guess], score, label_score, label == guess, index)
+            for path, index, label, guess, score, label_score in rows
+        ]
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """Counts (k, k): rows are the true classes, columns the guesses."""
+        return confusion_matrix(self.answers.label, self.answers.guess, len(self.class_names))
+
+    @cached_property
+    def per_class(self) -> list[ClassScores]:
+        """Precision, recall, F1 and support of each class, in the order of `class_names`."""
+        table = class_table(self.answers.label, self.answers.guess, len(self.class_names))
+        columns = (table.precision.tolist(), table.recall.tolist(), table.f1.tolist(), table.support.tolist())
+        return [
+            ClassScores(name=name, precision=precision, recall=recall, f1=f1, support=support)
+            for name, precision, recall, f1, support in zip(self.class_names, *columns)
+        ]
+
+    def most_wrong(self, count: int = 16) -> list[Answer]:
+        """Returns the wrong guesses of highest loss, the worst first."""
+        wrong = [answer for answer in self.predictions if not answer.right]
+        return sorted(wrong, key=lambda answer: answer.label_score)[:count]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns everything as plain values that JSON can hold."""
+        return {
+            "data": self.data,
+            "num_images": len(self.predictions),
+            "metrics": self.metrics,
+            "class_names": list(self.class_names),
+            "per_class": [dict(scores) for scores in self.per_class],
+            "confusion": self.confusion.tolist(),
+            "predictions": [answer._asdict() for answer in self.predictions],
+        }
+
+    def plot_confusion(self) -> "Figure":
+        """Returns the confusion matrix as a figure."""
+        from nexus.visualization import plot_confusion_matrix
+
+        return plot_confusion_matrix(self.confusion, self.class_names)

@@ -1,0 +1,77 @@
+"""From what a user names to a model that is ready to run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nexus.core.module import NexusModule
+from nexus.core.preprocessing import Preprocessing
+
+
+def open_model(source: nn.Module | str | Path, device: torch.device | str | None = None) -> nn.Module:
+    """Returns the model that `source` means, on a device.
+
+    Args:
+        source: A module, which is taken as it is; the folder of a training run or of `save_pretrained`; a weight
+            file; or a registered name, whose published weights are then loaded.
+        device: None leaves a module where it is, and puts what is loaded here on the GPU if there is one.
+
+    Raises:
+        ValueError: There is no such folder, file or name; the nearest name is given.
+    """
+    if isinstance(source, nn.Module):
+        return source if device is None else source.to(device)
+    folder = Path(source)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        if not (folder / "model" / "config.json").is_file():
+            raise ValueError(
+                f"{folder} holds no model: neither config.json (a saved model) nor model/config.json (a finished run)."
+            )
+        folder = folder / "model"
+    model = NexusModule.from_pretrained(folder if folder.exists() else str(source))
+    return model.to(device or default_device())
+
+
+def default_device() -> torch.device:
+    """Returns the first GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Returns where a model's first parameter is; the CPU for a model without any."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def preprocessing_of(model: nn.Module, given: Preprocessing | None = None) -> Preprocessing:
+    """Returns the preprocessing that was given, or the model's own, or its card's.
+
+    Raises:
+        ValueError: There is none of them.
+    """
+    if given is not None:
+        return given
+    if isinstance(model, NexusModule):
+        if model.preprocessing is not None:
+            return model.preprocessing
+        if model.card is not None:
+            return model.card.preprocessing
+    raise ValueError(
+        f"{type(model).__name__} does not say how an image becomes its input."
+        " Pass preprocessing=Preprocessing(image_size=(224, 224), mean=..., std=...), or set model.preprocessing."
+    )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts a model in evaluation mode, without gradients, and leaves every part of it as it was found."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
