@@ -1,0 +1,315 @@
+"""Reading images: any file that a camera, a scanner or a script leaves behind becomes one of a few plain kinds.
+
+An image is a `PIL.Image.Image` of mode "RGB" or "L" (8 bits, grey), or, where those cannot hold it, an array
+(h, w, c): uint8 in 0 to 255, or float32, in 0 to 1 when it was made from 16-bit integers. What the kinds are made of:
+
+- EXIF orientation is applied, so that images stand as they are seen.
+- Transparency (RGBA, LA, palettes with a transparent colour) is composited over white, as viewers show it.
+  Dropping alpha instead would uncover whatever colour happens to be stored under the transparent pixels.
+- 1-bit images become grey, palettes, CMYK, YCbCr and the like RGB. Of an animation the first frame is read.
+- 16-bit grey is scaled (65535 becomes 1.0), never clipped. Floats are kept as they are: then `mean` and `std` of the
+  preprocessing are in the units of the file. Not-a-number is refused.
+- Other numbers of channels come as `.npy` files of shape (h, w, c), or (h, w).
+
+Dims: c channels, h w pixels.
+"""
+
+import contextlib
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as PIL
+from PIL import ImageOps
+from torch import Tensor
+
+Image = PIL.Image | np.ndarray
+Source = str | os.PathLike[str] | bytes | PIL.Image | np.ndarray | Tensor
+
+# Decoders of other formats are never tried: most weaknesses of image libraries sit in the rare ones.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "MPO")
+EXTENSIONS = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"]
+    + [".ppm", ".pgm", ".pbm", ".pnm", ".npy"]
+)
+MAX_PIXELS = 89_478_485  # a quarter of a GiB as RGB; where Pillow begins to warn
+MAX_FILE_BYTES = 1 << 30
+NPY_MAGIC = b"\x93NUMPY"
+ALPHA_MODES = frozenset(["RGBA", "LA", "PA", "La", "RGBa"])
+EXIF_ORIENTATION = 0x0112
+
+
+class ImageError(ValueError):
+    """An image that cannot be used: the message names the file and says what to change."""
+
+
+def load_image(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Image:
+    """Returns the image, decoded and upright: mode "RGB" or "L", or an array (h, w, c) where those cannot hold it.
+
+    Args:
+        source: A path, the bytes of a file, or an image already in memory: PIL, array (h, w) or (h, w, c), or
+            tensor (c, h, w).
+        max_pixels: Larger images are refused before they are decoded.
+        name: What messages call the image; the path by default.
+
+    Raises:
+        ImageError: The file is missing, empty, truncated, corrupt, too large or of another format.
+    """
+    image = open_image(source, max_pixels=max_pixels, name=name)
+    if isinstance(image, PIL.Image):
+        with _decoding(name or _name_of(source)):
+            image.load()
+    return image
+
+
+def open_image(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Image:
+    """Returns what `load_image` returns, except that an ordinary JPEG may be left undecoded.
+
+    Its decoder can then still be asked for a smaller size (`transforms.RandomResizedCrop` does). Errors inside its
+    pixels show when it is decoded; `naming` gives them the name of the file.
+    """
+    name = name or _name_of(source)
+    if isinstance(source, np.ndarray | Tensor):
+        with naming(name):
+            return as_array(source)
+    if isinstance(source, PIL.Image):
+        with naming(name):
+            return _plain(source)
+    data = source if isinstance(source, bytes) else _read(Path(source), name)
+    if data.startswith(NPY_MAGIC):
+        return _decode_npy(data, max_pixels, name)
+    return _decode(data, max_pixels, name)
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Turns a complaint about an image (ValueError, or a decoder's error) into an `ImageError` that names it."""
+    try:
+        yield
+    except ImageError as error:
+        if name in str(error):
+            raise
+        raise ImageError(f"{name}: {error}") from error
+    except (ValueError, OSError, SyntaxError, EOFError) as error:
+        raise ImageError(f"{name}: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Likewise for anything that a decoder raises: about hostile bytes that may be any exception."""
+    try:
+        with naming(name):
+            yield
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(f"{name}: {_reason(error)}") from error
+
+
+def as_array(image: Image | Tensor) -> np.ndarray:
+    """Returns the image as an array (h, w, c), uint8 or float32; a tensor is read as (c, h, w).
+
+    Raises:
+        ImageError: The shape is not that of an image, the numbers are not finite, or their type has no known range.
+    """
+    if isinstance(image, PIL.Image):
+        array = np.asarray(image)
+        return array[:, :, None] if array.ndim == 2 else array
+    array = image.detach().cpu().permute(1, 2, 0).numpy() if isinstance(image, Tensor) and image.ndim == 3 else image
+    array = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
+    array = array[:, :, None] if array.ndim == 2 else array
+    if array.ndim != 3 or 0 in array.shape:
+        raise ImageError(f"an array of shape {array.shape} is not an image; it must be (h, w) or (h, w, c), not empty.")
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype == np.uint16:
+        return array.astype(np.float32) / np.float32(65535)
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise ImageError("the image holds values that are not finite; replace NaN and infinity in the file.")
+        return array.astype(np.float32, copy=False)
+    raise ImageError(f"pixels of type {array.dtype} have no known range; use uint8, uint16, or floats in 0 to 1.")
+
+
+def to_tensor(array: np.ndarray) -> Tensor:
+    """Returns the array (h, w, c) as a tensor (c, h, w) of the same type."""
+    return torch.from_numpy(array.transpose(2, 0, 1).copy(order="C"))
+
+
+def num_channels(image: Image | Tensor) -> int:
+    """Returns the number of channels."""
+    if isinstance(image, PIL.Image):
+        return len(image.getbands())
+    return image.shape[0] if isinstance(image, Tensor) else image.shape[2]
+
+
+def image_size(image: Image | Tensor) -> tuple[int, int]:
+    """Returns (height, width) in pixels."""
+    if isinstance(image, PIL.Image):
+        return image.height, image.width
+    return (image.shape[1], image.shape[2]) if isinstance(image, Tensor) else (image.shape[0], image.shape[1])
+
+
+def match_channels(image: Image, channels: int) -> Image:
+    """Returns the image with `channels` channels: grey is repeated to RGB, RGB weighted to grey (ITU-R 601).
+
+    Raises:
+        ImageError: Any other change would have to invent or drop channels.
+    """
+    have = num_channels(image)
+    if have == channels:
+        return image
+    if {have, channels} == {1, 3}:
+        if isinstance(image, PIL.Image):
+            return image.convert("RGB" if channels == 3 else "L")
+        if channels == 3:
+            return np.repeat(image, 3, axis=2)
+        grey = image.astype(np.float32) @ np.array([[0.299], [0.587], [0.114]], np.float32)
+        return np.rint(grey).astype(np.uint8) if image.dtype == np.uint8 else grey
+    raise ImageError(
+        f"the image has {have} channels and the model takes {channels}; create the model with in_channels={have}, "
+        f"or store the image as .npy of shape (h, w, {channels})."
+    )
+
+
+def _name_of(source: Source) -> str:
+    if isinstance(source, str | os.PathLike):
+        return str(source)
+    if isinstance(source, PIL.Image):
+        return getattr(source, "filename", "") or "image"
+    return "image"
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise ImageError(f"{name} is not a file; name an image file.")
+        if size > MAX_FILE_BYTES:
+            raise ImageError(f"{name} has {size:,} bytes, more than {MAX_FILE_BYTES:,}; store a smaller image.")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError(f"{name} does not exist; check the path.") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name} cannot be read ({error}); check its permissions and its disk.") from error
+
+
+def _decode(data: bytes, max_pixels: int, name: str) -> Image:
+    image = _open(data, max_pixels, name)
+    with _decoding(name):
+        # An image that only needs decoding can wait: a crop may ask for fewer of its pixels.
+        if image.format == "JPEG" and image.mode in ("RGB", "L") and _orientation(image) == 1:
+            return image
+        image.load()
+        return _plain(ImageOps.exif_transpose(image))
+
+
+def _open(data: bytes, max_pixels: int, name: str) -> PIL.Image:
+    """Returns the image with its header read, of an allowed format and size."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata, and of sizes that are checked below
+            image = PIL.open(io.BytesIO(data), formats=FORMATS)
+    except PIL.DecompressionBombError as error:
+        raise ImageError(
+            f"{name} is too large ({error}); the limit is {max_pixels:,} pixels: scale it down."
+        ) from error
+    except PIL.UnidentifiedImageError as error:
+        raise ImageError(f"{name} {_guess(data)}") from error
+    except Exception as error:  # a parser may raise anything about hostile bytes
+        raise ImageError(f"{name}: {_reason(error)}") from error
+    if image.width * image.height > max_pixels:
+        raise ImageError(
+            f"{name} has {image.width} x {image.height} pixels; the limit is {max_pixels:,}: "
+            "scale it down or raise max_pixels."
+        )
+    return image
+
+
+def _guess(data: bytes) -> str:
+    """Returns what a file that is no image seems to be, and what to do."""
+    head = data[:512].lstrip().lower()
+    if not data:
+        return "is empty (0 bytes); copy or download it again."
+    if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
+        return "is a web page or XML text, not an image; download the image itself."
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the image; run `git lfs pull`."
+    if head.startswith((b"ii*\0", b"mm\0*")):
+        return "is a TIFF of a kind that Pillow cannot read; store more than four channels as .npy of shape (h, w, c)."
+    if head.startswith((b"\xff\xd8", b"\x89png", b"gif8", b"riff", b"bm")):
+        return "is truncated or corrupt; copy or download it again, or remove it."
+    known = ", ".join(sorted({"npy", *(name.lower() for name in FORMATS)}))
+    return f"is not an image of a known format; convert it to one of {known}."
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).rstrip(".") or type(error).__name__
+    if isinstance(error, MemoryError):
+        return "too large for the memory; scale it down."
+    if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
+        return f"{text}."
+    return f"truncated or corrupt ({text}); copy or download it again, or remove it."
+
+
+def _orientation(image: PIL.Image) -> int:
+    return image.getexif().get(EXIF_ORIENTATION, 1)
+
+
+def _plain(image: PIL.Image) -> Image:
+    """Returns an image of any mode as "RGB", "L" or an array; transparency is composited over white."""
+    if image.mode in ("RGB", "L"):
+        return image
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion to 8 bits clips every value above 255.
+        return as_array(np.asarray(image).astype(np.uint16))
+    if image.mode == "I":
+        return _from_int32(np.asarray(image))
+    if image.mode == "F":
+        return as_array(np.asarray(image))
+    if image.mode in ALPHA_MODES or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = PIL.new("RGBA", rgba.size, "white")
+        return PIL.alpha_composite(white, rgba).convert("L" if image.mode in ("LA", "La") else "RGB")
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _from_int32(array: np.ndarray) -> np.ndarray:
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high > 65535:
+        raise ImageError(
+            f"32-bit integers from {low} to {high} have no known range; store 16 bits, or floats in 0 to 1."
+        )
+    return as_array(array.astype(np.uint16))
+
+
+def _decode_npy(data: bytes, max_pixels: int, name: str) -> np.ndarray:
+    """Returns the array of a `.npy` file; its header is checked before anything is allocated."""
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header: Any = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            read_header = np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read_header(file)
+    except Exception as error:  # the header is a Python literal, which can fail in any way
+        raise ImageError(f"{name}: the header of the .npy file is broken ({error}); save the array again.") from error
+    if dtype.hasobject:
+        raise ImageError(f"{name} holds Python objects, not numbers; save a numeric array (h, w, c).")
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise ImageError(f"{name} has shape {shape}; an image is (h, w) or (h, w, c).")
+    if shape[0] * shape[1] > max_pixels:
+        raise ImageError(f"{name} has {shape[1]} x {shape[0]} pixels; the limit is {max_pixels:,}: scale it down.")
+    count = int(np.prod(shape, dtype=object))
+    if len(data) - file.tell() < count * dtype.itemsize:
+        raise ImageError(f"{name} is truncated: shape {shape} needs {count * dtype.itemsize:,} bytes; save it again.")
+    array = np.frombuffer(data, dtype, count, file.tell()).reshape(shape, order="F" if fortran else "C")
+    with naming(name):
+        return as_array(array.astype(dtype.newbyteorder("=")))

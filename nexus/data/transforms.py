@@ -1,0 +1,195 @@
+"""From an image of any size to the tensor that a model sees.
+
+Pixels stay uint8 until `Normalize`, the last step, which also works on a whole batch at once.
+`eval_transform` gives the numbers of timm's and torchvision's preprocessing: Pillow's antialiased resize, the centre
+crop of torchvision, then (x / 255 - mean) / std. `train_transform` puts the random steps of an `AugmentConfig` before
+the same numbers. Each step alone: `nexus.data.geometry` and `nexus.data.augment`.
+
+Dims: b batch, c channels, h w pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nexus.core.config import Config
+from nexus.core.preprocessing import Preprocessing
+from nexus.data.augment import ColorJitter, RandAugment, RandomErasing
+from nexus.data.geometry import (
+    CentreCrop,
+    MatchChannels,
+    PadCrop,
+    RandomFlip,
+    RandomResizedCrop,
+    RandomRotate,
+    RequireSize,
+    Resize,
+    ResizeShorter,
+    Transform,
+)
+from nexus.data.images import Image, ImageError, as_array
+from nexus.data.mixing import MixConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig(Config):
+    """What training does to images at random. All is off by default.
+
+    Attributes:
+        crop_scale: Range of the area of a random part, as a share of the image's; None resizes as in evaluation.
+        crop_ratio: Range of that part's width / height.
+        pad_crop: Shift by up to so many pixels.
+        rotate: Turn by up to so many degrees.
+        flip: Probability of mirroring left to right.
+        color_jitter: Largest relative change of brightness, contrast, saturation, and shift of hue (0 to 0.5).
+        rand_augment: Number of RandAugment operations per image.
+        rand_augment_magnitude: Their strength, 0 to 10 (more is allowed, up to 30).
+        erase: Probability of random erasing.
+        mixup: MixUp's alpha (of the Beta distribution).
+        cutmix: CutMix's alpha; with `mixup` too, each step draws one of both evenly.
+        mix_probability: Share of the steps that mix at all.
+    """
+
+    crop_scale: tuple[float, float] | None = None
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    pad_crop: int = 0
+    rotate: float = 0.0
+    flip: float = 0.0
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    rand_augment: int = 0
+    rand_augment_magnitude: float = 9.0
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("flip", "erase", "mix_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; a probability is between 0 and 1.")
+        for name in ("pad_crop", "rotate", "rand_augment", "mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (off) or more.")
+        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(f"crop_scale is {self.crop_scale}; it must be 0 < smallest <= largest <= 1.")
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise ValueError(f"crop_ratio is {self.crop_ratio}; it must be 0 < smallest <= largest.")
+        if not 0 <= self.rand_augment_magnitude <= 30:
+            raise ValueError(f"rand_augment_magnitude is {self.rand_augment_magnitude}; it must be between 0 and 30.")
+        if min(self.color_jitter) < 0 or self.color_jitter[3] > 0.5:
+            raise ValueError(f"color_jitter is {self.color_jitter}; values must be 0 or more, and the hue at most 0.5.")
+
+    def mix(self, num_classes: int) -> MixConfig | None:
+        """Returns how the loader mixes batches, or None where this does not mix."""
+        if not (self.mixup or self.cutmix) or not self.mix_probability:
+            return None
+        return MixConfig(
+            num_classes=num_classes, mixup=self.mixup, cutmix=self.cutmix, probability=self.mix_probability
+        )
+
+
+class Normalize:
+    """Pixels to the model's numbers: uint8 is divided by 255, then `mean` is subtracted and divided by `std`."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        self.mean, self.std = tuple(mean), tuple(std)
+        scale, shift = 1 / np.array(std, dtype=np.float64), -np.array(mean, dtype=np.float64) / np.array(std)
+        self._floats = _per_channel(scale), _per_channel(shift)
+        self._bytes = _per_channel(scale / 255), _per_channel(shift)
+
+    def __call__(self, image: Image | Tensor, rng: np.random.Generator | None = None) -> Tensor:
+        """Returns the tensor (c, h, w), float32."""
+        return self.batch(as_array(image)[None])[0]
+
+    def batch(self, images: np.ndarray) -> Tensor:
+        """Returns images (b, h, w, c), uint8 or float32, as a tensor (b, c, h, w), float32."""
+        channels = images.shape[3]
+        if channels != len(self.mean):
+            raise ImageError(
+                f"the image has {channels} channels and mean and std have {len(self.mean)}; they must agree."
+            )
+        scale, shift = self._bytes if images.dtype == np.uint8 else self._floats
+        pixels = torch.from_numpy(np.require(images, requirements=["C", "W"])).permute(0, 3, 1, 2)
+        out = torch.empty(pixels.shape, dtype=torch.float32)
+        return out.copy_(pixels).mul_(scale).add_(shift)
+
+    def __repr__(self) -> str:
+        return f"Normalize(mean={self.mean}, std={self.std})"
+
+
+def _per_channel(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32)).view(-1, 1, 1)
+
+
+class Compose:
+    """Steps one after another, then numbers: an image becomes a tensor (c, h, w).
+
+    `pixels` and `finish` are its two halves, so that a loader can convert a whole batch at once.
+    """
+
+    def __init__(self, steps: Sequence[Transform], normalize: Normalize):
+        self.steps, self.normalize = tuple(steps), normalize
+
+    def __call__(self, image: Image | Tensor, rng: np.random.Generator | None = None) -> Tensor:
+        """Returns the tensor (c, h, w); `rng` may only be missing when no step draws."""
+        return self.finish(self.pixels(image, rng)[None])[0]
+
+    def pixels(self, image: Image | Tensor, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Returns the image after all steps, (h, w, c), uint8 or float32, not yet normalized."""
+        current: Any = as_array(image) if isinstance(image, Tensor) else image
+        for step in self.steps:
+            current = step(current, rng)  # pyrefly: ignore[bad-argument-type]
+        return as_array(current)
+
+    def finish(self, images: np.ndarray) -> Tensor:
+        """Returns images (b, h, w, c) as the model's input (b, c, h, w)."""
+        return self.normalize.batch(images)
+
+    def __repr__(self) -> str:
+        return f"Compose({', '.join(map(repr, (*self.steps, self.normalize)))})"
+
+
+def resize_steps(preprocessing: Preprocessing) -> list[Transform]:
+    """Returns the steps from an image of any size to `preprocessing.image_size`."""
+    size, interpolation = preprocessing.image_size, preprocessing.interpolation
+    if preprocessing.resize == "none":
+        return [RequireSize(size)]
+    if preprocessing.resize == "squash":
+        return [Resize(size, interpolation)]
+    return [ResizeShorter(preprocessing.resize_size or min(size), interpolation), CentreCrop(size)]
+
+
+def eval_transform(preprocessing: Preprocessing) -> Compose:
+    """Returns the deterministic transform that the preprocessing describes."""
+    steps = [MatchChannels(preprocessing.in_channels), *resize_steps(preprocessing)]
+    return Compose(steps, Normalize(preprocessing.mean, preprocessing.std))
+
+
+def train_transform(preprocessing: Preprocessing, augment: AugmentConfig | None = None) -> Compose:
+    """Returns the random transform for training; without `augment` it is that of evaluation."""
+    augment = augment or AugmentConfig()
+    steps: list[Transform] = [MatchChannels(preprocessing.in_channels)]
+    if augment.crop_scale is None:
+        steps += resize_steps(preprocessing)
+    else:
+        size, interpolation = preprocessing.image_size, preprocessing.interpolation
+        # The crop comes first: it can spare decoding.
+        steps.insert(0, RandomResizedCrop(size, augment.crop_scale, augment.crop_ratio, interpolation))
+    if augment.pad_crop:
+        steps.append(PadCrop(augment.pad_crop))
+    if augment.rotate:
+        steps.append(RandomRotate(augment.rotate))
+    if augment.flip:
+        steps.append(RandomFlip(augment.flip))
+    if any(augment.color_jitter):
+        steps.append(ColorJitter(*augment.color_jitter))
+    if augment.rand_augment:
+        steps.append(RandAugment(augment.rand_augment, augment.rand_augment_magnitude))
+    if augment.erase:
+        steps.append(RandomErasing(augment.erase))
+    return Compose(steps, Normalize(preprocessing.mean, preprocessing.std))
