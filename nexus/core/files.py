@@ -20,7 +20,7 @@ from nexus.core.formats import State
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".npz")
 
 # What old checkpoints of DETR, MAE, DINO and timm carry beside the weights; all of it is plain data.
-_HARMLESS = [argparse.Namespace, OrderedDict, defaultdict, np.dtype, np._core.multiarray.scalar] + [
+_HARMLESS: list[Any] = [argparse.Namespace, OrderedDict, defaultdict, np.dtype, np._core.multiarray.scalar] + [
     type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "bool")
 ]
 

@@ -55,7 +55,9 @@ class ModelCard:
         num_parameters: The published number of parameters.
         weights: Published files; the first is the default.
         paper: Address of the paper.
-        good_for: Keys of the selection matrices that it answers: tasks, constraints, amounts of data.
+        good_for: Keys of the selection matrices that it answers, as "matrix:row" in the seeds' words:
+            "task:image classification" (with " (alternative)" where it stands in the second column),
+            "constraint:few-shot learning", "data:1K-10K samples".
         throughput: Published images per second, for ordering only; None if unknown.
     """
 
