@@ -55,9 +55,8 @@ class ModelCard:
         num_parameters: The published number of parameters.
         weights: Published files; the first is the default.
         paper: Address of the paper.
-        good_for: Keys of the selection matrices that it answers, as "matrix:row" in the seeds' words:
-            "task:image classification" (with " (alternative)" where it stands in the second column),
-            "constraint:few-shot learning", "data:1K-10K samples".
+        good_for: Keys of the selection matrices that it answers, such as "image-classification", with the suffix
+            ":alternative" where it is the second choice (see `nexus.core.selection`).
         throughput: Published images per second, for ordering only; None if unknown.
     """
 

@@ -108,7 +108,7 @@ _NUM_PARAMETERS = {  # torchvision's metadata
 
 
 def _from_timm(name: str, tag: str, top1: float | None) -> Weights:
-    evaluation = {"image_size": 288, "crop": 1.0, "imagenet_mean": True, **_EVALUATION.get(tag, {})}
+    evaluation: dict[str, Any] = {"image_size": 288, "crop": 1.0, "imagenet_mean": True, **_EVALUATION.get(tag, {})}
     if (name, tag) == ("resnet50", "a1h_in1k"):
         evaluation["image_size"] = 224  # trained at 176 pixels, where the others were trained at 224
     return timm_weights(name, tag, top1=top1, **evaluation)
@@ -123,7 +123,7 @@ register(
             num_parameters=_NUM_PARAMETERS[name],
             weights=(*(_from_timm(name, tag, top1) for tag, top1 in _TIMM[name].items()), *_TORCHVISION[name]),
             paper="https://arxiv.org/abs/1512.03385",
-            good_for=("task:image classification (alternative)", "data:100K+ samples"),
+            good_for=("image-classification:alternative", "100k+"),
             throughput=1200 if name == "resnet50" else None,  # the seeds' table
         )
         for name, config in VARIANTS.items()

@@ -146,7 +146,7 @@ register(
                 *_TORCHVISION.get(name, []),
             ),
             paper="https://arxiv.org/abs/2010.11929",
-            good_for=("task:image classification", "data:1K-10K samples", "data:100K+ samples"),
+            good_for=("image-classification", "1k-10k", "100k+"),
             throughput=650 if name == "vit_base_patch16_224" else None,  # the seeds' table
         )
         for name, config in VARIANTS.items()
