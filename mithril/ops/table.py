@@ -107,6 +107,8 @@ class Op:
     """
     dtype: Callable[..., Any] = promote
     """`(*dtypes, **attributes)` to the output's dtype, or a tuple for several outputs."""
+    kinds: Mapping[str, type] = field(default_factory=dict)
+    """Inputs that must be of one kind: `{"input": int}` for class or token indices. Types data that declares none."""
     code: Mapping[str, Code] = field(default_factory=dict)
     """By backend: torch, jax, mlx, numpy, or any. A registered kernel goes before `any`."""
     gradient: Mapping[str, Code] | Callable[..., Any] | None = None

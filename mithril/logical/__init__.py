@@ -1,0 +1,1 @@
+"""Logical models: composition that records and never solves."""

@@ -1,0 +1,470 @@
+"""Wires of a logical model, and everything that can stand for one in an expression.
+
+A `Connection` belongs to a model. An `IOKey` describes a connection before there is one. A `Wiring` is a model with
+its wires named, as a call returns it; it enters a model when it is added or when a value that uses it is. Arithmetic and
+methods on any of them give wirings of operators, so that an expression records and never computes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mithril.errors import ConnectionError, OperatorError, nearest
+from mithril.types import DType, Tensor, as_dtype
+
+if TYPE_CHECKING:
+    from mithril.logical.model import Model, Node
+
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+Place = tuple[str, int]
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Any = _Missing()
+"""No value was given (None is a value)."""
+
+
+def place() -> Place:
+    """File and line of the caller's code that is being composed: the nearest frame outside of this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def show_place(where: Place | None) -> str:
+    """`file.py:12`, the file without its folders."""
+    return f"{os.path.basename(where[0])}:{where[1]}" if where else "an unknown line"
+
+
+class Expression:
+    """What connections, keys, wirings and added models have in common: they are values of a graph to be.
+
+    Every method records an operator of the same name and returns it as a value.
+    """
+
+    __hash__ = object.__hash__
+
+    def __add__(self, other: Any) -> Wiring:
+        return record("add", left=self, right=other)
+
+    def __radd__(self, other: Any) -> Wiring:
+        return record("add", left=other, right=self)
+
+    def __sub__(self, other: Any) -> Wiring:
+        return record("subtract", left=self, right=other)
+
+    def __rsub__(self, other: Any) -> Wiring:
+        return record("subtract", left=other, right=self)
+
+    def __mul__(self, other: Any) -> Wiring:
+        return record("multiply", left=self, right=other)
+
+    def __rmul__(self, other: Any) -> Wiring:
+        return record("multiply", left=other, right=self)
+
+    def __truediv__(self, other: Any) -> Wiring:
+        return record("divide", left=self, right=other)
+
+    def __rtruediv__(self, other: Any) -> Wiring:
+        return record("divide", left=other, right=self)
+
+    def __floordiv__(self, other: Any) -> Wiring:
+        return record("floor_divide", left=self, right=other)
+
+    def __rfloordiv__(self, other: Any) -> Wiring:
+        return record("floor_divide", left=other, right=self)
+
+    def __mod__(self, other: Any) -> Wiring:
+        return record("remainder", left=self, right=other)
+
+    def __rmod__(self, other: Any) -> Wiring:
+        return record("remainder", left=other, right=self)
+
+    def __pow__(self, other: Any) -> Wiring:
+        return record("power", left=self, right=other)
+
+    def __rpow__(self, other: Any) -> Wiring:
+        return record("power", left=other, right=self)
+
+    def __matmul__(self, other: Any) -> Wiring:
+        return record("matmul", left=self, right=other)
+
+    def __rmatmul__(self, other: Any) -> Wiring:
+        return record("matmul", left=other, right=self)
+
+    def __neg__(self) -> Wiring:
+        return record("negative", input=self)
+
+    def __abs__(self) -> Wiring:
+        return record("absolute", input=self)
+
+    def __lt__(self, other: Any) -> Wiring:
+        return record("less", left=self, right=other)
+
+    def __le__(self, other: Any) -> Wiring:
+        return record("less_equal", left=self, right=other)
+
+    def __gt__(self, other: Any) -> Wiring:
+        return record("greater", left=self, right=other)
+
+    def __ge__(self, other: Any) -> Wiring:
+        return record("greater_equal", left=self, right=other)
+
+    def __eq__(self, other: Any) -> Any:
+        return record("equal", left=self, right=other)
+
+    def __ne__(self, other: Any) -> Any:
+        return record("not_equal", left=self, right=other)
+
+    def __and__(self, other: Any) -> Wiring:
+        return record("logical_and", left=self, right=other)
+
+    def __or__(self, other: Any) -> Wiring:
+        return record("logical_or", left=self, right=other)
+
+    def __invert__(self) -> Wiring:
+        return record("logical_not", input=self)
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "A connection has no truth value while a model is composed; use `where` to choose between values."
+        )
+
+    def __getitem__(self, key: Any) -> Wiring:
+        return record("index", input=self, key=key if isinstance(key, tuple) else (key,))
+
+    def __iter__(self) -> Iterator[Wiring]:
+        raise TypeError("A connection cannot be unpacked while a model is composed; take its elements by index.")
+
+    @property
+    def shape(self) -> Any:
+        """The shape as a value: it can be indexed, unpacked where the rank is known, and used as an attribute."""
+        return ShapeOf(self)
+
+    @property
+    def T(self) -> Wiring:
+        """The axes in reverse order."""
+        return record("transpose", input=self)
+
+    def transpose(self, *axes: Any) -> Wiring:
+        """Axes in the given order (as numbers or one tuple); reversed when none are given."""
+        return record("transpose", input=self, axes=_one_tuple(axes) or None)
+
+    def reshape(self, *shape: Any) -> Wiring:
+        """The same elements in another shape (as numbers or one tuple); one size may be -1."""
+        return record("reshape", input=self, shape=_one_tuple(shape))
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Wiring:
+        """Axes `start_dim` to `end_dim` as one."""
+        return record("flatten", input=self, start_dim=start_dim, end_dim=end_dim)
+
+    def split(self, split_size: Any, axis: int = 0) -> Wiring:
+        """A list of pieces of `split_size` (or of these sizes) along `axis`."""
+        return record("split", input=self, split_size=split_size, axis=axis)
+
+    def cast(self, dtype: Any) -> Wiring:
+        """The values as another dtype."""
+        return record("cast", input=self, dtype=as_dtype(dtype))
+
+    astype = cast
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Wiring:
+        """Sum over `axis` (all axes when None)."""
+        return record("sum", input=self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Wiring:
+        """Mean over `axis` (all axes when None)."""
+        return record("mean", input=self, axis=axis, keepdims=keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Wiring:
+        """Largest value over `axis` (all axes when None)."""
+        return record("max", input=self, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> Wiring:
+        """Smallest value over `axis` (all axes when None)."""
+        return record("min", input=self, axis=axis, keepdims=keepdims)
+
+    def prod(self, axis: Any = None, keepdims: bool = False) -> Wiring:
+        """Product over `axis` (all axes when None)."""
+        return record("prod", input=self, axis=axis, keepdims=keepdims)
+
+    def var(self, axis: Any = None, keepdims: bool = False) -> Wiring:
+        """Variance (without Bessel's correction) over `axis`."""
+        return record("variance", input=self, axis=axis, keepdims=keepdims)
+
+    def std(self, axis: Any = None, keepdims: bool = False) -> Wiring:
+        """Standard deviation (without Bessel's correction) over `axis`."""
+        return record("std", input=self, axis=axis, keepdims=keepdims)
+
+    def argmax(self, axis: Any = None, keepdims: bool = False) -> Wiring:
+        """Index of the largest value over `axis`."""
+        return record("argmax", input=self, axis=axis, keepdims=keepdims)
+
+    def argmin(self, axis: Any = None, keepdims: bool = False) -> Wiring:
+        """Index of the smallest value over `axis`."""
+        return record("argmin", input=self, axis=axis, keepdims=keepdims)
+
+    def any(self, axis: Any = None, keepdims: bool = False) -> Wiring:
+        """Whether any value is true over `axis`."""
+        return record("any", input=self, axis=axis, keepdims=keepdims)
+
+    def all(self, axis: Any = None, keepdims: bool = False) -> Wiring:
+        """Whether all values are true over `axis`."""
+        return record("all", input=self, axis=axis, keepdims=keepdims)
+
+    def expand_dims(self, axis: Any) -> Wiring:
+        """A new axis of size 1 at `axis`."""
+        return record("expand_dims", input=self, axis=axis)
+
+    def squeeze(self, axis: Any = None) -> Wiring:
+        """Without axes of size 1."""
+        return record("squeeze", input=self, axis=axis)
+
+    def broadcast_to(self, *shape: Any) -> Wiring:
+        """Repeated along axes of size 1, without copying, up to a shape."""
+        return record("broadcast_to", input=self, shape=_one_tuple(shape))
+
+    def abs(self) -> Wiring:
+        """Absolute value."""
+        return record("absolute", input=self)
+
+    def exp(self) -> Wiring:
+        """Exponential."""
+        return record("exp", input=self)
+
+    def log(self) -> Wiring:
+        """Natural logarithm."""
+        return record("log", input=self)
+
+    def sqrt(self) -> Wiring:
+        """Square root."""
+        return record("sqrt", input=self)
+
+    def sin(self) -> Wiring:
+        """Sine of an angle in radians."""
+        return record("sin", input=self)
+
+    def cos(self) -> Wiring:
+        """Cosine of an angle in radians."""
+        return record("cos", input=self)
+
+    def tanh(self) -> Wiring:
+        """Hyperbolic tangent."""
+        return record("tanh", input=self)
+
+    def sigmoid(self) -> Wiring:
+        """Logistic function."""
+        return record("sigmoid", input=self)
+
+
+def _one_tuple(values: tuple[Any, ...]) -> Any:
+    """`f(2, 3)` and `f((2, 3))` mean the same."""
+    if len(values) == 1 and isinstance(values[0], tuple | list | ShapeOf):
+        return tuple(values[0]) if isinstance(values[0], list) else values[0]
+    return values
+
+
+class Connection(Expression):
+    """A wire of one model: an input of the model, or an output of one of its nodes."""
+
+    def __init__(self, model: Model, key: str, named: bool = True):
+        self.model = model
+        self.key = key
+        self.named = named
+        self.producer: Node | None = None
+        self.output_key = ""  # which output of the producer
+        self.readers: list[Node] = []
+        self.value: Any = MISSING
+        self.type: Any = None
+        self.pattern: tuple[Any, ...] | None = None
+        self.trainable = False
+        self.place: Place | None = None
+        self.hint: tuple[str, ...] = ()  # name path of an unnamed input: the node and its key
+
+    @property
+    def name(self) -> str | None:
+        """The name it was given, or None."""
+        return self.key if self.named else None
+
+    def path(self) -> str:
+        """`model.key`, as messages name it."""
+        owner = self.model.name or self.model.type_name
+        return f"{owner}.{self.key if self.named else '_'.join(self.hint) or 'an unnamed connection'}"
+
+    def describe(self, key: IOKey) -> None:
+        """Take over what a key says of value, type, shape and training."""
+        if key.given is not MISSING:
+            if self.producer is not None:
+                raise ConnectionError(f"'{self.path()}' is computed by the model, so it cannot have a value.")
+            self.value = key.given
+        if key.type is not None:
+            self.type = key.type
+        if key.pattern is not None:
+            self.pattern = key.pattern
+        if self.pattern is not None or self.type is not None or key.given is not MISSING:
+            self.model.constrain(self)
+        self.trainable = self.trainable or key.trainable
+        self.place = key.place
+
+    @property
+    def shape(self) -> Any:
+        known = _expansion_shape(self.key) if self.producer is None else None
+        return ShapeOf(self, self.pattern) if known is None else known
+
+    def __repr__(self) -> str:
+        return f"Connection({self.path()})"
+
+
+class IOKey(Expression):
+    """Describes a connection: its name, and what is known of it. As an output it makes the connection an output of the model.
+
+    Args:
+        name: None for a connection that needs no name.
+        value: makes the connection a constant (number, tuple, or array).
+        type: `ml.Tensor`, a dtype (`ml.int64`), or `int`, `float`, `bool` for any tensor of that kind.
+        shape: sizes; a string names a size, None is an unknown one, "..." any number of sizes.
+        trainable: whether it is a parameter, for gradients and `randomize_params`.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        value: Any = MISSING,
+        type: Any = None,
+        shape: Sequence[int | str | None] | None = None,
+        trainable: bool = False,
+    ):
+        if name is not None and not name.isidentifier():
+            raise ConnectionError(f"{name!r} cannot name a connection: a name is a Python identifier.")
+        self.name = name
+        self.given = value
+        self.type = as_type(type)
+        self.pattern = as_pattern(shape, name)
+        self.trainable = trainable
+        self.place = place()
+
+    @property
+    def shape(self) -> Any:
+        known = _expansion_shape(self.name)
+        return ShapeOf(self, self.pattern) if known is None else known
+
+    def __repr__(self) -> str:
+        return f"IOKey({self.name!r})"
+
+
+def as_type(type: Any) -> Any:
+    """None for any tensor, a kind (`int`, `float`, `bool`), or a `DType`."""
+    if type is None or type is Tensor:
+        return None
+    return type if type in (int, float, bool) else as_dtype(type)
+
+
+def as_pattern(shape: Sequence[Any] | None, name: str | None) -> tuple[Any, ...] | None:
+    """Check a shape with names, unknown sizes and at most one "..." and make it a tuple."""
+    if shape is None:
+        return None
+    pattern = tuple("..." if size is ... else size for size in shape)
+    if pattern.count("...") > 1:
+        raise ConnectionError(f"The shape {list(shape)} of '{name}' has '...' more than once.")
+    for size in pattern:
+        if isinstance(size, bool) or not (size is None or isinstance(size, str) or hasattr(size, "__index__")):
+            raise ConnectionError(
+                f"The shape {list(shape)} of '{name}' has the size {size!r}; a size is a number, a name, None or '...'."
+            )
+        if isinstance(size, int) and size < 0:
+            raise ConnectionError(f"The shape {list(shape)} of '{name}' has the negative size {size}.")
+    return pattern
+
+
+class ShapeOf(Expression):
+    """The shape of a value that is not known yet. Indexing and arithmetic on it are evaluated when shapes are inferred."""
+
+    def __init__(self, of: Expression, pattern: tuple[Any, ...] | None = None):
+        self.of = of
+        self.pattern = pattern
+        self._wiring: Wiring | None = None
+
+    def wiring(self) -> Wiring:
+        """The recorded operator that gives the shape."""
+        if self._wiring is None:
+            self._wiring = record("shape", input=self.of)
+        return self._wiring
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, int) and self.pattern and "..." not in self.pattern and isinstance(self.pattern[key], int):
+            return self.pattern[key]
+        return super().__getitem__(key)
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.pattern is None or "..." in self.pattern:
+            raise OperatorError(
+                f"The rank of {self.of!r} is not known here, so its shape cannot be unpacked.",
+                [
+                    "Give the key a shape, such as IOKey('input', shape=[None, None]), or unpack in Operator.create_model."
+                ],
+            )
+        return iter([self[axis] for axis in range(len(self.pattern))])
+
+
+class Wiring(Expression):
+    """A model with its wires named: `Linear(10)(input="features", output="logits")`. As a value it is the model's output."""
+
+    def __init__(self, model: Model, bindings: dict[str, Any]):
+        self.model = model
+        self.bindings = bindings
+        self.place = place()
+        self.added: tuple[Model, Node] | None = None
+
+    def __getattr__(self, name: str) -> WiringOutput:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name == "output" or name in self.model.output_keys:
+            return WiringOutput(self, name)
+        raise AttributeError(f"'{self.model.type_name}' has no output '{name}'.{nearest(name, self.model.output_keys)}")
+
+    def __repr__(self) -> str:
+        return f"{self.model!r}({', '.join(self.bindings)})"
+
+
+class WiringOutput(Expression):
+    """One output of a wiring by its name."""
+
+    def __init__(self, wiring: Wiring, key: str):
+        self.wiring = wiring
+        self.key = key
+
+
+def record(operator: str, **bindings: Any) -> Wiring:
+    """An operator of the table as a value."""
+    from mithril.logical.primitive import primitive
+
+    return primitive(operator)(**bindings)
+
+
+_EXPANSIONS: list[dict[str, tuple[Any, ...]]] = []
+
+
+@contextmanager
+def expansion(shapes: dict[str, tuple[Any, ...]]) -> Iterator[None]:
+    """While an operator's `create_model` runs, keys that bear the names of its inputs have these shapes."""
+    _EXPANSIONS.append(shapes)
+    try:
+        yield
+    finally:
+        _EXPANSIONS.pop()
+
+
+def _expansion_shape(name: str | None) -> tuple[Any, ...] | None:
+    return _EXPANSIONS[-1].get(name) if _EXPANSIONS and name is not None else None
+
+
+__all__ = ["MISSING", "Connection", "DType", "Expression", "IOKey", "Wiring", "place"]

@@ -1,0 +1,104 @@
+"""Models that are written down once the ranks of their inputs are known."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from mithril.errors import ConnectionError, OperatorError
+from mithril.logical.connection import Connection, Wiring, expansion, show_place
+from mithril.logical.model import Model
+
+
+class Operator(Model):
+    """A model whose `create_model()` runs when the shapes of its inputs have been inferred.
+
+    In `create_model`, an `IOKey` that bears the name of an input has that input's shape: `B, C, H, W = input.shape` unpacks,
+    known sizes are plain integers, unknown ones are symbolic and can be computed with.
+
+    `input_names` and `output_names` name the keys, in order; the first of each is the canonical one. Keys of a call that are in
+    neither are taken for inputs and checked when the model is created.
+    """
+
+    input_names: tuple[str, ...] = ("input",)
+    output_names: tuple[str, ...] = ("output",)
+
+    def __init__(self, name: str | None = None):
+        super().__init__(name=name)
+        self._created: dict[Any, Model] = {}
+
+    def create_model(self) -> Model:
+        """The model for the shapes of this use."""
+        raise NotImplementedError(f"{type(self).__name__} does not define create_model.")
+
+    def expand(self, shapes: dict[str, tuple[Any, ...]], path: str) -> Model:
+        """The created model for input shapes; equal shapes give the same one."""
+        key = tuple(sorted(shapes.items()))
+        if key not in self._created:
+            with expansion(shapes):
+                model = self.create_model()
+            if not isinstance(model, Model):
+                raise OperatorError(f"{path}: create_model of {self.type_name} returned {model!r}, not a Model.")
+            missing = [k for k in shapes if k not in model.connections and not (k == "input" and model.cin_key)]
+            if missing:
+                raise ConnectionError(
+                    f"{path} has no key '{missing[0]}': the model that it created has {', '.join(model.input_keys)}.",
+                    [f"created by {self.type_name}, which was made at {show_place(self.place)}"],
+                )
+            self._created[key] = model
+        return self._created[key]
+
+    @property
+    def input_keys(self) -> list[str]:
+        return list(self.input_names)
+
+    @property
+    def output_keys(self) -> list[str]:
+        return list(self.output_names)
+
+    @property
+    def cin_key(self) -> str | None:
+        return self.input_names[0] if self.input_names else None
+
+    @property
+    def cout_key(self) -> str | None:
+        return self.output_names[0] if self.output_names else None
+
+    @property
+    def cin(self) -> Connection:
+        return self.connection(self.input_names[0])
+
+    @property
+    def cout(self) -> Connection:
+        return self.connection(self.output_names[0])
+
+    def is_output(self, key: str) -> bool:
+        return key in self.output_names
+
+    def is_stateless(self) -> bool:
+        return False
+
+    def binding_key(self, key: str) -> str:
+        if not key.isidentifier():
+            raise ConnectionError(f"{key!r} cannot name a connection: a name is a Python identifier.")
+        return key
+
+    def connection(self, key: str) -> Connection:
+        if key not in self.connections:
+            self._new(key)
+        return self.connections[key]
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and (name in self.input_names or name in self.output_names):
+            return self.connection(name)
+        return super().__getattr__(name)
+
+    def __ior__(self, other: Model | Wiring) -> Model:
+        raise ConnectionError(f"{self!r} is an Operator; its models are added in create_model.")
+
+    __iadd__ = __ior__  # type: ignore[assignment]
+
+    def arguments(self) -> dict[str, Any]:
+        """What its constructor was given, by the attributes of the same names."""
+        names = [p for p in inspect.signature(type(self).__init__).parameters if p not in ("self", "name")]
+        return {name: getattr(self, name) for name in names}

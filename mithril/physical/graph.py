@@ -1,0 +1,158 @@
+"""The physical graph: operators in order over values of inferred shape and dtype.
+
+It is what passes rewrite and what code is generated from. Its rules are written down in `verify`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+from mithril.logical.connection import Place
+from mithril.ops.table import Op
+from mithril.types import Dimension, DType
+
+
+class Scope(NamedTuple):
+    """One step of the path to a node: the submodel's name and its type."""
+
+    name: str
+    type: str
+
+
+class Variadic(NamedTuple):
+    """The shape of a value whose rank is unknown: any sizes, then these."""
+
+    tail: tuple[Dimension, ...] = ()
+
+    def __str__(self) -> str:
+        return f"({', '.join(['...', *map(str, self.tail)])})"
+
+
+ValueShape: TypeAlias = tuple[Dimension, ...] | Variadic
+
+
+class Value:
+    """A tensor of the graph.
+
+    `kind` is input (given with the data), parameter, state, constant (`data` holds it), or inner (a node computes it).
+    """
+
+    __slots__ = ("any_width", "data", "dtype", "hint", "kind", "name", "node", "origin", "path", "shape", "trainable")
+
+    def __init__(self, name: str, shape: ValueShape, dtype: DType, kind: str = "inner"):
+        self.name = name
+        self.shape = shape
+        self.dtype = dtype
+        self.kind = kind
+        self.hint = ""  # name in the source; the author's, where there is one
+        self.data: Any = None
+        self.node: Node | None = None
+        self.origin = ""  # where its shape was set
+        self.path = name  # as messages name it
+        self.trainable = False
+        self.any_width = False  # any dtype of the same kind may be given
+
+    def __repr__(self) -> str:
+        return f"Value({self.name}: {self.dtype}{show_shape(self.shape)})"
+
+
+class Node:
+    """One use of an operator. An input is a value, a Python number, None, or a tuple of values and numbers."""
+
+    __slots__ = ("attributes", "inputs", "op", "outputs", "place", "scope")
+
+    def __init__(
+        self,
+        op: Op,
+        inputs: tuple[Any, ...],
+        attributes: dict[str, Any],
+        outputs: tuple[Value, ...],
+        scope: tuple[Scope, ...] = (),
+        place: Place | None = None,
+    ):
+        self.op = op
+        self.inputs = inputs
+        self.attributes = attributes
+        self.outputs = outputs
+        self.scope = scope
+        self.place = place
+        for output in outputs:
+            output.node = self
+
+    def values(self) -> Iterator[Value]:
+        """Input values, lists opened."""
+        for item in self.inputs:
+            if isinstance(item, Value):
+                yield item
+            elif isinstance(item, tuple):
+                yield from (part for part in item if isinstance(part, Value))
+
+    @property
+    def is_list(self) -> bool:
+        """Whether its outputs are one list."""
+        return self.op.outputs[0].startswith("*")
+
+    def __repr__(self) -> str:
+        return f"Node({self.op.name}: {', '.join(v.name for v in self.outputs)})"
+
+
+@dataclass
+class Graph:
+    """Nodes in topological order, what goes in, and what comes out by key.
+
+    `outputs` holds values, Python values (numbers, shapes), or tuples of them. `new_state` gives the next value of a state.
+    """
+
+    name: str
+    inputs: dict[str, Value] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    new_state: dict[str, Value] = field(default_factory=dict)
+
+    def results(self) -> Iterator[Value]:
+        """Values that leave the graph."""
+        for item in (*self.outputs.values(), *self.new_state.values()):
+            yield from values_in(item)
+
+
+def values_in(item: Any) -> Iterator[Value]:
+    """All values of an output or an input."""
+    if isinstance(item, Value):
+        yield item
+    elif isinstance(item, tuple):
+        for part in item:
+            yield from values_in(part)
+
+
+def show_shape(shape: Any) -> str:
+    """`(n, 3, 224, 224)`."""
+    if isinstance(shape, Variadic):
+        return str(shape)
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def verify(graph: Graph) -> Graph:
+    """Check what every pass has to keep, and return the graph.
+
+    Every value that is read is an input or an output of an earlier node; it is computed once; a constant has data; the number
+    of inputs and attributes fits the operator's row.
+    """
+    known = {id(v) for v in graph.inputs.values()}
+    for name, value in graph.inputs.items():
+        assert value.name == name, f"{value} is kept under the name {name}"
+        assert value.kind != "inner" and value.node is None, f"{value} is an input but computed inside"
+        assert (value.data is not None) == (value.kind == "constant"), f"{value}: only a constant has data"
+    for node in graph.nodes:
+        assert len(node.inputs) == len(node.op.inputs), f"{node} has {len(node.inputs)} inputs"
+        assert set(node.attributes) == set(node.op.attributes), f"{node} has attributes {set(node.attributes)}"
+        for value in node.values():
+            assert id(value) in known, f"{node} reads {value} before it is computed"
+        for value in node.outputs:
+            assert id(value) not in known, f"{value} is computed twice"
+            assert value.node is node, f"{value} does not know its node"
+            known.add(id(value))
+    for value in graph.results():
+        assert id(value) in known, f"the result {value} is never computed"
+    return graph

@@ -1,0 +1,379 @@
+"""Logical model to physical graph: one walk in topological order that opens submodels and infers shapes and dtypes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mithril.errors import OperatorError, ShapeError
+from mithril.logical.connection import MISSING, Connection, IOKey, Place, show_place
+from mithril.logical.model import Model, snake_case
+from mithril.logical.model import Node as LogicalNode
+from mithril.logical.operator import Operator
+from mithril.logical.primitive import Primitive
+from mithril.ops.table import OPS, Op
+from mithril.physical.graph import Graph, Node, Scope, Value, ValueShape, Variadic, show_shape
+from mithril.physical.rules import Rules
+from mithril.types import Dim, DType, as_dtype, maximum, minimum
+
+STATIC: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
+    "floor_divide": operator.floordiv,
+    "remainder": operator.mod,
+    "power": operator.pow,
+    "minimum": minimum,
+    "maximum": maximum,
+    "negative": operator.neg,
+    "equal": operator.eq,
+    "not_equal": operator.ne,
+    "less": operator.lt,
+    "less_equal": operator.le,
+    "greater": operator.gt,
+    "greater_equal": operator.ge,
+    "sqrt": lambda input: input**0.5,
+    "buffer": lambda input: input,
+}
+"""Operators that compute on Python values (sizes, numbers) while shapes are inferred."""
+
+KIND_DTYPES = {int: DType.int64, bool: DType.bool}
+Names = tuple[str, ...]
+Scopes = tuple[Scope, ...]
+
+
+class Inference:
+    """Builds the graph of one model.
+
+    Args:
+        dtype: of parameters and of data that declare none.
+        shapes: by key of the compiled model; sizes may be None or names.
+        training: whether operators that differ between training and inference are in training mode.
+    """
+
+    def __init__(self, model: Model, dtype: DType, shapes: Mapping[str, Any], training: bool):
+        self.root = as_composite(model)
+        self.name = model.name or snake_case(model.type_name)
+        self.graph = Graph(self.name)
+        self.dtype = dtype
+        self.given = shapes
+        self.training = training
+        self.rules = Rules(self.name)
+        self.prefixes: dict[int, Names] = {}  # parameter names of models that others share
+        self.key: Value | None = None
+        self.random_uses = 0
+
+    def run(self) -> Graph:
+        """The graph, with every size that could be decided put in."""
+        env: dict[str, Any] = {}
+        self._walk(self.root, env, (), ())
+        for connection in self.root.outputs:
+            name = connection.key if connection.named else "output"
+            value = self.graph.outputs[name] = env[connection.key]
+            if isinstance(value, Value) and value.node is not None:
+                value.hint = name
+        if self.key is not None:
+            node = Node(
+                OPS["fold_key"], (self.key,), {"index": self.random_uses}, (Value("next_key", (2,), DType.int32),)
+            )
+            self.graph.nodes.append(node)
+            self.graph.new_state[self.key.name] = node.outputs[0]
+        self._settle()
+        return self.graph
+
+    def _settle(self) -> None:
+        """Put in what became known after a shape was written down."""
+        resolve = self.rules.sizes.resolve
+        if not self.rules.sizes.known:
+            return
+        for value in self.graph.inputs.values():
+            value.shape = resolve(value.shape)
+        for node in self.graph.nodes:
+            node.attributes = {k: resolve(v) for k, v in node.attributes.items()}
+            node.inputs = tuple(i if isinstance(i, Value) else resolve(i) for i in node.inputs)
+            for value in node.outputs:
+                value.shape = resolve(value.shape)
+        self.graph.outputs = {k: resolve(v) for k, v in self.graph.outputs.items()}
+
+    # Models
+
+    def _walk(self, model: Model, env: dict[str, Any], scope: Scopes, prefix: Names) -> None:
+        """Run all nodes of a model; `env`, the values of its bound inputs, gains those of its other connections."""
+        symbols: dict[str, Any] = {}
+        declared = {id(c): c for c in model.constrained}
+        for connection in declared.values():
+            if connection.key in env:
+                self._declare(connection, env[connection.key], symbols, scope)
+        for node in in_order(model):
+            bound = {key: self._bind(b, model, env, scope, prefix) for key, b in node.bindings.items()}
+            outputs = self._run(node, bound, scope, prefix)
+            for key, connection in node.outputs.items():
+                if key not in outputs:
+                    raise OperatorError(
+                        f"{self._path(scope)}.{node.name} has no output '{key}'.", [f"at {show_place(node.place)}"]
+                    )
+                value = env[connection.key] = outputs[key]
+                if isinstance(value, Value) and value.node is not None:
+                    _name_value(value, connection, node)
+                if id(connection) in declared:
+                    self._declare(connection, value, symbols, scope)
+
+    def _run(self, node: LogicalNode, bound: dict[str, Any], scope: Scopes, prefix: Names) -> dict[str, Any]:
+        """The outputs of a node by its own keys."""
+        child = node.model
+        scope = (*scope, Scope(node.name, child.type_name))
+        prefix = self.prefixes.get(id(child.shares)) or (*prefix, node.name)
+        if isinstance(child, Primitive):
+            return self._run_operator(child, bound, scope, prefix, node.place)
+        self.prefixes.setdefault(id(child), prefix)
+        if isinstance(child, Operator):
+            child = self._expand(child, bound, scope, node.place)
+            if child.cin_key and child.cin_key not in bound and "input" in bound:
+                bound[child.cin_key] = bound.pop("input")
+        self._walk(child, bound, scope, prefix)
+        for key, value in [(c.key, bound.get(c.key)) for c in child.outputs if not c.named]:
+            bound.setdefault("output", value)
+        return bound
+
+    def _expand(self, child: Operator, bound: dict[str, Any], scope: Scopes, place: Place) -> Model:
+        """The model that an operator creates for the shapes of this use."""
+        shapes = {}
+        for key, value in bound.items():
+            shape = self.rules.sizes.resolve(value.shape) if isinstance(value, Value) else ()
+            if isinstance(shape, Variadic):
+                raise OperatorError(
+                    f"{self._path(scope)}: {child.type_name} needs the rank of its input '{key}', which is not known.",
+                    [f"'{value.path}' has no shape; give one to compile in shapes", f"composed at {show_place(place)}"],
+                )
+            shapes[key] = shape
+        return child.expand(shapes, self._path(scope))
+
+    def _bind(self, binding: Any, model: Model, env: dict[str, Any], scope: Scopes, prefix: Names) -> Any:
+        """The value of a binding: a tensor value, a Python value, or a tuple of these."""
+        if isinstance(binding, Connection):
+            if binding.key not in env:
+                env[binding.key] = self._input(binding, scope, prefix)
+                if env[binding.key].__class__ is Value and binding.pattern is not None:
+                    self._declare(binding, env[binding.key], {}, scope)
+            return env[binding.key]
+        if isinstance(binding, list | tuple):
+            return tuple(self._bind(part, model, env, scope, prefix) for part in binding)
+        if isinstance(binding, slice):
+            parts = (binding.start, binding.stop, binding.step)
+            return slice(*(self._bind(part, model, env, scope, prefix) for part in parts))
+        return self._constant(binding, "_".join((*prefix, "constant"))) if is_array(binding) else binding
+
+    # Inputs
+
+    def _input(self, connection: Connection, scope: Scopes, prefix: Names) -> Any:
+        """A value from outside for a connection that nothing computes."""
+        words = (connection.key,) if connection.named else connection.hint or ("input",)
+        name = "_".join((*prefix, *words))
+        if connection.value is not MISSING:
+            return self._constant(connection.value, name) if is_array(connection.value) else connection.value
+        if name in self.graph.inputs and connection.named and prefix in self.prefixes.values():
+            return self.graph.inputs[name]  # a shared model's parameter
+        value = self._outside(name, self._path(scope, *words), connection.trainable, connection.type)
+        if connection.pattern is not None and name not in self.given:
+            value.origin = f"declared at {show_place(connection.place)}"
+        return value
+
+    def _outside(self, name: str, path: str, trainable: bool = False, type: Any = None) -> Value:
+        if name in self.graph.inputs:
+            return self.graph.inputs[name]
+        dtype = type if isinstance(type, DType) else KIND_DTYPES.get(type, self.dtype)
+        value = Value(name, Variadic(), dtype, "parameter" if trainable else "input")
+        value.trainable, value.path, value.hint = trainable, path, name
+        value.any_width = type in KIND_DTYPES
+        if name in self.given and self.given[name] is not None:
+            value.shape = self.rules.concrete(self.given[name], name)
+            value.origin = "given to compile in shapes"
+        self.graph.inputs[name] = value
+        return value
+
+    def _constant(self, data: Any, name: str) -> Value:
+        number, unique = 0, name
+        while unique in self.graph.inputs:
+            number += 1
+            unique = f"{name}_{number}"
+        value = Value(unique, tuple(data.shape), as_dtype(data.dtype), "constant")
+        value.data, value.hint, value.origin = data, unique, "the shape of a constant"
+        self.graph.inputs[unique] = value
+        return value
+
+    def _declare(self, connection: Connection, value: Any, symbols: dict[str, Any], scope: Scopes) -> None:
+        """Hold a value to what was declared of its connection."""
+        if isinstance(value, Value):
+            where = show_place(connection.place)
+            self.rules.declare(
+                value, connection.pattern, connection.type, symbols, self._path(scope, connection.key), where
+            )
+
+    # Operators
+
+    def _run_operator(
+        self, model: Primitive, bound: dict[str, Any], scope: Scopes, prefix: Names, place: Place
+    ) -> dict[str, Any]:
+        row = model.op
+        attributes = {**row.attributes, **model.attributes}
+        for key in bound.keys() & row.attributes.keys():
+            attributes[key] = bound[key]
+        inputs = [self._operand(spec, bound, row, scope, prefix) for spec in row.inputs]
+        tensors = any(
+            isinstance(i, Value) or (isinstance(i, tuple) and any(isinstance(p, Value) for p in i)) for i in inputs
+        )
+        name = row.output_names[0]
+        if row.name == "shape":
+            return {name: self._static_shape(inputs[0], scope, place)}
+        if row.name == "index":
+            if isinstance(inputs[0], tuple):
+                return {name: _pick(inputs[0], attributes["key"], self._path(scope))}
+            attributes["key"], inputs[1] = _split_key(attributes["key"])
+        elif not tensors and row.name in STATIC and inputs:
+            return {name: STATIC[row.name](*inputs)}
+        if "training" in attributes and attributes["training"] is None:
+            attributes["training"] = self.training
+        if not self.training and row.name.endswith("_training"):
+            row = OPS[row.name.removesuffix("_training")]
+            attributes = {k: v for k, v in attributes.items() if k in row.attributes}
+        attributes = row.complete({k: as_static(v) for k, v in attributes.items()})
+        if row.identity is not None and row.identity(**attributes):
+            return {name: inputs[0]}
+        return self._emit(row, inputs, attributes, scope, place)
+
+    def _emit(
+        self, row: Op, inputs: list[Any], attributes: dict[str, Any], scope: Scopes, place: Place
+    ) -> dict[str, Any]:
+        if row.random and inputs[-1] is None:
+            inputs[-1] = self._random_key(scope, place)
+        shapes, dtypes = self.rules.infer(row, inputs, attributes, scope, place)
+        single = len(shapes) == 1 and not row.outputs[0].startswith("*")
+        names = (
+            row.output_names
+            if len(row.output_names) == len(shapes)
+            else [f"{row.name}_{i}" for i in range(len(shapes))]
+        )
+        outputs = tuple(Value(name, shape, dtype) for name, shape, dtype in zip(names, shapes, dtypes))
+        for output in outputs:
+            output.hint = row.name if single else output.name
+        self.graph.nodes.append(Node(row, tuple(inputs), attributes, outputs, scope, place))
+        for source, target in row.state.items():
+            value = inputs[row.input_names.index(source)]
+            if isinstance(value, Value) and value.node is None and value.kind != "constant":
+                value.kind, value.trainable = "state", False
+                self.graph.new_state[value.name] = outputs[row.output_names.index(target)]
+        if row.outputs[0].startswith("*"):
+            return {row.output_names[0]: outputs}
+        return dict(zip(row.output_names, outputs))
+
+    def _operand(self, spec: str, bound: dict[str, Any], row: Op, scope: Scopes, prefix: Names) -> Any:
+        name = spec.strip("?*")
+        if name in bound:
+            value = bound[name]
+            if spec.startswith("*") and isinstance(value, Value):
+                value = (value,)
+            return value
+        if "?" in spec or (row.random and name == "key"):
+            return () if spec.startswith("*") else None
+        return self._outside("_".join((*prefix, name)), self._path(scope, name))
+
+    def _random_key(self, scope: Scopes, place: Place) -> Value:
+        """A key of its own for one random operator, made from the model's one."""
+        if self.key is None:
+            self.key = Value("random_key", (2,), DType.int32, "state")
+            self.key.hint, self.key.origin = "random_key", "the shape of random keys"
+            self.graph.inputs["random_key"] = self.key
+        node = Node(
+            OPS["fold_key"], (self.key,), {"index": self.random_uses}, (Value("key", (2,), DType.int32),), scope, place
+        )
+        node.outputs[0].hint = "key"
+        self.random_uses += 1
+        self.graph.nodes.append(node)
+        return node.outputs[0]
+
+    def _static_shape(self, value: Any, scope: Scopes, place: Place) -> tuple[Any, ...]:
+        if not isinstance(value, Value):
+            return ()
+        shape = self.rules.sizes.resolve(value.shape)
+        if isinstance(shape, Variadic):
+            raise ShapeError(
+                f"{self._path(scope)}: the rank of '{value.path}' is not known, so its shape cannot be used.",
+                ["give a shape to compile in shapes", f"composed at {show_place(place)}"],
+            )
+        return shape
+
+    def _path(self, scope: Scopes, *words: str) -> str:
+        return self.rules.path(scope, *words)
+
+
+def as_composite(model: Model) -> Model:
+    """A model around a bare operator, so that the root is always a composition."""
+    if not isinstance(model, Primitive | Operator):
+        return model
+    if isinstance(model, Primitive):
+        inputs = [n.strip("?") for n in model.op.inputs if n != "key" and not n.startswith("*")]
+        outputs = model.op.output_names
+    else:
+        inputs, outputs = list(model.input_names), model.output_names
+    wrapper = Model()
+    inner = model.copy()
+    inner.name = None
+    wrapper |= inner(**{k: k for k in inputs}, **{k: IOKey(k) for k in outputs})
+    return wrapper
+
+
+def in_order(model: Model) -> Iterator[LogicalNode]:
+    """Nodes after what they read, otherwise in the author's order."""
+    done: set[int] = set()
+    for first in model.nodes:
+        stack = [first]
+        while stack:
+            node = stack[-1]
+            waiting = (
+                []
+                if id(node) in done
+                else [s.producer for s in node.sources() if s.producer and id(s.producer) not in done]
+            )
+            if waiting:
+                stack.extend(reversed(waiting))
+                continue
+            stack.pop()
+            if id(node) not in done:
+                done.add(id(node))
+                yield node
+
+
+def _name_value(value: Value, connection: Connection, node: LogicalNode) -> None:
+    """The name in the source: the author's for the wire, else for the submodel."""
+    if connection.named:
+        value.hint = connection.key
+    elif not isinstance(node.model, Primitive) or node.model.name:
+        value.hint = node.name if len(node.outputs) == 1 else f"{node.name}_{connection.output_key}"
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is an array of any framework."""
+    return hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, Value | Dim)
+
+
+def as_static(value: Any) -> Any:
+    """Attributes are immutable, so that equal ones can be recognised."""
+    return tuple(map(as_static, value)) if isinstance(value, list | tuple) else value
+
+
+def _pick(items: tuple[Any, ...], key: Any, path: str) -> Any:
+    """An element of a list of tensors or of a shape."""
+    at = key[0] if isinstance(key, tuple) and len(key) == 1 else key
+    try:
+        return items[at]
+    except (IndexError, TypeError):
+        raise OperatorError(f"{path}: {at!r} does not index a list of {len(items)} elements.") from None
+
+
+def _split_key(key: Any) -> tuple[tuple[Any, ...], tuple[Value, ...]]:
+    """Static parts of an index in place, tensors as "tensor" and in a list."""
+    parts = key if isinstance(key, tuple) else (key,)
+    tensors = tuple(p for p in parts if isinstance(p, Value))
+    return tuple("tensor" if isinstance(p, Value) else as_static(p) for p in parts), tensors

@@ -1,0 +1,237 @@
+"""Shapes and dtypes of single operators, and the errors that tell where each shape came from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mithril.errors import DtypeError, ShapeError
+from mithril.logical.connection import Place, show_place
+from mithril.ops.rules import broadcast
+from mithril.ops.table import Op
+from mithril.physical.graph import Scope, Value, ValueShape, Variadic, show_shape
+from mithril.physical.signature import Signature, Sizes, apply_signature, parse
+from mithril.types import DType
+
+Scopes = tuple[Scope, ...]
+
+
+class Rules:
+    """Applies the rows' rules. Results are kept by operator, shapes and attributes, so that equal uses are inferred once."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.sizes = Sizes()
+        self._results: dict[Any, Any] = {}
+
+    def path(self, scope: Scopes, *words: str) -> str:
+        """`resnet.layer1.conv1.input`; the operator inside a layer of the library is left out."""
+        names = [s.name for s in scope]
+        if len(scope) > 1 and scope[-2].type != "Model" and scope[-1].name.rstrip("0123456789").endswith("_"):
+            names = names[:-1]
+        return ".".join([self.name, *names, *words])
+
+    def concrete(self, pattern: Any, name: str, symbols: dict[str, Any] | None = None) -> ValueShape:
+        """A declared shape as sizes: names and None become symbols, "..." makes the rank unknown."""
+        symbols = {} if symbols is None else symbols
+        if isinstance(pattern, Variadic):
+            return pattern
+        sizes: list[Any] = []
+        for axis, size in enumerate(pattern):
+            if size is None:
+                size = self.sizes.new("batch" if axis == 0 else f"{name}_{axis}")
+            elif isinstance(size, str) and size not in ("...",):
+                size = symbols.setdefault(size, self.sizes.new(size) if size not in symbols else None)
+            elif not isinstance(size, str):
+                size = size if hasattr(size, "terms") else int(size)
+            sizes.append(size)
+        if any(isinstance(s, str) or s is ... for s in sizes):
+            at = next(i for i, s in enumerate(sizes) if isinstance(s, str) or s is ...)
+            return Variadic(tuple(sizes[at + 1 :]))
+        return tuple(sizes)
+
+    def declare(self, value: Value, pattern: Any, type: Any, symbols: dict[str, Any], path: str, where: str) -> None:
+        """Hold a value to a declared shape and type.
+
+        Raises:
+            ShapeError: the shapes differ.
+            DtypeError: the kinds differ.
+        """
+        if pattern is not None:
+            self._declare_shape(value, pattern, symbols, path, where)
+        if isinstance(type, DType) and value.node is not None and value.dtype is not type:
+            raise DtypeError(f"{path} is {value.dtype}, but {type} was declared.", [f"declared at {where}"])
+
+    def _declare_shape(self, value: Value, pattern: Any, symbols: dict[str, Any], path: str, where: str) -> None:
+        shape = self.sizes.resolve(value.shape)
+        wanted = self.concrete(pattern, value.name, symbols)
+        if isinstance(wanted, Variadic):
+            lead = pattern.index("...")
+            tail = wanted.tail
+            if isinstance(shape, Variadic):
+                value.shape = wanted if len(tail) > len(shape.tail) else shape
+                return
+            fits = len(shape) >= lead + len(tail)
+            fits = fits and all(self._fits(s, p, symbols) for s, p in zip(shape[:lead], pattern[:lead]))
+            fits = fits and all(self.sizes.unify(s, w) for s, w in zip(shape[len(shape) - len(tail) :], tail))
+        elif isinstance(shape, Variadic):
+            fits = len(shape.tail) <= len(wanted) and all(
+                self.sizes.unify(s, w) for s, w in zip(reversed(shape.tail), reversed(wanted))
+            )
+            value.shape = wanted
+        else:
+            fits = len(shape) == len(wanted) and all(self.sizes.unify(s, w) for s, w in zip(shape, wanted))
+        if not fits:
+            declared = show_shape(tuple("..." if s == "..." else "any" if s is None else s for s in pattern))
+            raise ShapeError(
+                f"{path} has shape {show_shape(shape)}, but {declared} was declared.",
+                [f"declared at {where}", f"{show_shape(shape)} was {self.origin(value)}"],
+            )
+
+    def _fits(self, size: Any, wanted: Any, symbols: dict[str, Any]) -> bool:
+        if wanted is None:
+            return True
+        return self.sizes.unify(size, symbols.setdefault(wanted, size) if isinstance(wanted, str) else wanted)
+
+    def origin(self, value: Value) -> str:
+        """Where the shape of a value was set."""
+        if value.node is not None:
+            return f"computed by {self.path(value.node.scope)} ({value.node.op.name}, {show_place(value.node.place)})"
+        return value.origin or "never set"
+
+    def infer(
+        self, row: Op, inputs: list[Any], attributes: dict[str, Any], scope: Scopes, place: Place | None
+    ) -> tuple[tuple[ValueShape, ...], tuple[DType, ...]]:
+        """Shapes and dtypes of the outputs; deduces unknown shapes of inputs.
+
+        Raises:
+            ShapeError: shapes that the operator's rule does not allow, with the paths and places of all of them.
+        """
+        try:
+            self._check_operands(row, inputs)
+            shapes = self._shapes(row, inputs, attributes)
+            return shapes, self._dtypes(row, inputs, attributes, len(shapes))
+        except (ShapeError, DtypeError) as error:
+            raise self._decorated(error, row, inputs, scope, place) from None
+
+    def _check_operands(self, row: Op, inputs: list[Any]) -> None:
+        for spec, item in zip(row.inputs, inputs):
+            name = spec.strip("?*")
+            if isinstance(item, tuple) and not spec.startswith("*"):
+                raise ShapeError(
+                    f"{name} is a list of {len(item)} tensors or numbers, where one tensor is needed; take one by index"
+                )
+            kind = row.kinds.get(name)
+            if kind is not None and isinstance(item, Value):
+                self._check_kind(item, kind, name)
+
+    @staticmethod
+    def _check_kind(value: Value, kind: type, name: str) -> None:
+        fits = {int: value.dtype.is_integer, bool: value.dtype is DType.bool, float: value.dtype.is_floating}[kind]
+        if not fits and value.node is None and value.kind == "input" and not value.any_width:
+            value.dtype, value.any_width = {int: DType.int64, bool: DType.bool, float: value.dtype}[kind], True
+        elif not fits:
+            raise DtypeError(f"{name} is {value.dtype} where {kind.__name__} values are needed")
+
+    def _shapes(self, row: Op, inputs: list[Any], attributes: dict[str, Any]) -> tuple[ValueShape, ...]:
+        resolve = self.sizes.resolve
+        if self.sizes.known:
+            attributes.update({k: resolve(v) for k, v in attributes.items()})
+        known = tuple(_shape_of(item, resolve) for item in inputs)
+        key = (row.name, known, _hashable(attributes))
+        if key in self._results and not _unknown(known):
+            return self._results[key]
+        given: tuple[ValueShape, ...] = ()
+        if row.signature is not None:
+            given = apply_signature(self._signature(row, attributes), inputs, attributes, self.sizes, row.input_names)
+            known = tuple(_shape_of(item, resolve) for item in inputs)
+        if row.shape is None:
+            result = given or (self._elementwise(known),)
+        elif _unknown(known):
+            result = given or (Variadic(),) * len(row.outputs)
+        else:
+            result = row.shape(*known, **attributes)
+            many = len(row.outputs) > 1 or row.outputs[0].startswith("*")
+            result = tuple(result) if many else (tuple(result),)
+        self._results[key] = result
+        return result
+
+    @staticmethod
+    def _signature(row: Op, attributes: dict[str, Any]) -> Signature:
+        text = row.signature(**attributes) if callable(row.signature) else row.signature
+        assert text is not None
+        return parse(text)
+
+    @staticmethod
+    def _elementwise(shapes: tuple[Any, ...]) -> ValueShape:
+        present = [s for s in shapes if s is not None]
+        if not any(isinstance(s, Variadic) for s in present):
+            return broadcast(*present)
+        tails = [s.tail if isinstance(s, Variadic) else s for s in present]
+        longest = min(len(s.tail) for s in present if isinstance(s, Variadic))
+        rank = max([longest, *(len(s) for s in present if not isinstance(s, Variadic))])
+        if rank > longest:  # an unknown size may stand over a known one
+            return Variadic(broadcast(*(t[len(t) - longest :] if longest else () for t in tails)))
+        return Variadic(broadcast(*(t[max(len(t) - longest, 0) :] for t in tails)))
+
+    @staticmethod
+    def _dtypes(row: Op, inputs: list[Any], attributes: dict[str, Any], count: int) -> tuple[DType, ...]:
+        result = row.dtype(*(_dtype_of(item) for item in inputs), **attributes)
+        result = result if isinstance(result, tuple) else (result,) * count
+        return tuple(
+            {bool: DType.bool, int: DType.int64, float: DType.float32}[d] if isinstance(d, type) else d for d in result
+        )
+
+    def _decorated(
+        self, error: ShapeError | DtypeError, row: Op, inputs: list[Any], scope: Scopes, place: Place | None
+    ) -> ShapeError | DtypeError:
+        """The rule's sentence with the path, all shapes, and where each was set."""
+        notes = []
+        for spec, item in zip(row.inputs, inputs):
+            name = spec.strip("?*")
+            for number, value in enumerate(item if isinstance(item, tuple) else (item,)):
+                if isinstance(value, Value):
+                    key = f"{name}[{number}]" if isinstance(item, tuple) else name
+                    shape = f"{value.dtype} {show_shape(self.sizes.resolve(value.shape))}"
+                    notes.append(f"{self.path(scope, key)}: {shape}, {self.origin(value)}")
+        rule = f", whose rule is {row.signature}" if isinstance(row.signature, str) else ""
+        notes.append(f"operator {row.name}{rule}, composed at {show_place(place)}")
+        sentence = error.message[0].lower() + error.message[1:] if error.message[:1].isupper() else error.message
+        return type(error)(f"{self.path(scope)}: {sentence.rstrip('.')}.", [*notes, *error.notes])
+
+
+def _shape_of(item: Any, resolve: Any) -> Any:
+    if isinstance(item, Value):
+        return resolve(item.shape)
+    if isinstance(item, tuple):
+        return tuple(_shape_of(part, resolve) for part in item)
+    return None if item is None else ()
+
+
+def _dtype_of(item: Any) -> Any:
+    if isinstance(item, Value):
+        return item.dtype
+    if isinstance(item, tuple):
+        return tuple(_dtype_of(part) for part in item)
+    if item is None:
+        return None
+    return type(item) if isinstance(item, bool | int | float) else int
+
+
+def _unknown(shapes: tuple[Any, ...]) -> bool:
+    return any(
+        isinstance(s, Variadic) or (isinstance(s, tuple) and any(isinstance(part, Variadic) for part in s))
+        for s in shapes
+    )
+
+
+def _hashable(value: Any) -> Any:
+    """Attributes as a key: slices are not hashable, and True must differ from 1."""
+    if isinstance(value, dict):
+        return tuple((k, _hashable(v)) for k, v in value.items())
+    if isinstance(value, tuple):
+        return tuple(map(_hashable, value))
+    if isinstance(value, slice):
+        return ("slice", _hashable(value.start), _hashable(value.stop), _hashable(value.step))
+    if isinstance(value, bool | int | float):
+        return (type(value).__name__, value)
+    return value
