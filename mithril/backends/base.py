@@ -1,0 +1,152 @@
+"""What every backend can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mithril.errors import BackendError
+from mithril.types import DType, as_dtype
+
+Arrays = Mapping[str, Any]
+
+
+class Backend(ABC):
+    """Arrays, devices, compilation and gradients of one framework.
+
+    Args:
+        dtype: floating type of arrays that are made without one, and of parameters.
+        device: the framework's name of the device; None is its default.
+        seed: start of the random numbers of `rand`, `randn` and `randint`, which are the same on every backend.
+
+    Raises:
+        BackendError: the framework lacks the dtype or the device.
+    """
+
+    name: ClassVar[str]
+    xp: ClassVar[str]
+    """The word that generated source uses for the framework's array functions."""
+    imports: ClassVar[tuple[str, ...]]
+    """Import lines of generated modules; each needs only those that it uses."""
+    kernels: ClassVar[tuple[str, ...]]
+    """Modules whose kernels its generated source may use."""
+
+    def __init__(self, dtype: Any = DType.float32, device: Any = None, seed: int = 0):
+        for module in self.kernels:
+            import_module(f"mithril.backends.{module}")
+        self.dtype = as_dtype(dtype)
+        if not self.dtype.is_floating:
+            raise BackendError(f"dtype {self.dtype} must be a floating type such as float32.")
+        self.native(self.dtype)
+        self.device = device
+        self.set_seed(seed)
+
+    def __repr__(self) -> str:
+        device = "" if self.device is None else f", device={str(self.device)!r}"
+        return f"{type(self).__name__}(dtype={self.dtype}{device})"
+
+    # Arrays
+
+    @abstractmethod
+    def native(self, dtype: DType) -> Any:
+        """The framework's own dtype object."""
+
+    @abstractmethod
+    def place(self, value: np.ndarray, dtype: DType) -> Any:
+        """A NumPy array as the framework's, on this backend's device."""
+
+    @abstractmethod
+    def is_array(self, value: Any) -> bool:
+        """Whether `value` is an array of this framework."""
+
+    @abstractmethod
+    def to_numpy(self, value: Any) -> np.ndarray:
+        """A NumPy array with the same values; bfloat16 becomes float32."""
+
+    def array(self, value: Any, dtype: Any = None) -> Any:
+        """Numbers, lists, NumPy arrays, or arrays of this framework, as an array here.
+
+        Floating values take the backend's dtype unless `dtype` says another; integers and bools keep theirs.
+        """
+        values = self.to_numpy(value) if self.is_array(value) else np.asarray(value)
+        if dtype is None:
+            found = as_dtype(values.dtype)
+            dtype = self.dtype if found.is_floating else found
+        return self.place(values, as_dtype(dtype))
+
+    def shape_of(self, value: Any) -> tuple[int, ...]:
+        """The shape as plain integers."""
+        return tuple(int(size) for size in value.shape)
+
+    def dtype_of(self, value: Any) -> DType:
+        """The element type."""
+        return as_dtype(value.dtype)
+
+    def zeros(self, *shape: int, dtype: Any = None) -> Any:
+        """An array of zeros."""
+        return self.full(shape, 0.0, dtype)
+
+    def ones(self, *shape: int, dtype: Any = None) -> Any:
+        """An array of ones."""
+        return self.full(shape, 1.0, dtype)
+
+    def full(self, shape: Sequence[int], value: float, dtype: Any = None) -> Any:
+        """An array with one value everywhere."""
+        return self.array(np.full(_flat(shape), value), dtype)
+
+    def arange(self, start: float, stop: float | None = None, step: float = 1, dtype: Any = None) -> Any:
+        """Numbers from `start` (0 if only one number is given) up to, without, `stop`."""
+        return self.array(np.arange(start, stop, step) if stop is not None else np.arange(start), dtype)
+
+    def set_seed(self, seed: int) -> None:
+        """Start the random numbers anew."""
+        self._random = np.random.default_rng(seed)
+
+    def rand(self, *shape: int, dtype: Any = None) -> Any:
+        """Numbers from 0 to 1."""
+        return self.array(self._random.random(_flat(shape)), dtype)
+
+    def randn(self, *shape: int, dtype: Any = None) -> Any:
+        """Numbers of mean 0 and variance 1."""
+        return self.array(self._random.standard_normal(_flat(shape)), dtype)
+
+    def randint(self, low: int, high: int, *shape: int, dtype: Any = None) -> Any:
+        """Integers from `low` up to, without, `high`."""
+        return self.array(self._random.integers(low, high, _flat(shape)), dtype)
+
+    def random_key(self, seed: int) -> Any:
+        """The key, two int32 words, that random operators take."""
+        return self.array(np.random.SeedSequence(seed).generate_state(2).view(np.int32))
+
+    # Functions
+
+    def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, run under this backend's settings (64-bit JAX, MLX's device)."""
+        return function
+
+    @abstractmethod
+    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, compiled by the framework when it is first called."""
+
+    @abstractmethod
+    def vjp(
+        self, function: Callable[[Arrays], Arrays], params: Arrays
+    ) -> tuple[Arrays, Callable[[Arrays], dict[str, Any]]]:
+        """The outputs of `function(params)`, and a function from output gradients to parameter gradients.
+
+        Outputs that are given no gradient count as constant.
+        """
+
+    def grad(self, function: Callable[[Arrays], Any], params: Arrays) -> dict[str, Any]:
+        """Gradients of a scalar function of `params`."""
+        outputs, pullback = self.vjp(lambda values: {"value": function(values)}, params)
+        return pullback({"value": self.full(self.shape_of(outputs["value"]), 1.0)})
+
+
+def _flat(shape: Sequence[Any]) -> tuple[int, ...]:
+    """`(2, 3)` for both `zeros(2, 3)` and `zeros((2, 3))`."""
+    return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else tuple(shape)

@@ -1,0 +1,1 @@
+"""JAX: the backend object, and the kernels whose sources are pasted into generated modules."""

@@ -1,0 +1,126 @@
+"""The JAX backend."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mithril.backends.base import Arrays, Backend
+from mithril.errors import BackendError
+from mithril.types import DType
+
+
+class JaxBackend(Backend):
+    """Runs generated source on JAX.
+
+    Args:
+        dtype: with float64 the backend's functions run in JAX's 64-bit mode, without changing the process's.
+        device: a platform ("cpu", "gpu", "tpu") or one of its devices ("cpu:3").
+        device_mesh: sizes of a mesh of devices; `array(..., shard=)` then places arrays with named sharding.
+            `XLA_FLAGS=--xla_force_host_platform_device_count=8` simulates eight devices on a CPU.
+    """
+
+    name = "jax"
+    xp = "jnp"
+    imports = ("import math", "import jax", "import jax.numpy as jnp", "from jax import lax")
+    kernels = ("array", "jax.kernels")
+
+    def __init__(
+        self,
+        dtype: Any = DType.float32,
+        device: str | None = None,
+        seed: int = 0,
+        device_mesh: Sequence[int] | None = None,
+    ):
+        super().__init__(dtype, device, seed)
+        self._device = self._find_device(device)
+        self.mesh = None
+        if device_mesh is not None:
+            sizes = tuple(device_mesh)
+            found = jax.devices(None if device is None else device.split(":")[0])
+            count = int(np.prod(sizes))
+            if count > len(found):
+                raise BackendError(f"device_mesh {sizes} needs {count} devices, there are {len(found)}.")
+            names = tuple(f"axis{i}" for i in range(len(sizes)))
+            self.mesh = jax.sharding.Mesh(np.array(found[:count]).reshape(sizes), names)
+
+    @staticmethod
+    def _find_device(device: str | None) -> Any:
+        if device is None:
+            return None
+        platform, _, number = device.partition(":")
+        try:
+            return jax.devices(platform)[int(number or 0)]
+        except (RuntimeError, IndexError, ValueError) as error:
+            there = ", ".join(f"'{d.platform}:{d.id}'" for d in jax.devices())
+            raise BackendError(f"JAX has no device '{device}'; there are {there}.") from error
+
+    def _scope(self) -> Any:
+        return jax.enable_x64(True) if self.dtype is DType.float64 else nullcontext()
+
+    def native(self, dtype: DType) -> Any:
+        return jnp.dtype(dtype.value)
+
+    def place(self, value: np.ndarray, dtype: DType) -> jax.Array:
+        """Without the 64-bit mode, 64-bit numbers become 32-bit ones."""
+        with self._scope():
+            dtype_here = jax.dtypes.canonicalize_dtype(self.native(dtype))
+            return jax.device_put(value.astype(dtype_here), self._device)
+
+    def array(self, value: Any, dtype: Any = None, shard: Sequence[int | None] | None = None) -> Any:
+        """As in `Backend`; `shard` names, per axis, the mesh axis it is cut along (None: not cut)."""
+        made = super().array(value, dtype)
+        if self.mesh is None:
+            if shard is not None:
+                raise BackendError(f"shard {tuple(shard)} needs a JaxBackend with a device_mesh.")
+            return made
+        names = [None if axis is None else self.mesh.axis_names[axis] for axis in shard or ()]
+        sharding = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(*names))
+        with self._scope():
+            return jax.device_put(made, sharding)
+
+    def is_array(self, value: Any) -> bool:
+        return isinstance(value, jax.Array)
+
+    def to_numpy(self, value: jax.Array) -> np.ndarray:
+        return np.asarray(value.astype(jnp.float32) if value.dtype == jnp.bfloat16 else value)
+
+    def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if self.dtype is not DType.float64:
+            return function
+
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self._scope():
+                return function(*args, **kwargs)
+
+        return run
+
+    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return self.prepare(jax.jit(function))
+
+    def vjp(self, function: Callable[[Arrays], Arrays], params: Arrays) -> Any:
+        floating = {k: v for k, v in params.items() if jnp.issubdtype(v.dtype, jnp.floating)}
+        fixed = {k: v for k, v in params.items() if k not in floating}
+        with self._scope():
+            outputs, back = jax.vjp(lambda values: dict(function({**fixed, **values})), floating)
+
+        def pullback(grads: Arrays) -> dict[str, Any]:
+            with self._scope():
+                (found,) = back({k: _cotangent(v, grads.get(k)) for k, v in outputs.items()})
+                return {k: found[k] if k in found else jnp.zeros_like(v) for k, v in params.items()}
+
+        return outputs, pullback
+
+
+def _cotangent(output: jax.Array, grad: Any) -> Any:
+    """A gradient of the output's kind: integers have none."""
+    if not jnp.issubdtype(output.dtype, jnp.floating):
+        return np.zeros(output.shape, jax.dtypes.float0)
+    return jnp.zeros_like(output) if grad is None else jnp.asarray(grad, output.dtype).reshape(output.shape)

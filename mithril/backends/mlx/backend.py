@@ -1,0 +1,75 @@
+"""The MLX backend."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mithril.backends.base import Arrays, Backend
+from mithril.errors import BackendError
+from mithril.types import DType
+
+
+class MlxBackend(Backend):
+    """Runs generated source on MLX.
+
+    Args:
+        device: "cpu" or "gpu"; None is MLX's default.
+    """
+
+    name = "mlx"
+    xp = "mx"
+    imports = ("import math", "import mlx.core as mx", "import mlx.nn as nn")
+    kernels = ("array", "mlx.kernels")
+
+    def __init__(self, dtype: Any = DType.float32, device: str | None = None, seed: int = 0):
+        super().__init__(dtype, device, seed)
+        if device not in (None, "cpu", "gpu"):
+            raise BackendError(f"MLX has no device '{device}', only 'cpu' and 'gpu'.")
+        self._device = mx.default_device() if device is None else mx.Device(getattr(mx, device))
+
+    def native(self, dtype: DType) -> Any:
+        return mx.bool_ if dtype is DType.bool else getattr(mx, dtype.value)
+
+    def place(self, value: np.ndarray, dtype: DType) -> mx.array:
+        value = value.astype(np.float32) if dtype is DType.bfloat16 else value.astype(dtype.value)
+        return mx.array(value, dtype=self.native(dtype))
+
+    def is_array(self, value: Any) -> bool:
+        return isinstance(value, mx.array)
+
+    def to_numpy(self, value: mx.array) -> np.ndarray:
+        return np.array(value.astype(mx.float32) if value.dtype == mx.bfloat16 else value)
+
+    def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with mx.stream(self._device):
+                return function(*args, **kwargs)
+
+        return run
+
+    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return self.prepare(mx.compile(function))
+
+    def vjp(self, function: Callable[[Arrays], Arrays], params: Arrays) -> Any:
+        keys = [k for k, v in params.items() if mx.issubdtype(v.dtype, mx.floating)]
+        outputs = self.prepare(function)(params)
+
+        def pullback(grads: Arrays) -> dict[str, Any]:
+            """MLX differentiates while it runs the function, so it runs again."""
+
+            def chosen(*values: mx.array) -> list[mx.array]:
+                made = function({**params, **dict(zip(keys, values))})
+                return [made[k] for k in grads]
+
+            seeds = [g.astype(outputs[k].dtype).reshape(outputs[k].shape) for k, g in grads.items()]
+            _, found = self.prepare(mx.vjp)(chosen, [params[k] for k in keys], seeds)
+            reached = dict(zip(keys, found))
+            return {k: reached[k] if k in reached else mx.zeros_like(v) for k, v in params.items()}
+
+        return outputs, pullback

@@ -1,0 +1,48 @@
+"""The NumPy backend: the reference for values, with gradients written out in the generated source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mithril.backends.base import Arrays, Backend
+from mithril.errors import BackendError
+from mithril.types import DType
+
+
+class NumpyBackend(Backend):
+    """Runs generated source on NumPy."""
+
+    name = "numpy"
+    xp = "np"
+    imports = ("import math", "import numpy as np")
+    kernels = ("array", "numpy.kernels", "numpy.gradients", "numpy.gradients_shape")
+
+    def native(self, dtype: DType) -> Any:
+        if dtype is DType.bfloat16:
+            raise BackendError("NumPy has no bfloat16; use float32 or float16.")
+        return np.dtype(dtype.value)
+
+    def place(self, value: np.ndarray, dtype: DType) -> np.ndarray:
+        if self.device not in (None, "cpu"):
+            raise BackendError(f"NumPy has no device '{self.device}', only 'cpu'.")
+        return np.array(value, dtype=self.native(dtype))
+
+    def is_array(self, value: Any) -> bool:
+        return isinstance(value, np.ndarray | np.generic)
+
+    def to_numpy(self, value: Any) -> np.ndarray:
+        return np.asarray(value)
+
+    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """NumPy compiles nothing."""
+        return function
+
+    def vjp(self, function: Callable[[Arrays], Arrays], params: Arrays) -> Any:
+        """Not there: a compiled model's gradients on NumPy are part of its generated source."""
+        raise BackendError(
+            "NumPy cannot differentiate a function; compile a model and call `evaluate_gradients`, "
+            "whose source comes from the operators' gradient rules."
+        )

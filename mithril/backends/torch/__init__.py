@@ -1,0 +1,1 @@
+"""PyTorch: the backend object, and the kernels whose sources are pasted into generated modules."""

@@ -1,0 +1,52 @@
+"""PyTorch kernels, for what is more than one call. Their sources are pasted into generated modules."""
+
+import torch
+import torch.nn.functional as F
+
+from mithril.ops.table import kernel
+
+
+@kernel("batch_norm_training", "torch")
+def batch_norm_training(input, mean, var, weight=None, bias=None, momentum=0.1, eps=1e-5):
+    """Normalize with the batch's statistics; returns the running ones moved towards them."""
+    mean, var = mean.clone(), var.clone()
+    return F.batch_norm(input, mean, var, weight, bias, True, momentum, eps), mean, var
+
+
+@kernel("slice_scatter", "torch")
+def slice_scatter(input, source, key):
+    """`input` with the part `key` replaced by `source`."""
+    output = input.clone()
+    output[key] = source
+    return output
+
+
+def generator(key):
+    """torch's generator for a random key (2,) int32."""
+    high, low = (word & 0xFFFFFFFF for word in key.tolist())
+    return torch.Generator(key.device).manual_seed(high << 31 ^ low)
+
+
+@kernel("fold_key", "torch")
+def fold_key(key, index):
+    """A new random key from `key` and the number `index`."""
+    return (key.long() * 2654435761 + (index + 1) * 40503 + key.flip(0).long() * 97).to(torch.int32)
+
+
+@kernel("rand", "torch")
+def rand(key, shape, dtype=torch.float32):
+    """Numbers from 0 to 1."""
+    return torch.rand(shape, generator=generator(key), dtype=dtype, device=key.device)
+
+
+@kernel("randn", "torch")
+def randn(key, shape, dtype=torch.float32):
+    """Numbers of mean 0 and variance 1."""
+    return torch.randn(shape, generator=generator(key), dtype=dtype, device=key.device)
+
+
+@kernel("dropout", "torch")
+def dropout(input, key, rate=0.5, training=True):
+    """`input` with a share `rate` of its values zeroed and the rest scaled up; `key` decides which."""
+    kept = torch.rand(input.shape, generator=generator(key), device=input.device) >= rate
+    return torch.where(kept, input / (1 - rate), 0)
