@@ -1,0 +1,75 @@
+"""Which prediction answers for which object.
+
+Dims: m objects, n predictions.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+BACKGROUND, IGNORED = -1, -2
+
+
+def match_by_iou(
+    overlaps: Float[Tensor, "m n"], high: float, low: float, *, keep_best: bool = False
+) -> Int[Tensor, " n"]:
+    """Gives each prediction the object it overlaps most (Faster R-CNN, Sec. 3.1.2).
+
+    Args:
+        overlaps: IoU of each object with each prediction.
+        high: From this IoU on a prediction is positive.
+        low: Below this IoU it is background; between the two it is ignored.
+        keep_best: An object's best predictions (all that tie) are positive whatever their IoU. They answer
+            for the object that *they* overlap most, which need not be that one.
+
+    Returns:
+        The index of an object, or `BACKGROUND`, or `IGNORED`. Without objects everything is background.
+    """
+    if low > high:
+        raise ValueError(f"low is {low} and high is {high}; low must not be above high.")
+    objects, predictions = overlaps.shape
+    if not objects or not predictions:
+        return torch.full((predictions,), BACKGROUND, device=overlaps.device)
+    best, nearest = overlaps.max(dim=0)
+    matches = torch.where(best < high, IGNORED, nearest)
+    matches = torch.where(best < low, BACKGROUND, matches)
+    if keep_best:
+        ties = (overlaps == overlaps.max(dim=1, keepdim=True).values).any(dim=0)
+        matches = torch.where(ties, nearest, matches)
+    return matches
+
+
+def hungarian(cost: Float[Tensor, "n m"]) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
+    """Returns the one-to-one assignment of least total cost: rows in rising order, and their columns.
+
+    k is the smaller of n and m. Needs scipy.
+
+    Raises:
+        ValueError: A cost is NaN or infinite, as after a diverged step.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    if not cost.isfinite().all():
+        raise ValueError("The matching cost holds NaN or infinite values; the predictions have probably diverged.")
+    rows, columns = linear_sum_assignment(cost.detach().float().cpu().numpy())
+    return torch.as_tensor(rows, device=cost.device), torch.as_tensor(columns, device=cost.device)
+
+
+def sample_balanced(
+    positive: Bool[Tensor, " n"], negative: Bool[Tensor, " n"], num_samples: int, positive_fraction: float
+) -> tuple[Int[Tensor, " p"], Int[Tensor, " q"]]:
+    """Draws positions of positive and of negative predictions, uniformly and without replacement.
+
+    Args:
+        positive: Which may be drawn as positive.
+        negative: Which may be drawn as negative.
+        num_samples: How many to draw in all; fewer if there are not enough.
+        positive_fraction: Largest share of positives; negatives take what positives leave.
+    """
+    candidates = positive.nonzero()[:, 0]
+    others = negative.nonzero()[:, 0]
+    num_positive = min(len(candidates), int(num_samples * positive_fraction))
+    num_negative = min(len(others), num_samples - num_positive)
+    drawn = candidates[torch.randperm(len(candidates), device=positive.device)[:num_positive]]
+    rest = others[torch.randperm(len(others), device=positive.device)[:num_negative]]
+    return drawn, rest
