@@ -42,9 +42,12 @@ class Prediction:
     """
 
     path: str
-    probabilities: np.ndarray
-    class_names: tuple[str, ...]
-    image: "Image | None" = field(default=None, repr=False)
+    probabilities: np.ndarray = field(repr=False)
+    class_names: tuple[str, ...] = field(repr=False)
+    image: "Image | np.ndarray | None" = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.label} {self.score:.1%}"
 
     @cached_property
     def order(self) -> np.ndarray:
@@ -80,9 +83,12 @@ class Prediction:
         top = [{"label": guess.label, "score": guess.score} for guess in self.top(count)]
         return {"path": self.path, "label": self.label, "score": self.score, "top": top}
 
-    def to_rows(self) -> list[dict[str, Any]]:
-        """Returns the line of a table for this image."""
-        return [{"path": self.path, "label": self.label, "score": self.score}]
+    def to_rows(self, count: int = 5) -> list[dict[str, Any]]:
+        """Returns a line of a table for each of the first `count` guesses."""
+        return [
+            {"path": self.path, "rank": rank, "label": guess.label, "score": guess.score}
+            for rank, guess in enumerate(self.top(count), start=1)
+        ]
 
     def draw(self) -> "Image":
         """Returns the image with the first guess written under it."""
@@ -101,7 +107,7 @@ class Prediction:
         from nexus.data import load_image
         from nexus.visualization.pictures import to_picture
 
-        return self.image or to_picture(load_image(self.path))
+        return to_picture(load_image(self.path) if self.image is None else self.image)
 
 
 @dataclass(frozen=True)
@@ -109,11 +115,12 @@ class ClassificationTask:
     """Cross-entropy, top-1 and top-5.
 
     Attributes:
-        class_names: Names of the classes, in the order of the model's outputs.
+        class_names: Names of the classes, in the order of the model's outputs. Without names, any number of outputs
+            is taken, and they are called "0", "1", ...
         label_smoothing: Share of a label that is spread over all classes (Szegedy et al. 2016, Sec. 7), in [0, 1).
     """
 
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
     label_smoothing: float = 0.0
 
     name = "classification"
@@ -121,14 +128,12 @@ class ClassificationTask:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
-        if not self.class_names:
-            raise ValueError("class_names is empty; a classification needs at least one class.")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1.")
 
     def check_data(self, dataset: "Dataset") -> None:
         """Raises ValueError if the data set is empty or has labels without a class."""
-        labels, count = np.asarray(dataset.labels), len(self.class_names)
+        labels, count = np.asarray(dataset.labels), len(self.class_names or dataset.class_names)
         if len(labels) == 0:
             raise ValueError(f"The data set {dataset.name!r} is empty.")
         wrong = np.flatnonzero((labels < 0) | (labels >= count))
@@ -157,7 +162,7 @@ class ClassificationTask:
         if "logits" not in outputs:
             raise ValueError(f"{type(model).__name__} gives {', '.join(outputs)}; a classifier gives 'logits' (b, k).")
         shape = tuple(outputs["logits"].shape)
-        if len(shape) != 2 or shape[1] != len(self.class_names):
+        if len(shape) != 2 or (self.class_names and shape[1] != len(self.class_names)):
             raise ValueError(
                 f"{type(model).__name__} gives logits of shape {shape}, and there are {len(self.class_names)} classes."
                 f" Create the model with num_classes={len(self.class_names)}."
@@ -169,9 +174,20 @@ class ClassificationTask:
         return ClassificationMetrics()
 
     def results(self, outputs: Mapping[str, Any], infos: Sequence[ImageInfo]) -> list[Prediction]:
-        """Returns one `Prediction` per image: the softmax of its logits."""
+        """Returns one `Prediction` per image: the softmax of its logits.
+
+        Raises:
+            ValueError: The logits of an image are not finite; the message names it.
+        """
         probabilities = outputs["logits"].detach().double().softmax(dim=1).float().cpu().numpy()
-        return [Prediction(info.path, row, self.class_names) for info, row in zip(infos, probabilities, strict=True)]
+        for info, row in zip(infos, probabilities):
+            if not np.isfinite(row).all():
+                raise ValueError(
+                    f"The model gives NaN or infinity for {info.path}."
+                    " Its weights are broken, or its training diverged."
+                )
+        names = self.class_names or tuple(map(str, range(probabilities.shape[1])))
+        return [Prediction(info.path, row, names, info.image) for info, row in zip(infos, probabilities, strict=True)]
 
     def draw(self, image: "Image", result: Prediction) -> "Image":
         """Returns the image with the first guess written under it."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -15,11 +16,19 @@ Outputs = Mapping[str, Any]
 
 
 class ImageInfo(NamedTuple):
-    """Where an image came from: a path (or `"array[3]"`), and its height and width in pixels as given."""
+    """Where an image came from.
+
+    Attributes:
+        path: The file, or a place such as `"images[3]"`.
+        height: In pixels, as given, before any preprocessing.
+        width: Likewise.
+        image: The image itself, where it was given in memory.
+    """
 
     path: str
     height: int
     width: int
+    image: "Image | np.ndarray | None" = None
 
 
 class Metrics(Protocol):
@@ -47,12 +56,12 @@ class Result(Protocol):
     @property
     def path(self) -> str: ...
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values that JSON can hold."""
+    def to_json(self, count: int = 5) -> dict[str, Any]:
+        """Returns plain values that JSON can hold, with at most `count` guesses per image or object."""
         ...
 
-    def to_rows(self) -> list[dict[str, Any]]:
-        """Returns the lines of a table (CSV): one for a class, one per object for a detector."""
+    def to_rows(self, count: int = 5) -> list[dict[str, Any]]:
+        """Returns the lines of a table (CSV): one per guess for a classifier, one per object for a detector."""
         ...
 
 
@@ -92,8 +101,8 @@ class Task(Protocol):
         """Returns fresh metrics."""
         ...
 
-    def results(self, outputs: Outputs, infos: Sequence[ImageInfo]) -> Sequence[Result]:
-        """Returns what the model says about each image of a batch, in units of the image as given."""
+    def results(self, outputs: Outputs, infos: Sequence[ImageInfo]) -> Sequence[Any]:
+        """Returns what the model says about each image of a batch, in units of the image as given: a `Result` each."""
         ...
 
     def draw(self, image: "Image", result: Any) -> "Image":

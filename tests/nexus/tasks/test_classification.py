@@ -91,6 +91,12 @@ def test_results_are_sorted_probabilities():
     assert result.to_json(2)["top"][1] == {"label": "c", "score": pytest.approx(result.scores[1])}
 
 
+def test_without_names_any_number_of_outputs_is_taken():
+    outputs = ClassificationTask().predict(nn.Linear(4, 9), {"images": torch.randn(2, 4)})
+    first, _ = ClassificationTask().results(outputs, [ImageInfo("a", 1, 1), ImageInfo("b", 1, 1)])
+    assert sorted(first.labels) == list("012345678")
+
+
 def test_wrong_labels_are_named():
     data = SimpleNamespace(name="birds", labels=np.array([0, 6, 9, 7]))
     with pytest.raises(ValueError, match=r"'birds' has the label 9 \(image 2\).*7 classes.*2 of 4.*num_classes=10"):
@@ -115,8 +121,6 @@ def test_wrong_outputs_are_named():
 def test_settings_and_names_are_checked():
     with pytest.raises(ValueError, match=r"label_smoothing is 1\.5"):
         task(label_smoothing=1.5)
-    with pytest.raises(ValueError, match="class_names is empty"):
-        ClassificationTask(())
     with pytest.raises(ValueError, match=r"no task 'clasification'. Did you mean 'classification'"):
         get_task("clasification")
     with pytest.raises(ValueError, match="not one image was seen"):

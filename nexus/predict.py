@@ -1,0 +1,222 @@
+"""`Predictor`: images in, results out, with the model's own preprocessing.
+
+Dims: b batch, c channels, h w pixels.
+"""
+
+import csv
+import glob
+import io
+import json
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from nexus.core.files import write_whole
+from nexus.core.module import NexusModule
+from nexus.core.preprocessing import Preprocessing
+from nexus.data import ImageError, eval_transform, load_image
+from nexus.data.images import EXTENSIONS, Source, image_size, naming
+from nexus.tasks import ImageInfo, Prediction, get_task, task_name
+from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
+
+
+class SkippedImageWarning(UserWarning):
+    """An image of a folder that could not be used was left out."""
+
+
+class _Item(NamedTuple):
+    """One image to come.
+
+    Attributes:
+        name: What messages call it.
+        source: Where it is.
+        found: Whether it was found in a folder or by a pattern, not named by the user.
+    """
+
+    name: str
+    source: Source
+    found: bool = False
+
+
+class Predictor:
+    """Runs a model on files, folders and images in memory: `Predictor("runs/digits")("photos/*.jpg")`.
+
+    Attributes:
+        model: The model, on its device.
+        preprocessing: How an image becomes its input.
+        task: What its outputs mean, with the class names.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | str | Path,
+        *,
+        device: torch.device | str | None = None,
+        batch_size: int = 16,
+        strict: bool = False,
+        preprocessing: Preprocessing | None = None,
+        class_names: Sequence[str] = (),
+    ) -> None:
+        """Opens the model.
+
+        Args:
+            model: A module, the folder of a run or of a saved model, a weight file, or a registered name.
+            device: None means where the module is, or a GPU if there is one.
+            batch_size: Images that the model sees at once.
+            strict: Whether a broken image that was found in a folder, or by a pattern, is an error. Otherwise it is
+                left out with a `SkippedImageWarning` that names it. An image that was named is always an error.
+            preprocessing: Instead of the model's own.
+            class_names: Instead of the model's own; a model without any calls its classes "0", "1", ...
+
+        Raises:
+            ValueError: There is no such model, or it does not say how images become its input.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
+        self.model = open_model(model, device)
+        self.preprocessing = preprocessing_of(self.model, preprocessing)
+        own_names = self.model.class_names if isinstance(self.model, NexusModule) else ()
+        self.task = get_task(task_name(self.model), class_names=tuple(class_names) or own_names)
+        self.batch_size, self.strict = batch_size, strict
+        self._transform = eval_transform(self.preprocessing)
+
+    def __call__(self, images: Source | Iterable[Source]) -> list[Prediction]:
+        """Returns one prediction per image, in order.
+
+        Args:
+            images: A file, a folder (with all below it, sorted), a pattern such as `"photos/**/*.jpg"`, an image (PIL,
+                array (h, w) or (h, w, c), tensor (c, h, w)), images in one array (b, h, w, c) or tensor
+                (b, c, h, w), or several of these. Arrays and tensors hold 0 to 255 as uint8, or 0 to 1 as floats.
+
+        Raises:
+            ValueError: There is no such file, no image in a folder, or an image cannot be read or does not fit; the
+                message names it.
+        """
+        return list(self.stream(images))
+
+    def stream(self, images: Source | Iterable[Source]) -> Iterator[Prediction]:
+        """Yields what a call returns, batch by batch, for more images than fit in memory."""
+        batch: list[tuple[ImageInfo, Tensor]] = []
+        for one in self._read(_items(images)):
+            batch.append(one)
+            if len(batch) == self.batch_size:
+                yield from self._predict(batch)
+                batch = []
+        if batch:
+            yield from self._predict(batch)
+
+    def _read(self, items: Iterable[_Item]) -> Iterator[tuple[ImageInfo, Tensor]]:
+        """Yields what is known of each image and its pixels as the model takes them."""
+        used, left_out = 0, []
+        for item in items:
+            try:
+                image = load_image(item.source, name=item.name)
+                with naming(item.name):
+                    pixels = self._transform(image)
+            except ImageError as error:
+                if self.strict or not item.found:
+                    raise
+                warnings.warn(f"Left out: {error}", SkippedImageWarning, stacklevel=4)
+                left_out.append(error)
+                continue
+            used += 1
+            in_memory = None if isinstance(item.source, str | Path) else image
+            yield ImageInfo(item.name, *image_size(image), in_memory), pixels
+        if left_out and not used:
+            raise ImageError(f"Not one of {len(left_out)} images can be used. The first: {left_out[0]}")
+
+    def _predict(self, batch: Sequence[tuple[ImageInfo, Tensor]]) -> Sequence[Prediction]:
+        infos, pixels = zip(*batch)
+        with evaluating(self.model):
+            outputs = self.task.predict(self.model, {"images": torch.stack(pixels).to(device_of(self.model))})
+            return self.task.results(outputs, infos)
+
+
+def write_predictions(predictions: Sequence[Prediction], path: str | Path, *, top: int = 5) -> Path:
+    """Writes predictions to a `.json` file (a list) or a `.csv` file (one line per guess); returns its path.
+
+    Args:
+        predictions: What a `Predictor` returned.
+        path: The file; its ending says which format.
+        top: Guesses per image.
+
+    Raises:
+        ValueError: The ending is another one.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".json":
+        text = json.dumps([prediction.to_json(top) for prediction in predictions], indent=2, ensure_ascii=False) + "\n"
+    elif path.suffix.lower() == ".csv":
+        rows = [row for prediction in predictions for row in prediction.to_rows(top)]
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, rows[0] if rows else (), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        text = buffer.getvalue()
+    else:
+        raise ValueError(f"{path} ends in {path.suffix!r}; predictions are written to .json or .csv.")
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+    return path
+
+
+def _items(images: Source | Iterable[Source], name: str = "image") -> Iterator[_Item]:
+    """Yields the images that the user's input means, in order; files are not opened yet."""
+    if isinstance(images, str | os.PathLike):
+        yield from _files(Path(images))
+    elif isinstance(images, np.ndarray | Tensor):
+        yield from _arrays(images, name)
+    elif isinstance(images, Image | bytes):
+        yield _Item(name, images)
+    elif isinstance(images, Iterable) and not isinstance(images, dict):
+        for place, one in enumerate(images):
+            yield from _items(one, f"{name}s[{place}]")
+    else:
+        raise ValueError(
+            f"{name} is a {type(images).__name__}; give a file, a folder, a pattern, a PIL image, an array, a tensor,"
+            " or several of these."
+        )
+
+
+def _files(path: Path) -> Iterator[_Item]:
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if _is_image(file))
+        if not found:
+            raise ValueError(
+                f"There is no image in the folder {path} (files ending in {' '.join(sorted(EXTENSIONS))})."
+            )
+    elif glob.has_magic(str(path)) and not path.exists():
+        found = sorted(Path(file) for file in glob.glob(str(path), recursive=True) if Path(file).is_file())
+        if not found:
+            raise ValueError(f"No file matches {str(path)!r}.")
+    else:
+        yield _Item(str(path), path)
+        return
+    yield from (_Item(str(file), file, found=True) for file in found)
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".") and file.is_file()
+
+
+def _arrays(images: np.ndarray | Tensor, name: str) -> Iterator[_Item]:
+    """Yields one image or a batch of them; a tensor that is already normalized is refused."""
+    if images.ndim not in (2, 3, 4) or (isinstance(images, Tensor) and images.ndim == 2):
+        layout = "(c, h, w) or (b, c, h, w)" if isinstance(images, Tensor) else "(h, w), (h, w, c) or (b, h, w, c)"
+        raise ValueError(f"{name} has shape {tuple(images.shape)}; it must be {layout}.")
+    if isinstance(images, Tensor) and images.is_floating_point() and images.numel() and images.min() < 0:
+        raise ValueError(
+            f"{name} holds values from {images.min():.3g} to {images.max():.3g}, so it seems to be normalized already."
+            " Predictor normalizes itself: give 0 to 1, or call the model with this tensor."
+        )
+    if images.ndim == 4:
+        many = "images" if name == "image" else name
+        yield from (_Item(f"{many}[{place}]", one) for place, one in enumerate(images))
+    else:
+        yield _Item(name, images)
