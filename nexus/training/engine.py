@@ -1,0 +1,227 @@
+"""One step of training and one pass of validation, on whatever processes, precision and sharding a run has."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nexus.data import Loader
+from nexus.tasks import Task
+from nexus.training.distributed import World, distribute
+from nexus.training.ema import WeightAverage, copy_values
+from nexus.training.optimizers import make_optimizer
+from nexus.training.precision import Precision
+from nexus.training.random_state import random_state, set_random_state
+from nexus.training.recipe import Recipe
+from nexus.training.schedules import make_schedule
+from nexus.training.sharding import load_optimizer_state, load_values, optimizer_state, unsharded, whole
+
+Batch = Mapping[str, Any]
+
+
+class Engine:
+    """A model with all that trains it.
+
+    Attributes:
+        model: The model itself, sharded in place with FSDP.
+        module: What is called in training: the model, or DDP around it.
+        sharded: Whether FSDP spreads the model over the processes.
+        loss_names: Names of the values that `step` returns, in order; empty before the first step.
+    """
+
+    def __init__(self, model: nn.Module, task: Task, recipe: Recipe, world: World, steps_per_epoch: int) -> None:
+        settings = recipe.training
+        self.task, self.world, self.settings = task, world, settings
+        self.head = freeze_all_but_head(model) if settings.linear_probe else None
+        if settings.gradient_checkpointing:
+            checkpoint_activations(model)
+        self.model = model.to(world.device)
+        if settings.channels_last:
+            self.model.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+        self.sharded = settings.sharding == "fsdp" and world.size > 1
+        self._unsharded = copy.deepcopy(model).cpu() if self.sharded and world.is_main else None
+        if settings.compile:
+            self.model.compile()
+        self.module = distribute(self.model, world, settings.sharding, settings.sync_batchnorm)
+        self.optimizer = make_optimizer(self.model, recipe.optimizer, settings.batch_size)
+        self.schedule = make_schedule(self.optimizer, recipe.schedule, steps_per_epoch, settings.epochs)
+        self.precision = Precision(settings.precision, world.device)
+        self.average = WeightAverage(self.model, settings.ema) if settings.ema is not None else None
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.loss_names: tuple[str, ...] = ()
+
+    @property
+    def lr(self) -> float:
+        """The highest learning rate of the next step."""
+        return max(float(rate) for rate in self.schedule.get_last_lr())
+
+    def train(self) -> None:
+        """Puts the modules that are trained in training mode."""
+        if self.head is None:
+            self.module.train()
+        else:
+            self.module.eval()
+            self.head.train()
+
+    def step(self, batch: Batch) -> Tensor:
+        """Takes one optimizer step on this process's part of a batch.
+
+        Returns the values of `loss_names` on the device: each loss of the task, then, with clipping, the gradient's
+        norm. Nothing here waits for the device.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        values: list[Tensor] = []
+        parts = self._parts(self._place(batch))
+        for number, part in enumerate(parts, start=1):
+            with self._synchronize(number == len(parts)):
+                with self.precision.autocast():
+                    _, losses = self.task.losses(self.module, part)
+                    scaled = [loss / len(parts) for loss in losses.values()]
+                    total = torch.stack(scaled).sum() if len(scaled) > 1 else scaled[0]
+                self.precision.backward(total)
+            detached = [loss.detach() for loss in scaled]
+            values = [a + b for a, b in zip(values, detached, strict=True)] if values else detached
+            self.loss_names = tuple(losses)
+        norm = self.precision.step(self.optimizer, self.parameters, self.settings.clip_norm)
+        if norm is not None:
+            values.append(unsharded(norm))
+            self.loss_names += ("gradient_norm",)
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update(self.model)
+        return torch.stack([value.float() for value in values])
+
+    @torch.no_grad()
+    def evaluate(self, loader: Loader) -> dict[str, float]:
+        """Returns the task's figures over all processes' batches, with the averaged weights if there are any."""
+        metrics = self.task.metrics()
+        self.module.eval()
+        with nullcontext() if self.average is None else self.average.applied(self.model):
+            for batch in loader.epoch(0):
+                placed = self._place(batch)
+                with self.precision.autocast():
+                    outputs = self.task.predict(self.model, placed)
+                metrics.update(outputs, placed)
+            if self.sharded:
+                self._keep_company(loader)
+        metrics.synchronize()
+        return metrics.compute()
+
+    def finished_model(self) -> nn.Module | None:
+        """Returns the model in evaluation mode, whole, with the weights that count; with FSDP in the main process."""
+        if self.average is not None:
+            copy_values(self.model, self.average.values)
+        self.model.eval()
+        if not self.sharded:
+            return self.model
+        state = whole(self.model.state_dict())
+        if self._unsharded is not None:
+            self._unsharded.load_state_dict(state)
+            self._unsharded.eval()
+        return self._unsharded
+
+    def state(self) -> dict[str, Any]:
+        """Returns everything that decides the next step, whole and on the CPU. All processes call it together."""
+        average = self.average
+        return {
+            "model": whole(self.model.state_dict()),
+            "model_ema": whole(average.values) if average is not None else None,
+            "ema_updates": average.updates if average is not None else 0,
+            "optimizer": optimizer_state(self.optimizer, self.model),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+            "loss_names": list(self.loss_names),
+            "random": self.world.gather(random_state()),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what `state` returned, on any number of processes.
+
+        Raises:
+            ValueError: It is of another model or optimizer.
+        """
+        load_values(self.model.state_dict(), state["model"], "weight")
+        if self.average is not None:
+            load_values(self.average.values, state["model_ema"], "averaged weight")
+            self.average.updates = state["ema_updates"]
+        load_optimizer_state(self.optimizer, self.model, state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.precision.scaler.load_state_dict(state["scaler"])
+        self.loss_names = tuple(state["loss_names"])
+        if self.world.rank < len(state["random"]):
+            set_random_state(state["random"][self.world.rank])
+
+    def _place(self, batch: Batch) -> dict[str, Any]:
+        device = self.world.device
+        placed = {
+            key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in batch.items()
+        }
+        if self.settings.channels_last:
+            placed["images"] = placed["images"].contiguous(memory_format=torch.channels_last)
+        return placed
+
+    def _parts(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        """Splits a batch for accumulation; lists and tensors are split along their first dimension."""
+        count = self.settings.accumulate
+        if count == 1:
+            return [batch]
+        size = len(batch["images"]) // count
+        return [{key: value[i * size : (i + 1) * size] for key, value in batch.items()} for i in range(count)]
+
+    @contextmanager
+    def _synchronize(self, now: bool) -> Iterator[None]:
+        """Within the context gradients are shared between processes only if `now`."""
+        if isinstance(self.module, DistributedDataParallel):
+            with nullcontext() if now else self.module.no_sync():
+                yield
+        else:
+            if self.sharded:
+                from torch.distributed.fsdp import FSDPModule
+
+                assert isinstance(self.model, FSDPModule)
+                self.model.set_requires_gradient_sync(now)
+            yield
+
+    def _keep_company(self, loader: Loader) -> None:
+        """Runs the sharded model on an image that does not count while other processes have a batch more."""
+        missing = max(self.world.gather(len(loader))) - len(loader)
+        for _ in range(missing):
+            one = next(Loader(loader.dataset, loader.transform, batch_size=1).epoch(0))
+            with self.precision.autocast():
+                self.task.predict(self.model, self._place(one))
+
+
+def freeze_all_but_head(model: nn.Module) -> nn.Module:
+    """Freezes a model except for its last layer, `model.head` (or `fc`, `classifier`), and returns that layer.
+
+    Raises:
+        ValueError: The model has no such layer with parameters.
+    """
+    children = dict(model.named_children())
+    for name in ("head", "fc", "classifier"):
+        head = children.get(name)
+        if head is not None and any(True for _ in head.parameters()):
+            model.requires_grad_(False)
+            head.requires_grad_(True)
+            return head
+    raise ValueError(
+        f"training.linear_probe needs a model with a layer `head`; {type(model).__name__} has {', '.join(children)}."
+    )
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Makes a model of the zoo recompute its activations.
+
+    Raises:
+        ValueError: The model is not a `NexusModule`.
+    """
+    from nexus.core.module import NexusModule
+
+    if not isinstance(model, NexusModule):
+        raise ValueError(f"training.gradient_checkpointing needs a NexusModule, not a {type(model).__name__}.")
+    model.set_gradient_checkpointing()

@@ -1,0 +1,252 @@
+"""A recipe: everything that decides how a model is trained, as typed YAML.
+
+A recipe file is one mapping with the sections of `Recipe`. What it leaves out has the default written here; an
+unknown key, a wrong type and a broken rule are errors that name the key by its path, `optimizer.lr`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nexus.core.config import Config
+from nexus.core.preprocessing import Preprocessing
+from nexus.data import AugmentConfig
+
+
+def _at_least(config: Config, **bounds: float) -> None:
+    for name, bound in bounds.items():
+        value = getattr(config, name)
+        if value is not None and not bound <= value < math.inf:
+            raise ValueError(f"{type(config).__name__}.{name} is {value}; it must be at least {bound} and finite.")
+
+
+def _above(config: Config, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{type(config).__name__}.{name} is {value}; it must be above 0 and finite.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecipe(Config):
+    """What is trained.
+
+    Attributes:
+        name: A registered model, `"vit_small_patch16_224"`; None where the trainer is given a model.
+        pretrained: Start from the published weights.
+        checkpoint: Start from these weights instead: a file, a folder of `save_pretrained`, `"hf-hub:org/repo"`.
+        config: Changes to the model's configuration. The number of classes and channels come from the data.
+    """
+
+    name: str | None = None
+    pretrained: bool = False
+    checkpoint: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pretrained and self.checkpoint is not None:
+            raise ValueError(
+                f"ModelRecipe.pretrained is true and checkpoint is {self.checkpoint!r}; weights have one source."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe(Config):
+    """What it is trained on.
+
+    Attributes:
+        source: "digits", "cifar10", "cifar100", "folder:PATH"; see `nexus.data.load_dataset`.
+        root: Where archives lie or are downloaded to; None is the library's cache.
+        download: Allow downloading.
+        preprocessing: How images become input; None takes the model's own.
+        num_workers: Processes that decode images; 0 decodes in the training process.
+    """
+
+    source: str = "digits"
+    root: str | None = None
+    download: bool = False
+    preprocessing: Preprocessing | None = None
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(self, num_workers=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerRecipe(Config):
+    """How weights move.
+
+    Attributes:
+        name: "adamw", "sgd" (with momentum), "lamb" or "lion".
+        lr: The learning rate at its peak.
+        lr_scaling: The batch size that `lr` is meant for: it is scaled linearly to `training.batch_size`
+            (Goyal et al. 2017). None leaves it as it is.
+        weight_decay: For weights; norms, biases, and position and class tokens never decay.
+        betas: Decay of the running averages of adamw, lamb and lion.
+        eps: Added to a denominator, in adamw and lamb.
+        momentum: Of sgd.
+        nesterov: Of sgd.
+        layer_decay: Each block below the head learns this much slower than the one above it (Bao et al. 2022).
+    """
+
+    name: Literal["adamw", "sgd", "lamb", "lion"] = "adamw"
+    lr: float = 1e-3
+    lr_scaling: int | None = None
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    momentum: float = 0.9
+    nesterov: bool = False
+    layer_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _above(self, "lr", "lr_scaling", "eps", "layer_decay")
+        _at_least(self, weight_decay=0, momentum=0)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"OptimizerRecipe.betas is {self.betas}; both must be at least 0 and below 1.")
+        if self.layer_decay is not None and self.layer_decay > 1:
+            raise ValueError(f"OptimizerRecipe.layer_decay is {self.layer_decay}; it must be at most 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleRecipe(Config):
+    """How the learning rate changes, as a share of its peak.
+
+    Attributes:
+        name: "cosine" to `floor`; "step" times `gamma` at every milestone; "polynomial" to `floor`; "wsd", constant and
+            then linear to `floor` within the last `decay` of the run; "constant".
+        warmup_epochs: Linear rise from 0, in epochs; parts of one are allowed.
+        floor: The share of the peak that is left at the end.
+        milestones: Epochs after which "step" multiplies by `gamma`.
+        gamma: That factor.
+        power: Of "polynomial".
+        decay: Share of all steps in which "wsd" decays.
+    """
+
+    name: Literal["cosine", "step", "polynomial", "wsd", "constant"] = "cosine"
+    warmup_epochs: float = 0.0
+    floor: float = 0.0
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
+    power: float = 1.0
+    decay: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(self, warmup_epochs=0, floor=0, gamma=0)
+        _above(self, "power", "decay")
+        if self.floor > 1 or self.decay > 1:
+            raise ValueError(f"ScheduleRecipe has floor {self.floor} and decay {self.decay}; both are at most 1.")
+        if self.name == "step" and not self.milestones:
+            raise ValueError("ScheduleRecipe.milestones is empty; a step schedule needs at least one epoch.")
+        if list(self.milestones) != sorted(self.milestones):
+            raise ValueError(f"ScheduleRecipe.milestones is {list(self.milestones)}; epochs must rise.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecipe(Config):
+    """The loop.
+
+    Attributes:
+        epochs: Passes over the data.
+        batch_size: Images per step, over all processes and accumulated parts.
+        accumulate: Parts that the batch of one process is split into, to save memory.
+        clip_norm: Upper bound of the gradient's norm; None does not clip.
+        precision: "fp32", or the type of autocast; "fp16" scales the loss.
+        ema: Decay of an average of the weights that is evaluated and saved instead of them; None has none.
+        label_smoothing: Share of a label spread over all classes.
+        linear_probe: Train the head alone; all else is frozen and in evaluation mode.
+        seed: Of the weights, the order of the data and the augmentation.
+        compile: Use `torch.compile`.
+        channels_last: Keep images and convolutions in the NHWC layout.
+        gradient_checkpointing: Recompute activations to save memory.
+        sharding: "none" is DDP where there are several processes, "fsdp" shards weights and optimizer (FSDP2).
+        sync_batchnorm: Batch norm over all processes (CUDA only).
+        device: "auto" is CUDA if there is any, else the CPU; "cpu", "cuda", "mps".
+        checkpoint_every: Steps between checkpoints; None is every epoch. The end and a new best always get one.
+        keep_checkpoints: How many of the newest stay; the best stays too.
+        validate_every: Epochs between validations; the last epoch always has one.
+        log_every: Steps between lines of `metrics.jsonl`; a line has the mean over them.
+        tensorboard: Also write TensorBoard files.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    accumulate: int = 1
+    clip_norm: float | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    ema: float | None = None
+    label_smoothing: float = 0.0
+    linear_probe: bool = False
+    seed: int = 0
+    compile: bool = False
+    channels_last: bool = False
+    gradient_checkpointing: bool = False
+    sharding: Literal["none", "fsdp"] = "none"
+    sync_batchnorm: bool = False
+    device: str = "auto"
+    checkpoint_every: int | None = None
+    keep_checkpoints: int = 2
+    validate_every: int = 1
+    log_every: int = 10
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one = dict.fromkeys(("epochs", "batch_size", "accumulate", "checkpoint_every"), 1)
+        _at_least(self, **one, keep_checkpoints=1, validate_every=1, log_every=1, seed=0)
+        _above(self, "clip_norm")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"TrainingRecipe.ema is {self.ema}; it must be above 0 and below 1, such as 0.9999.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"TrainingRecipe.label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Config):
+    """Everything that decides a run; `load_recipe` reads one."""
+
+    model: ModelRecipe = ModelRecipe()
+    data: DataRecipe = DataRecipe()
+    augment: AugmentConfig = AugmentConfig()
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    schedule: ScheduleRecipe = ScheduleRecipe()
+    training: TrainingRecipe = TrainingRecipe()
+
+
+# Keys that a resumed run may change: they say where and how it runs, not what it computes.
+EXECUTION_KEYS = frozenset(
+    [
+        "data.root",
+        "data.download",
+        "data.num_workers",
+        "training.device",
+        "training.tensorboard",
+        "training.checkpoint_every",
+        "training.keep_checkpoints",
+    ]
+)
+
+
+def differing_keys(old: Recipe, new: Recipe) -> list[str]:
+    """Returns the paths of the keys that decide a run's numbers and differ between two recipes."""
+    before, after = _leaves(old.to_dict()), _leaves(new.to_dict())
+    paths = sorted(before.keys() | after.keys())
+    missing = object()
+    return [p for p in paths if p not in EXECUTION_KEYS and before.get(p, missing) != after.get(p, missing)]
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _leaves(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,164 @@
+"""Recipes as files: the shipped ones, safe reading, changes from a command line, errors with the key's path."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+
+from nexus.core.config import Config, field_types, nearest
+from nexus.training.recipe import Recipe
+
+FOLDER = Path(__file__).parent / "recipes"
+# YAML 1.1, which PyYAML speaks, reads 3e-4 as text; this is the number of YAML 1.2.
+_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+")
+
+C = TypeVar("C", bound=Config)
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, with numbers as in YAML 1.2 and without repeated keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node)
+            if key in seen:
+                raise ValueError(f"The key {key!r} occurs twice (line {key_node.start_mark.line + 1}).")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+
+
+def parse_yaml(text: str) -> Any:
+    """Returns the plain values that a YAML text describes.
+
+    Raises:
+        ValueError: The text is not YAML, repeats a key, or asks for an object.
+    """
+    try:
+        return _Loader(text).get_single_data()
+    except yaml.YAMLError as error:
+        raise ValueError(f"This is not plain YAML: {error}") from error
+
+
+def list_recipes() -> list[str]:
+    """Returns the names of the shipped recipes, such as `"digits/vit_tiny"`."""
+    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
+
+
+def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Returns a recipe with changes.
+
+    Args:
+        source: The name of a shipped recipe, or a YAML file.
+        overrides: Changes as a command line gives them, `"optimizer.lr=3e-4"`; values are YAML.
+
+    Raises:
+        ValueError: There is no such recipe, a key is unknown, or a value is wrong.
+    """
+    path = _find(str(source))
+    try:
+        tree = parse_yaml(path.read_text(encoding="utf-8"))
+        if not isinstance(tree, dict):
+            raise ValueError("A recipe is a mapping with sections such as 'model:' and 'optimizer:'.")
+        recipe = recipe_from_mapping(tree)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    return override_recipe(recipe, overrides)
+
+
+def override_recipe(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
+    """Returns the recipe with changes such as `"optimizer.lr=3e-4"`."""
+    tree = recipe.to_dict()
+    for text in overrides:
+        path, equals, value = text.partition("=")
+        if not equals or not path:
+            raise ValueError(f"The change {text!r} is not of the form section.key=value, such as optimizer.lr=3e-4.")
+        set_key(tree, path.strip(), parse_yaml(value))
+    return recipe_from_mapping(tree)
+
+
+def recipe_from_mapping(tree: Mapping[str, Any]) -> Recipe:
+    """Returns the recipe that nested mappings describe; errors name keys by their path, `optimizer.lr`."""
+    return _build(Recipe, tree, "")
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Writes a recipe, whole, as YAML."""
+    path.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
+
+
+def key_paths(cls: type[Config] = Recipe, prefix: str = "") -> Iterator[str]:
+    """Yields the path of every key that is not a section: `optimizer.lr`, `data.preprocessing.mean`, ..."""
+    for name, hint in field_types(cls).items():
+        section = _section(hint)
+        if section is None or section is not hint:
+            yield prefix + name
+        if section is not None:
+            yield from key_paths(section, f"{prefix}{name}.")
+
+
+def set_key(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Sets a value in nested mappings, making the ones that are missing; `path` is checked when they are read."""
+    *parents, last = path.split(".")
+    for key in parents:
+        inner = tree.get(key)
+        if inner is None:
+            inner = tree[key] = {}
+        elif not isinstance(inner, dict):
+            raise ValueError(f"{path!r} goes through {key!r}, which is {inner!r} and has no keys.")
+        tree = inner
+    tree[last] = value
+
+
+def _find(source: str) -> Path:
+    shipped = FOLDER / f"{source}.yaml"
+    if source in list_recipes():
+        return shipped
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise ValueError(f"There is no recipe file {source!r}.")
+    raise ValueError(f"There is no recipe {source!r}. {nearest(source, list_recipes())} A file's name ends in .yaml.")
+
+
+def _section(hint: Any) -> type[Config] | None:
+    """Returns the configuration class in a field's type, also in `Section | None`."""
+    for option in (hint, *get_args(hint)):
+        if isinstance(option, type) and issubclass(option, Config):
+            return option
+    return None
+
+
+def _build(cls: type[C], tree: Mapping[str, Any], path: str) -> C:
+    hints = field_types(cls)
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key not in hints:
+            raise ValueError(f"There is no key {path + str(key)!r}. {_hint(path + str(key))}")
+        section = _section(hints[key])
+        if section is not None and isinstance(value, Mapping):
+            value = _build(section, value, f"{path}{key}.")
+        elif section is hints[key]:
+            raise ValueError(f"{path}{key} is {value!r}; it must be a section with keys of its own.")
+        values[key] = value
+    try:
+        return cls(**values)
+    except ValueError as error:
+        text = str(error).replace(f"{cls.__name__}.", path).replace(cls.__name__, path[:-1])
+        raise ValueError(text if path[:-1] in text else f"{path[:-1]}: {text}") from None
+
+
+def _hint(path: str) -> str:
+    known = [*key_paths()]
+    same_leaf = [key for key in known if key.rpartition(".")[2] == path.rpartition(".")[2]]
+    if same_leaf:
+        close = difflib.get_close_matches(path, same_leaf, n=1, cutoff=0.0)
+        return f"Did you mean {close[0]!r}?"
+    return nearest(path, known)

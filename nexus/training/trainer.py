@@ -1,0 +1,336 @@
+"""The loop: epochs of steps, validation, checkpoints, and going on exactly where a run stopped."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nexus.core.module import NexusModule
+from nexus.data import Dataset
+from nexus.training.assembly import Parts, assemble
+from nexus.training.checkpoint import (
+    Checkpoint,
+    discard_newer,
+    newest_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+    tidy,
+)
+from nexus.training.distributed import World, world
+from nexus.training.engine import Engine
+from nexus.training.log import Callback, DisplayName, MetricsFile, Record, TensorBoard, announce, make_display
+from nexus.training.random_state import seed_everything
+from nexus.training.recipe import Recipe, differing_keys
+from nexus.training.recipe_files import load_recipe, save_recipe
+from nexus.training.signals import Interrupted, StopRequest
+
+
+class TrainingError(ValueError):
+    """A run cannot go on: its loss is not a number. The last good checkpoint is kept."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run gave.
+
+    Attributes:
+        run_dir: Its folder: `recipe.yaml`, `metrics.jsonl`, `checkpoints/`, `model/`.
+        history: The lines of `metrics.jsonl`.
+        metrics: The figures of the last validation, such as `top1`; empty without held-out data.
+        model: The trained model in evaluation mode; None in the other processes of a sharded run.
+        seconds: Time that this call took.
+    """
+
+    run_dir: Path
+    history: list[Record]
+    metrics: dict[str, float]
+    model: nn.Module | None
+    seconds: float
+
+
+@dataclass
+class Position:
+    """How far a run is.
+
+    Attributes:
+        epoch: Epochs that are finished, validation included.
+        batches: Steps done in the epoch under way.
+        step: Optimizer steps done in all.
+        best: The best headline metric so far.
+        best_step: The step that it was measured at.
+    """
+
+    epoch: int = 0
+    batches: int = 0
+    step: int = 0
+    best: float = -math.inf
+    best_step: int = 0
+
+
+class Trainer:
+    """Trains a model by a recipe, on one process or on all that `torchrun` started.
+
+    Args:
+        recipe: What to do.
+        run_dir: Where the run is kept; a new folder, unless it is resumed.
+        model: The model to train instead of the recipe's.
+        train_data: The data to train on instead of the recipe's.
+        val_data: The data to validate on; with `train_data` and without it there is no validation.
+        resume: Continue the run in `run_dir` from its newest whole checkpoint, or start it if there is none.
+        progress: What to show on standard error: a "bar", "lines", "off", or "auto".
+        callbacks: Called with every record of the metrics, in the main process.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run_dir: str | Path,
+        *,
+        model: nn.Module | None = None,
+        train_data: Dataset | None = None,
+        val_data: Dataset | None = None,
+        resume: bool = False,
+        progress: DisplayName = "auto",
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.recipe, self.run_dir, self.resume = recipe, Path(run_dir), resume
+        self.model, self.train_data, self.val_data = model, train_data, val_data
+        self.progress, self.callbacks = progress, tuple(callbacks)
+
+    def fit(self) -> FitResult:
+        """Trains to the end of the recipe.
+
+        Raises:
+            ValueError: Recipe, model, data and folder do not fit together.
+            TrainingError: A loss is not a number.
+            CheckpointError: A checkpoint cannot be written, or none can be read.
+            Interrupted: SIGTERM or SIGINT came; a checkpoint was saved.
+        """
+        started = time.monotonic()
+        with world(self.recipe.training.device) as processes:
+            seed_everything(self.recipe.training.seed)
+            parts = assemble(self.recipe, processes, self.model, self.train_data, self.val_data)
+            engine = Engine(parts.model, parts.task, self.recipe, processes, len(parts.train))
+            run = Run(self, parts, processes, engine, self._open_folder(processes))
+            with run, StopRequest() as stop:
+                run.train(stop)
+            model = run.finish()
+        records = run.metrics.records
+        return FitResult(self.run_dir, records, last_figures(records), model, time.monotonic() - started)
+
+    def _open_folder(self, processes: World) -> Checkpoint | None:
+        """Makes or checks the run's folder, and returns the checkpoint to go on from."""
+        checkpoint = None
+        if processes.is_main:
+            checkpoint = self._resumable() if self.resume else None
+            if checkpoint is None:
+                self._start_folder()
+        return processes.gather(checkpoint)[0]
+
+    def _resumable(self) -> Checkpoint | None:
+        folder, stored = self.run_dir / "checkpoints", self.run_dir / "recipe.yaml"
+        if stored.is_file():
+            changed = differing_keys(load_recipe(stored), self.recipe)
+            if changed:
+                raise ValueError(
+                    f"The run in {self.run_dir} was started with another recipe; these keys differ:"
+                    f" {', '.join(changed)}. Put them back, or use another run_dir."
+                )
+        tidy(folder)
+        checkpoint = newest_checkpoint(folder)
+        if checkpoint is not None:
+            discard_newer(folder, checkpoint.step)
+        return checkpoint
+
+    def _start_folder(self) -> None:
+        if not self.resume and (self.run_dir / "recipe.yaml").exists():
+            raise ValueError(f"{self.run_dir} holds a run already; resume it (resume=True), or use another run_dir.")
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        save_recipe(self.recipe, self.run_dir / "recipe.yaml")
+
+
+class Run:
+    """A run under way: the engine, how far it is, and what it writes."""
+
+    def __init__(
+        self, trainer: Trainer, parts: Parts, processes: World, engine: Engine, checkpoint: Checkpoint | None
+    ) -> None:
+        self.settings, self.run_dir = trainer.recipe.training, trainer.run_dir
+        self.parts, self.world, self.engine = parts, processes, engine
+        seed_everything(self.settings.seed + processes.rank)  # dropout differs between processes, weights do not
+        self.position = Position()
+        self.window: list[Tensor] = []  # of the steps since the last train record
+        history = b"" if checkpoint is None else checkpoint.metrics()
+        if checkpoint is not None:
+            self._load(checkpoint)
+        main = processes.is_main
+        self.metrics = MetricsFile(self.run_dir / "metrics.jsonl" if main else None, history)
+        steps = self.settings.epochs * len(parts.train)
+        self.display = make_display(trainer.progress if main else "off", steps, self.position.step)
+        board = self.settings.tensorboard and main
+        self.board = TensorBoard(self.run_dir / "tensorboard") if board else None
+        self.callbacks = ((*trainer.callbacks, self.board) if self.board else trainer.callbacks) if main else ()
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.display.close()
+        self.metrics.close()
+        if self.board is not None:
+            self.board.close()
+
+    def train(self, stop: StopRequest) -> None:
+        """Trains and validates to the last epoch."""
+        while self.position.epoch < self.settings.epochs:
+            self._train_epoch(stop)
+            improved = self._validate()
+            self.position.epoch += 1
+            self.position.batches = 0
+            every = self.settings.checkpoint_every
+            if improved or every is None or self._is_due(every) or self.position.epoch == self.settings.epochs:
+                self._save()
+
+    def finish(self) -> nn.Module | None:
+        """Writes `model/` and returns the model."""
+        model = self.engine.finished_model()
+        if self.world.is_main and model is not None:
+            save_model(model, self.run_dir / "model")
+        self.world.barrier()
+        return model
+
+    def _train_epoch(self, stop: StopRequest) -> None:
+        position, count, every = self.position, len(self.parts.train), self.settings.checkpoint_every
+        self.engine.train()
+        for batch in self.parts.train.epoch(position.epoch, start_step=position.batches):
+            lr = self.engine.lr
+            self.window.append(self.engine.step(batch))
+            position.step += 1
+            position.batches += 1
+            if position.step % self.settings.log_every == 0 or position.batches == count:
+                self._log(lr)
+            elif self.world.size == 1 and self.world.device.type == "cpu":
+                self._check(self.window[-1].tolist(), position.step, lr)
+            stopped = self.world.any(stop.signal_number is not None)
+            if stopped or (every is not None and self._is_due(every) and position.batches < count):
+                saved = self._save()
+                if stopped:
+                    self._leave(stop.signal_number, saved)
+
+    def _is_due(self, every: int) -> bool:
+        return self.position.step % every == 0
+
+    def _leave(self, signal_number: int | None, saved: Path) -> None:
+        """Ends a run that was asked to stop, here or in another process."""
+        numbers = [number for number in self.world.gather(signal_number) if number is not None]
+        interruption = Interrupted(numbers[0], saved)
+        self.display.message(interruption.message)
+        raise interruption
+
+    def _log(self, lr: float) -> None:
+        """Writes the mean of the window, over all processes. This is where the host waits for the device."""
+        rows = self._window_values()
+        self.window.clear()
+        step, count = self.position.step, len(rows)
+        for number, row in enumerate(rows, start=step - count + 1):
+            self._check(row, number, lr)
+        means = [sum(column) / count for column in zip(*rows, strict=True)]
+        figures = dict(zip(self.engine.loss_names, means, strict=True))
+        losses = [value for name, value in figures.items() if name != "gradient_norm"]
+        if len(losses) == 1:
+            figures = {name: value for name, value in figures.items() if name == "gradient_norm"}
+        epoch = round(step / len(self.parts.train), 4)
+        self._record({"kind": "train", "step": step, "epoch": epoch, "loss": sum(losses), **figures, "lr": lr})
+
+    def _window_values(self) -> list[list[float]]:
+        if not self.window:
+            return []
+        return (self.world.sum(torch.stack(self.window)) / self.world.size).tolist()
+
+    def _check(self, row: Sequence[float], step: int, lr: float) -> None:
+        """Raises TrainingError if a value of a step is not a number; fp16 may skip a step whose gradient is not."""
+        for name, value in zip(self.engine.loss_names, row, strict=True):
+            skipped = name == "gradient_norm" and self.settings.precision == "fp16"
+            if not math.isfinite(value) and not skipped:
+                raise TrainingError(
+                    f"{name} is {value} at step {step} (epoch {self.position.epoch + 1}, learning rate {lr:.3g})."
+                    f" {self._advice()} Checkpoints up to step {self._last_saved()} are kept."
+                )
+
+    def _advice(self) -> str:
+        advice = ["Lower optimizer.lr", "lengthen schedule.warmup_epochs"]
+        if self.settings.clip_norm is None:
+            advice.append("set training.clip_norm=1.0")
+        if self.settings.precision == "fp16":
+            advice.append("use training.precision=bf16")
+        return f"{', '.join(advice)}, or look for broken images."
+
+    def _last_saved(self) -> int:
+        names = sorted(path.name for path in (self.run_dir / "checkpoints").glob("step-*"))
+        return int(names[-1].rpartition("-")[2]) if names else 0
+
+    def _validate(self) -> bool:
+        """Writes the figures on held-out data if the epoch asks for it; returns whether they are the best so far."""
+        position, number = self.position, self.position.epoch + 1
+        if self.parts.val is None:
+            return False
+        if number % self.settings.validate_every and number != self.settings.epochs:
+            return False
+        figures = self.engine.evaluate(self.parts.val)
+        self._record({"kind": "val", "step": position.step, "epoch": number, **figures})
+        headline = figures[self.parts.task.headline]
+        if headline <= position.best:
+            return False
+        position.best, position.best_step = headline, position.step
+        return True
+
+    def _record(self, record: Record) -> None:
+        self.metrics.write(record)
+        self.display.record(record)
+        announce(self.callbacks, record)
+
+    def _save(self) -> Path:
+        """Saves a checkpoint and removes those that are no longer kept. All processes wait for it."""
+        for number, row in enumerate(self._window_values(), start=self.position.step - len(self.window) + 1):
+            self._check(row, number, self.engine.lr)
+        folder, position = self.run_dir / "checkpoints", self.position
+        rows = self.world.gather(torch.stack(self.window).cpu() if self.window else None)
+        state = {**self.engine.state(), "position": vars(position).copy(), "window": rows}
+        facts = {"epoch": position.epoch, "batches": position.batches, "best": position.best_step}
+        if self.world.is_main:
+            save_checkpoint(folder, position.step, state, self.metrics.content(), facts)
+            prune_checkpoints(folder, self.settings.keep_checkpoints, position.best_step)
+        self.world.barrier()
+        return folder / f"step-{position.step:08d}"
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state()
+        self.engine.load_state(state)
+        self.position = Position(**state["position"])
+        rows = state["window"]
+        row = rows[self.world.rank] if len(rows) == self.world.size else None
+        self.window = list(row.to(self.world.device)) if row is not None else []
+
+
+def last_figures(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Returns the figures of the last validation."""
+    for record in reversed(records):
+        if record["kind"] == "val":
+            return {name: value for name, value in record.items() if name not in ("kind", "step", "epoch")}
+    return {}
+
+
+def save_model(model: nn.Module, folder: Path) -> None:
+    """Writes a trained model: `save_pretrained` for a model of the zoo, its weights alone for any other."""
+    if isinstance(model, NexusModule):
+        model.save_pretrained(folder)
+        return
+    from safetensors.torch import save_model as save_weights
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(model, str(folder / "model.safetensors"))
