@@ -134,6 +134,7 @@ define(
         attributes={"axis": 0},
         shape=take_shape,
         dtype=first,
+        kinds={"index": int},
         code={"any": "{xp}.take({input}, {index}, axis={axis})"},
     )
 )
@@ -144,6 +145,7 @@ define(
         attributes={"axis": 0},
         shape=gather_shape,
         dtype=first,
+        kinds={"index": int},
         code={
             "torch": "torch.gather({input}, {axis}, {index})",
         },
@@ -156,6 +158,7 @@ define(
         attributes={"axis": 0},
         shape=scatter_shape,
         dtype=first,
+        kinds={"index": int},
         code={"torch": "torch.scatter_add({input}, {axis}, {index}, {updates})"},
     )
 )
@@ -166,6 +169,7 @@ define(
         attributes={"axis": 0},
         shape=scatter_shape,
         dtype=first,
+        kinds={"index": int},
         code={"torch": "torch.scatter({input}, {axis}, {index}, {updates})"},
     )
 )
@@ -176,7 +180,7 @@ define(
         attributes={"key": REQUIRED},
         shape=slice_scatter_shape,
         dtype=first,
-        code={"jax": slice_scatter_jax, "mlx": slice_scatter_jax},
+        code={"jax": slice_scatter_jax},
     )
 )
 define(
@@ -185,6 +189,7 @@ define(
         inputs=("input", "weight"),
         signature="..., v d -> ... d",
         dtype=lambda input, weight: weight,
+        kinds={"input": int},
         code={"torch": "F.embedding({input}, {weight})", "any": "{weight}[{input}]"},
     )
 )
@@ -195,6 +200,7 @@ define(
         attributes={"num_classes": REQUIRED, "dtype": DType.float32},
         shape=lambda shape, *, num_classes, **attributes: (*shape, num_classes),
         dtype=lambda input, *, dtype=DType.float32, **attributes: as_dtype(dtype),
+        kinds={"input": int},
         code={
             "torch": "F.one_hot({input}, {num_classes}).to({dtype})",
             "any": "({input}[..., None] == {xp}.arange({num_classes})).astype({dtype})",

@@ -110,7 +110,7 @@ for _rank in (1, 2, 3):
             name=f"conv{_rank}d",
             inputs=("input", "weight", "bias?"),
             attributes=CONVOLUTION,
-            signature=lambda s=_space, k=_kernel, *, groups=1, **attributes: f"n i {s}, o i/{groups} {k}, o",
+            signature=f"n i {_space}, o i/groups {_kernel}, o",
             shape=conv_shape(f"conv{_rank}d", _rank),
             code={"torch": torch_call(f"conv{_rank}d", "input", "weight", "bias", **CONVOLUTION)},
         )
@@ -120,7 +120,7 @@ for _rank in (1, 2, 3):
             name=f"conv_transpose{_rank}d",
             inputs=("input", "weight", "bias?"),
             attributes=TRANSPOSED,
-            signature=lambda s=_space, k=_kernel, *, groups=1, **attributes: f"n i {s}, i o/{groups} {k}, o",
+            signature=f"n i {_space}, i o/groups {_kernel}, o",
             shape=conv_transpose_shape(_rank),
             code={"torch": torch_call(f"conv_transpose{_rank}d", "input", "weight", "bias", **TRANSPOSED)},
         )
@@ -405,17 +405,14 @@ define(
 # Loss
 
 
-def cross_entropy_signature(*, axis: int = 1, **attributes: Any) -> str:
-    return "n c ..., n ... -> n ..."
-
-
 define(
     Op(
         name="cross_entropy",
         inputs=("input", "target"),
         attributes={"label_smoothing": 0.0, "ignore_index": -100},
-        signature=cross_entropy_signature,
+        signature="n c ..., n ... -> n ...",
         dtype=first,
+        kinds={"target": int},
         code={
             "torch": lambda call: (
                 f"F.cross_entropy({call.arguments('input', 'target', label_smoothing=0.0, ignore_index=-100)}"
