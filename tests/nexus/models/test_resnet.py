@@ -1,0 +1,178 @@
+"""ResNet against torchvision, timm and transformers."""
+
+import pytest
+import torch
+
+from nexus.core.registry import create_model, list_models, model_info
+from nexus.core.weights import load_weights
+from nexus.models.cv import ResNet, ResNetConfig
+
+SMALL = {
+    "basic": ResNetConfig(block="basic", num_layers=(2, 1, 1, 1), num_classes=5, hidden_dim=8),
+    "bottleneck": ResNetConfig(num_layers=(1, 2, 1, 1), num_classes=5, hidden_dim=8),
+}
+
+
+def timm_resnet(timm, kind):
+    block = {"basic": timm.models.resnet.BasicBlock, "bottleneck": timm.models.resnet.Bottleneck}[kind]
+    config = SMALL[kind]
+    theirs = timm.models.ResNet(block, config.num_layers, num_classes=5, channels=(8, 16, 32, 64))
+    theirs.conv1, theirs.bn1 = torch.nn.Conv2d(3, 8, 7, 2, 3, bias=False), torch.nn.BatchNorm2d(8)
+    first = theirs.layer1[0]  # timm's stem has 64 channels whatever `channels` says
+    first.conv1 = torch.nn.Conv2d(8, 8, first.conv1.kernel_size, padding=first.conv1.padding, bias=False)
+    if kind == "bottleneck":
+        first.downsample[0] = torch.nn.Conv2d(8, 32, 1, bias=False)
+    else:
+        first.downsample = None
+    return theirs
+
+
+@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
+@pytest.mark.parametrize("size", [(64, 64), (45, 70)])
+def test_matches_timm(timm, assert_parity, kind, size):
+    assert_parity(ResNet(SMALL[kind]), timm_resnet(timm, kind), torch.randn(2, 3, *size), spelling="torchvision")
+
+
+@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
+def test_matches_torchvision(torchvision, assert_parity, kind):
+    resnet = torchvision.models.resnet
+    block = {"basic": resnet.BasicBlock, "bottleneck": resnet.Bottleneck}[kind]
+    layers = [1, 1, 2, 1]
+    ours = ResNet({"block": kind, "num_layers": layers, "num_classes": 5})
+    theirs = resnet.ResNet(block, layers, num_classes=5)
+    assert_parity(ours, theirs, torch.randn(2, 3, 48, 64), spelling="torchvision", float64=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
+def test_matches_transformers(transformers, assert_parity, kind, tmp_path):
+    config = SMALL[kind]
+    expansion = 4 if kind == "bottleneck" else 1
+    theirs = transformers.ResNetForImageClassification(
+        transformers.ResNetConfig(
+            embedding_size=8,
+            hidden_sizes=[8 * expansion * 2**stage for stage in range(4)],
+            depths=list(config.num_layers),
+            layer_type=kind,
+            num_labels=5,
+        )
+    )
+    images = torch.randn(2, 3, 48, 64)
+    assert_parity(ResNet(config), theirs, images, spelling="hub", run=lambda model, x: model(x).logits)
+    theirs.save_pretrained(tmp_path)
+    ours = ResNet.from_pretrained(tmp_path)
+    assert ours.config == config
+    torch.testing.assert_close(ours(images)["logits"], theirs.eval()(images).logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
+def test_training_mode_matches_torchvision(torchvision, kind):
+    """Batch statistics, running averages and gradients of one step in training mode."""
+    resnet = torchvision.models.resnet
+    theirs = resnet.ResNet({"basic": resnet.BasicBlock, "bottleneck": resnet.Bottleneck}[kind], [1, 1, 1, 1])
+    ours = ResNet({"block": kind, "num_layers": [1, 1, 1, 1]})
+    ours.load_state_dict({key.replace("fc.", "head."): value for key, value in theirs.state_dict().items()})
+    ours, theirs, images = ours.double().train(), theirs.double().train(), torch.randn(4, 3, 64, 64).double()
+    wanted = theirs(images)
+    logits = ours(images)["logits"]
+    torch.testing.assert_close(logits, wanted, rtol=1e-10, atol=1e-10)
+    logits.square().sum().backward()
+    wanted.square().sum().backward()
+    torch.testing.assert_close(ours.conv1.weight.grad, theirs.conv1.weight.grad, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(ours.layer4[0].bn2.running_var, theirs.layer4[0].bn2.running_var)
+
+
+@pytest.mark.parametrize("name", list_models("resnet*"))
+def test_parameter_counts(name, torchvision):
+    with torch.device("meta"):
+        ours, theirs = create_model(name), torchvision.models.get_model(name, weights=None)
+    assert ours.num_parameters() == model_info(name).num_parameters == sum(p.numel() for p in theirs.parameters())
+
+
+def test_published_parameter_counts():
+    published = {
+        "resnet18": 11_689_512,
+        "resnet34": 21_797_672,
+        "resnet50": 25_557_032,
+        "resnet101": 44_549_160,
+        "resnet152": 60_192_808,
+    }
+    assert {name: model_info(name).num_parameters for name in published} == published
+
+
+def test_cards_agree_with_timm(timm):
+    for name in list_models("resnet*"):
+        ours = {weights.tag: weights for weights in model_info(name).weights}
+        theirs = {model.partition(".")[2] for model in timm.list_pretrained(f"{name}.*")}
+        assert ours.keys() == theirs - {"bamboo"}  # bamboo's licence is not stated
+        for tag, weights in ours.items():
+            settings = timm.get_pretrained_cfg(f"{name}.{tag}")
+            where = f"{name}.{tag}"
+            assert weights.licence == settings.license, where
+            side = (settings.test_input_size or settings.input_size)[1]
+            crop = settings.test_crop_pct or settings.crop_pct
+            assert weights.preprocessing.image_size == (side, side), where
+            assert weights.preprocessing.resize_size == int(side / crop), where
+            assert weights.preprocessing.interpolation == settings.interpolation, where
+            assert (weights.preprocessing.mean, weights.preprocessing.std) == (settings.mean, settings.std), where
+
+
+def test_cards_agree_with_torchvision(torchvision):
+    for name in list_models("resnet*"):
+        theirs = {weights.url: weights for weights in torchvision.models.get_model_weights(name)}
+        ours = {weights.url: weights for weights in model_info(name).weights if weights.tag.startswith("tv")}
+        assert ours.keys() == theirs.keys()
+        for url, weights in ours.items():
+            transforms = theirs[url].transforms()
+            assert weights.metrics[0].value == theirs[url].meta["_metrics"]["ImageNet-1K"]["acc@1"]
+            assert weights.preprocessing.resize_size == transforms.resize_size[0]
+            assert weights.preprocessing.interpolation == transforms.interpolation.value
+
+
+def test_features_are_the_stem_and_the_four_stages():
+    model = ResNet(SMALL["bottleneck"]).eval()
+    kept = {}
+    for name in ("layer1", "layer2", "layer3", "layer4"):
+        model.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: kept.update({name: output}))
+    outputs = model(torch.randn(1, 3, 64, 96))
+    shapes = [tuple(feature.shape[1:]) for feature in outputs["features"]]
+    assert shapes == [(8, 32, 48), (32, 16, 24), (64, 8, 12), (128, 4, 6), (256, 2, 3)]
+    torch.testing.assert_close(outputs["embeddings"], outputs["features"][-1].mean((2, 3)))
+    assert model.token_layout((64, 96)) is None
+
+
+def test_zero_branches_leave_the_shortcut():
+    """A residual block whose last norm is zero is the identity on what is positive (Sec. 3.1)."""
+    model = ResNet(SMALL["basic"]).eval()
+    block = model.layer1[1]
+    torch.nn.init.zeros_(block.bn2.weight)
+    x = torch.rand(2, 8, 9, 9)
+    assert torch.equal(block(x), x)
+
+
+def test_cifar_stem_keeps_small_images():
+    model = ResNet(SMALL["basic"].replace(stem="cifar", in_channels=1)).eval()
+    assert [feature.shape[-1] for feature in model(torch.randn(1, 1, 32, 32))["features"]] == [32, 32, 16, 8, 4]
+
+
+def test_files_without_batch_counts_are_read(torchvision, tmp_path):
+    theirs = torchvision.models.resnet18(num_classes=5).eval()
+    state = {key: value for key, value in theirs.state_dict().items() if "num_batches_tracked" not in key}
+    torch.save(
+        {"state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 3}, tmp_path / "old.pth"
+    )
+    ours = create_model("resnet18", num_classes=5).eval()
+    load_weights(ours, tmp_path / "old.pth")
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(ours(images)["logits"], theirs(images), rtol=1e-5, atol=1e-5)
+
+
+def test_attentions_are_refused():
+    with pytest.raises(ValueError, match="ResNet has no attention maps; nexus.visualization.GradCAM shows"):
+        ResNet(SMALL["basic"])(torch.zeros(1, 3, 32, 32), output_attentions=True)
+
+
+def test_wrong_channels_and_wrong_blocks_are_refused():
+    with pytest.raises(ValueError, match="images have 4 channels; this model was built with in_channels=3"):
+        ResNet(SMALL["basic"])(torch.zeros(1, 4, 32, 32))
+    with pytest.raises(ValueError, match="ResNetConfig.num_layers is .2, 2.; it needs 4 values"):
+        ResNetConfig(num_layers=(2, 2))
