@@ -1,1 +1,66 @@
 """mithril: compose models as graphs, compile them to readable source for PyTorch, JAX, MLX or NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mithril.compile import PhysicalModel, compile
+from mithril.errors import MithrilError
+from mithril.logical.connection import Connection, IOKey
+from mithril.logical.model import Model
+from mithril.logical.operator import Operator
+from mithril.types import Dim, DType, Tensor
+
+if TYPE_CHECKING:
+    from mithril import models
+    from mithril.backends import Backend, JaxBackend, MlxBackend, NumpyBackend, TorchBackend
+
+float16, bfloat16, float32, float64 = DType.float16, DType.bfloat16, DType.float32, DType.float64
+int8, int16, int32, int64 = DType.int8, DType.int16, DType.int32, DType.int64
+uint8, uint16, uint32, bool = DType.uint8, DType.uint16, DType.uint32, DType.bool
+
+__all__ = [
+    "Backend",
+    "Connection",
+    "DType",
+    "Dim",
+    "IOKey",
+    "JaxBackend",
+    "MithrilError",
+    "MlxBackend",
+    "Model",
+    "NumpyBackend",
+    "Operator",
+    "PhysicalModel",
+    "Tensor",
+    "TorchBackend",
+    "bfloat16",
+    "bool",
+    "compile",
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "models",
+    "uint8",
+    "uint16",
+    "uint32",
+]  # fmt: skip
+
+_LAZY = {"Backend", "JaxBackend", "MlxBackend", "NumpyBackend", "TorchBackend"}
+
+
+def __getattr__(name: str) -> Any:
+    """Frameworks are loaded by the backends that need them, layers when they are used."""
+    from importlib import import_module
+
+    if name in _LAZY:
+        return getattr(import_module("mithril.backends"), name)
+    if name == "models":
+        return import_module("mithril.models")
+    if name == "from_torch":
+        return import_module("mithril.interop").from_torch
+    raise AttributeError(f"module 'mithril' has no attribute '{name}'")

@@ -51,15 +51,24 @@ class Inference:
         dtype: of parameters and of data that declare none.
         shapes: by key of the compiled model; sizes may be None or names.
         training: whether operators that differ between training and inference are in training mode.
+        constants: values by key of inputs that are fixed.
     """
 
-    def __init__(self, model: Model, dtype: DType, shapes: Mapping[str, Any], training: bool):
+    def __init__(
+        self,
+        model: Model,
+        dtype: DType,
+        shapes: Mapping[str, Any],
+        training: bool,
+        constants: Mapping[str, Any] | None = None,
+    ):
         self.root = as_composite(model)
         self.name = model.name or snake_case(model.type_name)
         self.graph = Graph(self.name)
         self.dtype = dtype
         self.given = shapes
         self.training = training
+        self.constants = constants or {}
         self.rules = Rules(self.name)
         self.prefixes: dict[int, Names] = {}  # parameter names of models that others share
         self.key: Value | None = None
@@ -183,6 +192,8 @@ class Inference:
     def _outside(self, name: str, path: str, trainable: bool = False, type: Any = None) -> Value:
         if name in self.graph.inputs:
             return self.graph.inputs[name]
+        if name in self.constants:
+            return self._constant(self.constants[name], name)
         dtype = type if isinstance(type, DType) else KIND_DTYPES.get(type, self.dtype)
         value = Value(name, Variadic(), dtype, "parameter" if trainable else "input")
         value.trainable, value.path, value.hint = trainable, path, name

@@ -137,7 +137,7 @@ class Rules:
         if self.sizes.known:
             attributes.update({k: resolve(v) for k, v in attributes.items()})
         known = tuple(_shape_of(item, resolve) for item in inputs)
-        key = (row.name, known, _hashable(attributes))
+        key = (row.name, known, hashable(attributes))
         if key in self._results and not _unknown(known):
             return self._results[key]
         given: tuple[ValueShape, ...] = ()
@@ -224,14 +224,14 @@ def _unknown(shapes: tuple[Any, ...]) -> bool:
     )
 
 
-def _hashable(value: Any) -> Any:
+def hashable(value: Any) -> Any:
     """Attributes as a key: slices are not hashable, and True must differ from 1."""
     if isinstance(value, dict):
-        return tuple((k, _hashable(v)) for k, v in value.items())
+        return tuple((k, hashable(v)) for k, v in value.items())
     if isinstance(value, tuple):
-        return tuple(map(_hashable, value))
+        return tuple(map(hashable, value))
     if isinstance(value, slice):
-        return ("slice", _hashable(value.start), _hashable(value.stop), _hashable(value.step))
+        return ("slice", hashable(value.start), hashable(value.stop), hashable(value.step))
     if isinstance(value, bool | int | float):
         return (type(value).__name__, value)
     return value

@@ -1,0 +1,1 @@
+"""Physical graph to readable Python source."""

@@ -1,0 +1,131 @@
+"""The tree of submodels over the nodes of a graph, and which parts of it are the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from mithril.physical.graph import Graph, Node, Value
+from mithril.physical.rules import hashable
+
+SMALLEST_FUNCTION = 3
+"""Submodels of fewer operators are written in place."""
+
+
+@dataclass(eq=False)
+class Region:
+    """A submodel's nodes, in order, and what flows through its border."""
+
+    name: str
+    type: str
+    prefix: str
+    items: list[Item] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    arguments: list[Value] = field(default_factory=list)
+    parameters: list[Value] = field(default_factory=list)
+    results: list[Value] = field(default_factory=list)
+    new_state: list[tuple[str, Value]] = field(default_factory=list)
+    signature: Any = None
+
+    def walk(self) -> Iterator[Region]:
+        """Inner regions, outermost first."""
+        for item in self.items:
+            if isinstance(item, Region):
+                yield item
+                yield from item.walk()
+
+
+Item: TypeAlias = Region | Node
+
+
+def build_regions(graph: Graph) -> Region:
+    """The tree of a graph, with borders and signatures."""
+    root = Region(graph.name, "Model", "")
+    path: list[Region] = [root]
+    for node in graph.nodes:
+        names = [s.name for s in node.scope[:-1]]
+        depth = 0
+        while depth < len(names) and depth + 1 < len(path) and path[depth + 1].name == names[depth]:
+            depth += 1
+        del path[depth + 1 :]
+        for scope in node.scope[depth:-1]:
+            outer = path[-1]
+            region = Region(scope.name, scope.type, f"{outer.prefix}{scope.name}_")
+            outer.items.append(region)
+            path.append(region)
+        path[-1].items.append(node)
+        for region in path:
+            region.nodes.append(node)
+    _find_borders(root, graph)
+    for region in root.walk():
+        region.signature = _signature(region)
+    return root
+
+
+def _find_borders(root: Region, graph: Graph) -> None:
+    readers: dict[int, int] = {}  # how often a value is read, results counted
+    for node in graph.nodes:
+        for value in node.values():
+            readers[id(value)] = readers.get(id(value), 0) + 1
+    for value in graph.results():
+        readers[id(value)] = readers.get(id(value), 0) + 1
+    state = {id(value): key for key, value in graph.new_state.items()}
+    for region in root.walk():
+        made: set[int] = set()
+        inside: dict[int, int] = {}
+        for node in region.nodes:
+            for value in node.values():
+                inside[id(value)] = inside.get(id(value), 0) + 1
+                if id(value) not in made and inside[id(value)] == 1:
+                    own = value.kind in ("parameter", "state", "constant", "input") and value.name.startswith(
+                        region.prefix
+                    )
+                    (region.parameters if own else region.arguments).append(value)
+            made |= {id(v) for v in node.outputs}
+        for node in region.nodes:
+            for value in node.outputs:
+                key = state.get(id(value))
+                own = key is not None and key.startswith(region.prefix)
+                if own and key is not None:
+                    region.new_state.append((key.removeprefix(region.prefix), value))
+                if readers.get(id(value), 0) > inside.get(id(value), 0) + own:
+                    region.results.append(value)
+
+
+def _signature(region: Region) -> Any:
+    """Equal for regions whose code is equal, apart from names of parameters: shapes do not matter, sizes in attributes do."""
+    numbers: dict[int, Any] = {id(v): ("argument", i) for i, v in enumerate(region.arguments)}
+    numbers |= {id(v): ("parameter", v.name.removeprefix(region.prefix)) for v in region.parameters}
+    rows = []
+    for index, node in enumerate(region.nodes):
+        operands = tuple(_operand(item, numbers) for item in node.inputs)
+        rows.append((node.op.name, operands, hashable(node.attributes)))
+        numbers |= {id(v): ("node", index, i) for i, v in enumerate(node.outputs)}
+    results = tuple(numbers[id(v)] for v in region.results)
+    state = tuple((key, numbers[id(v)]) for key, v in region.new_state)
+    return (tuple(rows), results, state)
+
+
+def _operand(item: Any, numbers: dict[int, Any]) -> Any:
+    if isinstance(item, Value):
+        return numbers[id(item)]
+    if isinstance(item, tuple):
+        return tuple(_operand(part, numbers) for part in item)
+    return hashable(item)
+
+
+def repeated(root: Region) -> set[Any]:
+    """Signatures of the regions that become functions: those that would otherwise be written more than once."""
+    counts: dict[Any, int] = {}
+
+    def count(region: Region) -> None:
+        for item in region.items:
+            if isinstance(item, Region):
+                counts[item.signature] = counts.get(item.signature, 0) + 1
+                if counts[item.signature] == 1:
+                    count(item)
+
+    count(root)
+    large = {r.signature for r in root.walk() if len(r.nodes) >= SMALLEST_FUNCTION and r.results}
+    return {s for s, n in counts.items() if n > 1 and s in large}

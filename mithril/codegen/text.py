@@ -1,0 +1,166 @@
+"""Texts of values and of operators within one function of the generated source."""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+import math
+import re
+import string
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mithril.ops.table import Call, Code, implementation, is_kernel
+from mithril.physical.graph import Node, Value, Variadic, show_shape
+from mithril.types import Dim, DType
+
+RESERVED = {
+    *keyword.kwlist, "math", "torch", "F", "jax", "jnp", "lax", "mx", "nn", "np", "params", "data", "state",
+    "new_state", "prefix", "min", "max", "range", "len", "tuple", "list", "int", "float", "evaluate", "grads",
+}  # fmt: skip
+"""Words that no variable of generated source may be called."""
+
+
+class Names:
+    """Unique identifiers of one function."""
+
+    def __init__(self, taken: Iterable[str] = ()):
+        self.taken = {*RESERVED, *taken}
+
+    def new(self, hint: str) -> str:
+        """`hint`, or `hint_2`, `hint_3` ... if it is taken."""
+        hint = re.sub(r"\W", "_", hint) or "x"
+        hint = f"_{hint}" if hint[0].isdigit() else hint
+        name, number = hint, 1
+        while name in self.taken:
+            number += 1
+            name = f"{hint}_{number}"
+        self.taken.add(name)
+        return name
+
+
+class Texts:
+    """What values are called in one function.
+
+    Args:
+        backend: the framework's name and the word for its array functions (torch, jnp, mx, np).
+    """
+
+    def __init__(self, backend: str, xp: str, names: Names):
+        self.backend = backend
+        self.xp = xp
+        self.names = names
+        self.values: dict[int, str] = {}
+        self.symbols: dict[str, str] = {}
+        self.kernels: list[Callable[..., Any]] = []
+
+    def value(self, item: Any) -> Any:
+        """Text of an input: a value's name, a number; None and lists stay structured."""
+        if isinstance(item, Value):
+            return self.values[id(item)]
+        if isinstance(item, tuple):
+            return tuple(str(self.value(part)) for part in item)
+        text = self.source(item)
+        return f"({text})" if isinstance(item, Dim) and " " in text else None if item is None else text
+
+    def result(self, item: Any) -> str:
+        """Text of an output, which may be a list of values or a number."""
+        if isinstance(item, tuple):
+            return f"({', '.join(map(self.result, item))}{',' if len(item) == 1 else ''})"
+        return self.values[id(item)] if isinstance(item, Value) else self.source(item)
+
+    def source(self, value: Any) -> str:
+        """Text of a static value."""
+        if isinstance(value, DType):
+            special = value is DType.bool and self.xp != "torch"
+            return f"{self.xp}.{value.value}{'_' if special else ''}"
+        if isinstance(value, Dim):
+            return value.source({s: self.symbol(s) for s in value.symbols()})
+        if isinstance(value, tuple):
+            return f"({', '.join(map(self.source, value))}{',' if len(value) == 1 else ''})"
+        if isinstance(value, list):
+            return f"[{', '.join(map(self.source, value))}]"
+        if isinstance(value, float) and not math.isfinite(value):
+            return "math.nan" if math.isnan(value) else "math.inf" if value > 0 else "-math.inf"
+        if isinstance(value, slice):
+            parts = [("" if p is None else self.source(p)) for p in (value.start, value.stop)]
+            return ":".join([*parts, *([] if value.step is None else [self.source(value.step)])])
+        return repr(value)
+
+    def symbol(self, name: str) -> str:
+        """Text of a size's symbol; remembers that the function needs it."""
+        if name not in self.symbols:
+            self.symbols[name] = self.names.new(name)
+        return self.symbols[name]
+
+    def expression(self, node: Node) -> str:
+        """The code of one operator."""
+        call = self.call(node)
+        code: Any = implementation(node.op, self.backend)
+        return self.kernel_call(code, node, call) if is_kernel(node.op, self.backend) else self.write(code, call)
+
+    def call(self, node: Node) -> Call:
+        """The node as code functions see it."""
+        op = node.op
+        outputs = node.outputs if node.is_list else None
+        shapes = {n: _shape(i) for n, i in zip(op.input_names, node.inputs)}
+        dtypes = {n: _dtype(i) for n, i in zip(op.input_names, node.inputs)}
+        for name, value in zip(op.output_names, [outputs] if outputs is not None else node.outputs):
+            shapes[name], dtypes[name] = _shape(value), _dtype(value)
+        inputs = {n: self.value(i) for n, i in zip(op.input_names, node.inputs)}
+        return Call(op, inputs, node.attributes, shapes, dtypes, self.xp, self.source)
+
+    def write(self, code: Code, call: Call) -> str:
+        """A template or code function filled in."""
+        if callable(code):
+            return code(call)
+        fields = {
+            field: self.xp if field == "xp" else call[field]
+            for _, field, _, _ in string.Formatter().parse(code)
+            if field
+        }
+        return code.format(**fields)
+
+    def kernel_call(self, function: Callable[..., Any], node: Node, call: Call, extra: tuple[str, ...] = ()) -> str:
+        """`name(inputs, attributes that differ from the row's defaults)`; the kernel's source will be pasted."""
+        self.kernels.append(function)
+        texts = [*extra, *(call[name] for name in node.op.input_names)]
+        parameters = list(inspect.signature(function).parameters.values())
+        optional = len(parameters) >= len(texts) and all(
+            p.default is not p.empty for p in parameters[len(texts) - 1 : len(texts)]
+        )
+        while texts and texts[-1] == "None" and optional:
+            texts.pop()
+            optional = bool(texts) and parameters[len(texts) - 1].default is not parameters[len(texts) - 1].empty
+        return f"{function.__name__}({', '.join([*texts, *self.named_attributes(node, call)])})"
+
+    @staticmethod
+    def named_attributes(node: Node, call: Call) -> list[str]:
+        """Keyword arguments for the attributes that differ from the row's defaults."""
+        return [f"{k}={call[k]}" for k, v in node.attributes.items() if _differs(v, node.op.attributes[k])]
+
+
+def _differs(value: Any, default: Any) -> bool:
+    return type(value) is not type(default) or value != default
+
+
+def _shape(item: Any) -> Any:
+    if isinstance(item, Value):
+        return None if isinstance(item.shape, Variadic) else item.shape
+    if isinstance(item, tuple):
+        return tuple(_shape(part) for part in item)
+    return None if item is None else ()
+
+
+def _dtype(item: Any) -> Any:
+    if isinstance(item, Value):
+        return item.dtype
+    if isinstance(item, tuple):
+        return tuple(_dtype(part) for part in item)
+    return None if item is None else type(item) if isinstance(item, bool | int | float) else int
+
+
+def shape_comment(values: Iterable[Value]) -> str:
+    """`# (n, 197, 768)`, shapes of several outputs one after the other."""
+    shapes = [show_shape(v.shape) for v in values]
+    return "  # " + ", ".join(shapes) if shapes and "(...)" not in shapes else ""

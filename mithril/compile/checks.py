@@ -1,0 +1,134 @@
+"""Params and data against what a compiled model takes: every problem, in one list, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mithril.errors import MithrilError, ValueMismatchError, nearest
+from mithril.physical.graph import Graph, Value, Variadic, show_shape
+from mithril.types import Dim, DType
+
+Arrays = Mapping[str, Any]
+
+
+class Checker:
+    """Sorts given values into params, data and state, and collects what does not fit."""
+
+    def __init__(self, graph: Graph, backend: Any):
+        self.name = graph.name
+        self.backend = backend
+        self.inputs = {k: v for k, v in graph.inputs.items() if v.kind != "constant"}
+        self.constants = {k for k, v in graph.inputs.items() if v.kind == "constant"}
+        self.fixed = {
+            k: v.shape
+            for k, v in self.inputs.items()
+            if isinstance(v.shape, tuple) and not any(isinstance(s, Dim) for s in v.shape)
+        }
+        self.needed = {k for k, v in self.inputs.items() if v.kind != "state"}
+
+    def sort(
+        self, params: Arrays, data: Arrays, state: Arrays | None
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """The values where the generated source looks for them.
+
+        Raises:
+            ValueMismatchError: one line per problem.
+        """
+        problems: list[str] = []
+        sorted_values: dict[str, dict[str, Any]] = {"parameter": {}, "input": {}, "state": {}}
+        sizes: dict[str, tuple[int, str]] = {}
+        for source, values in (("params", params), ("data", data), ("state", state or {})):
+            for key, value in values.items():
+                expected = self.inputs.get(key)
+                if expected is None:
+                    problems.append(self._superfluous(key, source))
+                    continue
+                if not self.backend.is_array(value):
+                    value = self._convert(key, value, expected, problems)
+                elif value.dtype is not self._dtype(expected) and not self._dtype_fits(value, expected):
+                    problems.append(self._wrong_dtype(self.backend.dtype_of(value), expected))
+                if value is not None and (key not in self.fixed or value.shape != self.fixed[key]):
+                    self._check_shape(tuple(value.shape), expected, sizes, problems)
+                place = sorted_values[expected.kind]
+                if key in place and source != "state":
+                    problems.append(f"'{key}' is given twice, in {source} and before.")
+                place[key] = value
+        given = sum(map(len, sorted_values.values()))
+        if given < len(self.inputs):
+            problems += self._missing(sorted_values, {*params, *data})
+        if problems:
+            raise ValueMismatchError(f"{self.name} cannot run with these values:", problems)
+        return sorted_values["parameter"], sorted_values["input"], sorted_values["state"]
+
+    def _dtype(self, expected: Value) -> Any:
+        return self.backend.native(expected.dtype)
+
+    def _dtype_fits(self, value: Any, expected: Value) -> bool:
+        found, wanted = self.backend.dtype_of(value), expected.dtype
+        if found is wanted:
+            return True
+        if expected.any_width or (self.backend.name in ("jax", "mlx") and wanted.bits == 64):
+            return found.is_integer == wanted.is_integer and found.is_floating == wanted.is_floating
+        return expected.name == "random_key" and found.is_integer
+
+    def _convert(self, key: str, value: Any, expected: Value, problems: list[str]) -> Any:
+        """A list, number or array of another framework as an array of this one, if its kind fits."""
+        try:
+            array = self.backend.array(value)
+        except (MithrilError, TypeError, ValueError) as error:
+            problems.append(f"'{key}' is {type(value).__name__}, which is no array: {error}")
+            return None
+        found: DType = self.backend.dtype_of(array)
+        if found.is_floating != expected.dtype.is_floating and not (
+            isinstance(value, int | float | list) and expected.dtype.is_floating
+        ):
+            problems.append(self._wrong_dtype(found, expected))
+            return None
+        return self.backend.array(array, expected.dtype)
+
+    def _check_shape(
+        self, shape: tuple[int, ...], expected: Value, sizes: dict[str, tuple[int, str]], problems: list[str]
+    ) -> None:
+        wanted = expected.shape
+        if isinstance(wanted, Variadic):
+            tail = wanted.tail
+            fits = len(shape) >= len(tail)
+            pairs = list(zip(shape[len(shape) - len(tail) :], tail))
+        else:
+            fits = len(shape) == len(wanted)
+            pairs = list(zip(shape, wanted))
+        for size, want in pairs if fits else ():
+            if isinstance(want, Dim) and want.name is not None:
+                known, other = sizes.setdefault(want.name, (size, expected.name))
+                if known != size:
+                    problems.append(f"'{expected.name}' has {size} where {want} is {known} in '{other}'.")
+            elif isinstance(want, int) and size != want:
+                fits = False
+        if not fits:
+            origin = f" ({expected.path}, {expected.origin})" if expected.origin else f" ({expected.path})"
+            problems.append(
+                f"'{expected.name}' has shape {show_shape(shape)}, but {show_shape(wanted)} is needed{origin}."
+            )
+
+    def _wrong_dtype(self, found: DType, expected: Value) -> str:
+        kind = (
+            f"an {'integer' if expected.dtype.is_integer else expected.dtype} dtype"
+            if expected.any_width
+            else str(expected.dtype)
+        )
+        return f"'{expected.name}' is {found}, but {kind} is needed ({expected.path})."
+
+    def _superfluous(self, key: str, source: str) -> str:
+        if key in self.constants:
+            return f"'{key}' in {source} is a constant of the model and cannot be given."
+        return f"'{key}' in {source} is no key of {self.name}.{nearest(key, self.inputs)}"
+
+    def _missing(self, found: dict[str, dict[str, Any]], given: set[str]) -> list[str]:
+        missing = []
+        for key in self.inputs:
+            value = self.inputs[key]
+            if key in self.needed and key not in found[value.kind]:
+                where = "data" if value.kind == "input" else "params"
+                missing.append(f"'{key}' {show_shape(value.shape)} is missing from {where} ({value.path}).")
+        return missing

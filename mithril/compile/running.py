@@ -1,0 +1,271 @@
+"""A compiled model: its source, running it, its gradients, and the checks of what it is given."""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+import math
+import types as python_types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mithril.codegen.gradient import generate_gradient
+from mithril.compile.checks import Checker
+from mithril.errors import KeyMismatchError, nearest
+from mithril.physical.graph import Graph, Value, Variadic, show_shape
+from mithril.types import Dim
+
+Arrays = Mapping[str, Any]
+_NUMBERS = itertools.count()
+
+
+class PhysicalModel:
+    """A model compiled for one backend.
+
+    State (batch-norm statistics, the random key) is explicit: `initial_state()` makes it, `evaluate` takes it and, in
+    training mode, returns the new one beside the outputs. State given among the params is used as it is.
+    """
+
+    def __init__(
+        self, graph: Graph, backend: Any, source: str, jit: bool | None, file_path: str | Path | None, training: bool
+    ):
+        self.graph = graph
+        self.backend = backend
+        self.source = source
+        self.training = training
+        self.jit = backend.name == "jax" if jit is None else jit
+        self._module = load(source, file_path, graph.name)
+        run = self._module.evaluate
+        self._evaluate = backend.jit(run) if self.jit else backend.prepare(run)
+        self._gradient: Any = None
+        self.constants = {v.name: backend.array(v.data, v.dtype) for v in graph.inputs.values() if v.kind == "constant"}
+        self._has_state = any(v.kind == "state" for v in graph.inputs.values())
+        self._checker = Checker(graph, backend)
+
+    # What it consists of
+
+    def _keys(self, *kinds: str) -> list[str]:
+        return [v.name for v in self.graph.inputs.values() if v.kind in kinds]
+
+    @property
+    def data_keys(self) -> list[str]:
+        """Inputs that are given with every call."""
+        return self._keys("input")
+
+    @property
+    def parameter_keys(self) -> list[str]:
+        """Inputs that are learned."""
+        return self._keys("parameter")
+
+    @property
+    def trainable_keys(self) -> list[str]:
+        """Parameters that gradients are taken of."""
+        return [v.name for v in self.graph.inputs.values() if v.kind == "parameter" and v.trainable]
+
+    @property
+    def state_keys(self) -> list[str]:
+        """Inputs that the model itself changes."""
+        return self._keys("state")
+
+    @property
+    def output_keys(self) -> list[str]:
+        """Names of the outputs."""
+        return list(self.graph.outputs)
+
+    @property
+    def shapes(self) -> dict[str, Any]:
+        """Shape of every input and output: numbers, None for sizes that stay open, "..." for an open rank."""
+        return {k: _public_shape(v.shape) for k, v in self._values().items()}
+
+    @property
+    def types(self) -> dict[str, Any]:
+        """Dtype of every input and output."""
+        return {k: v.dtype for k, v in self._values().items()}
+
+    def _values(self) -> dict[str, Value]:
+        outputs = {k: v for k, v in self.graph.outputs.items() if isinstance(v, Value)}
+        return {**self.graph.inputs, **outputs}
+
+    def summary(self) -> str:
+        """A table of inputs, parameters and outputs, with counts."""
+        rows = [(v.kind, v.name, str(v.dtype), show_shape(v.shape)) for v in self.graph.inputs.values()]
+        rows += [
+            ("output", k, str(v.dtype), show_shape(v.shape))
+            for k, v in self.graph.outputs.items()
+            if isinstance(v, Value)
+        ]
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
+        sizes = [v.shape for v in self.graph.inputs.values() if v.kind == "parameter"]
+        known = [math.prod(s) for s in sizes if not isinstance(s, Variadic) and all(isinstance(n, int) for n in s)]
+        count = f"{sum(known):,} parameters" + ("" if len(known) == len(sizes) else " (some shapes are open)")
+        head = f"{self.graph.name} on {self.backend.name}: {len(self.graph.nodes)} operators, {count}"
+        return "\n".join([head, *lines])
+
+    # Values for it
+
+    def randomize_params(self, seed: int = 0) -> dict[str, Any]:
+        """Parameters to start from: weights normal with variance 1 / fan-in, scales near 1, biases near 0.
+
+        Equal on all backends.
+
+        Raises:
+            KeyMismatchError: a parameter's shape is open.
+        """
+        import numpy as np
+
+        random = np.random.default_rng(seed)
+        values = {}
+        for value in self.graph.inputs.values():
+            if value.kind == "parameter":
+                shape = self._closed_shape(value)
+                draws = random.standard_normal(shape)
+                if len(shape) > 1:
+                    draws = draws / math.sqrt(max(math.prod(shape[1:]), 1))
+                else:
+                    draws = 0.02 * draws + (0 if value.name.endswith("bias") else 1)
+                values[value.name] = self.backend.array(draws, value.dtype)
+        return values
+
+    def initial_state(self, seed: int = 0) -> dict[str, Any]:
+        """State to start from: variances are 1, other statistics 0, the random key is made from `seed`."""
+        state = {}
+        for value in self.graph.inputs.values():
+            if value.kind == "state" and value.name == "random_key":
+                state[value.name] = self.backend.random_key(seed)
+            elif value.kind == "state":
+                start = 1.0 if "var" in value.name.rsplit("_", 2)[-1] else 0.0
+                state[value.name] = self.backend.full(self._closed_shape(value), start, value.dtype)
+        return state
+
+    def _closed_shape(self, value: Value) -> tuple[int, ...]:
+        if isinstance(value.shape, Variadic) or any(isinstance(s, Dim) for s in value.shape):
+            raise KeyMismatchError(
+                f"The shape {show_shape(value.shape)} of '{value.name}' is open.",
+                [
+                    "It follows from the shapes of the data: give them to compile, as in shapes={'input': [None, 3, 224, 224]}."
+                ],
+            )
+        return tuple(value.shape)  # type: ignore[return-value]
+
+    # Running
+
+    def evaluate(self, params: Arrays | None = None, data: Arrays | None = None, state: Arrays | None = None) -> Any:
+        """Outputs by key; `(outputs, new_state)` when the model changes state (training mode, with batch norm or dropout).
+
+        Args:
+            params: values of `parameter_keys`; values of data keys may be among them, and the other way round.
+            data: values of `data_keys`. Arrays of other frameworks and lists are converted.
+            state: values of `state_keys`; where neither this nor params has them, `initial_state()`.
+
+        Raises:
+            ValueMismatchError: all missing, superfluous and ill-fitting values, in one list.
+        """
+        return self._evaluate(*self._arguments(params, data, state))
+
+    __call__ = evaluate
+
+    def _arguments(self, params: Arrays | None, data: Arrays | None, state: Arrays | None) -> tuple[Any, ...]:
+        parameters, inputs, states = self._checker.sort(params or {}, data or {}, state)
+        if self.constants:
+            parameters = {**self.constants, **parameters}
+        if not self._has_state:
+            return parameters, inputs
+        if len(states) < len(self.state_keys):
+            states = {**self.initial_state(), **states}
+        return parameters, inputs, states
+
+    def evaluate_gradients(
+        self,
+        params: Arrays,
+        data: Arrays | None = None,
+        output_gradients: Arrays | None = None,
+        state: Arrays | None = None,
+    ) -> dict[str, Any]:
+        """Gradients by trainable key. See `evaluate_all`."""
+        return self.evaluate_all(params, data, output_gradients, state)[1]
+
+    def evaluate_all(
+        self,
+        params: Arrays,
+        data: Arrays | None = None,
+        output_gradients: Arrays | None = None,
+        state: Arrays | None = None,
+    ) -> tuple[Any, ...]:
+        """`(outputs, gradients)`, and the new state as a third where `evaluate` returns one.
+
+        Args:
+            output_gradients: by output; those not given count as zero. May be left out when the model has one scalar output.
+        """
+        arguments = self._arguments(params, data, state)
+        cotangents = self._cotangents(output_gradients)
+        if self._gradient is None:
+            self._gradient = self._make_gradient()
+        outputs, gradients, new_state = self._gradient(cotangents, *arguments)
+        return (outputs, gradients, new_state) if self.graph.new_state else (outputs, gradients)
+
+    def _cotangents(self, given: Arrays | None) -> dict[str, Any]:
+        values = {k: v for k, v in self.graph.outputs.items() if isinstance(v, Value) and v.dtype.is_floating}
+        if given is None:
+            scalars = [k for k, v in values.items() if v.shape == ()]
+            if len(values) != 1 or not scalars:
+                raise KeyMismatchError(
+                    f"output_gradients are needed: {self.graph.name} has the outputs {', '.join(self.graph.outputs)}, not one scalar."
+                )
+            return {scalars[0]: self.backend.full((), 1.0, values[scalars[0]].dtype)}
+        for key in given:
+            if key not in values:
+                raise KeyMismatchError(
+                    f"output_gradients has '{key}', which is no floating output.{nearest(key, values)}"
+                )
+        return {k: v if self.backend.is_array(v) else self.backend.array(v, values[k].dtype) for k, v in given.items()}
+
+    def _make_gradient(self) -> Any:
+        """A function of output gradients and the arguments of `evaluate`: `(outputs, gradients, new_state)`."""
+        backend, run, trainable = self.backend, self._module.evaluate, self.trainable_keys
+        if backend.name == "numpy":
+            text = generate_gradient(self.graph, trainable, backend.name, backend.xp, backend.imports)
+            return load(text, None, f"{self.graph.name}_gradient").evaluate_gradients
+        changes = bool(self.graph.new_state)
+
+        def gradient(cotangents: Arrays, params: Arrays, data: Arrays, *state: Arrays) -> Any:
+            fixed = {k: v for k, v in params.items() if k not in trainable}
+
+            def forward(values: Arrays) -> dict[str, Any]:
+                result = run({**fixed, **values}, data, *state)
+                outputs, new_state = result if changes else (result, {})
+                return {
+                    **{f"output {k}": v for k, v in outputs.items()},
+                    **{f"state {k}": v for k, v in new_state.items()},
+                }
+
+            results, pullback = backend.vjp(forward, {k: params[k] for k in trainable})
+            gradients = pullback({f"output {k}": v for k, v in cotangents.items()})
+            outputs = {k.removeprefix("output "): v for k, v in results.items() if k.startswith("output ")}
+            return (
+                outputs,
+                gradients,
+                {k.removeprefix("state "): v for k, v in results.items() if k.startswith("state ")},
+            )
+
+        return backend.jit(gradient) if self.jit else backend.prepare(gradient)
+
+
+def _public_shape(shape: Any) -> Any:
+    sizes = [None if isinstance(size, Dim) else size for size in (shape.tail if isinstance(shape, Variadic) else shape)]
+    return ["...", *sizes] if isinstance(shape, Variadic) else sizes
+
+
+def load(source: str, file_path: str | Path | None, name: str) -> Any:
+    """The module of a generated source, whose lines tracebacks can show."""
+    if file_path is not None:
+        Path(file_path).write_text(source)
+        filename = str(file_path)
+    else:
+        filename = f"<mithril {name} {next(_NUMBERS)}>"
+        linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    module = python_types.ModuleType(name)
+    module.__file__ = filename
+    exec(compile(source, filename, "exec"), module.__dict__)  # noqa: S102  (our own source)
+    return module

@@ -1,0 +1,71 @@
+"""Rewrites of the physical graph. Each takes a graph and returns it, better; `optimise` runs them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mithril.physical.graph import Graph, Node, Value, verify
+from mithril.physical.rules import hashable
+
+Pass = Callable[[Graph], Graph]
+
+
+def optimise(graph: Graph, passes: Iterable[Pass]) -> Graph:
+    """All passes in order, with the graph checked after each."""
+    for rewrite in passes:
+        graph = verify(rewrite(graph))
+    return graph
+
+
+def remove_dead(graph: Graph) -> Graph:
+    """Drop nodes whose outputs nobody needs, and inputs that nothing reads."""
+    needed = {id(v) for v in graph.results()}
+    kept: list[Node] = []
+    for node in reversed(graph.nodes):
+        if any(id(v) in needed for v in node.outputs):
+            kept.append(node)
+            needed.update(id(v) for v in node.values())
+    graph.nodes = kept[::-1]
+    graph.inputs = {k: v for k, v in graph.inputs.items() if id(v) in needed or v.kind == "input"}
+    return graph
+
+
+def remove_duplicates(graph: Graph) -> Graph:
+    """Compute equal operators on equal inputs once. Random operators have keys of their own, so they stay apart."""
+    seen: dict[Any, Node] = {}
+    same: dict[int, Value] = {}
+    kept: list[Node] = []
+    for node in graph.nodes:
+        node.inputs = tuple(_replaced(item, same) for item in node.inputs)
+        key = (node.op.name, tuple(map(_identity, node.inputs)), hashable(node.attributes))
+        first = seen.setdefault(key, node)
+        if first is node:
+            kept.append(node)
+        else:
+            same.update((id(old), new) for old, new in zip(node.outputs, first.outputs))
+    graph.nodes = kept
+    replace_results(graph, same)
+    return graph
+
+
+def replace_results(graph: Graph, same: dict[int, Value]) -> None:
+    """Let outputs and state be other values."""
+    graph.outputs = {k: _replaced(v, same) for k, v in graph.outputs.items()}
+    graph.new_state = {k: _replaced(v, same) for k, v in graph.new_state.items()}
+
+
+def _replaced(item: Any, same: dict[int, Value]) -> Any:
+    if isinstance(item, Value):
+        return same.get(id(item), item)
+    if isinstance(item, tuple):
+        return tuple(_replaced(part, same) for part in item)
+    return item
+
+
+def _identity(item: Any) -> Any:
+    if isinstance(item, Value):
+        return id(item), "value"
+    if isinstance(item, tuple):
+        return tuple(map(_identity, item))
+    return hashable(item)
