@@ -1,6 +1,6 @@
 """Data sets, transforms and the loader."""
 
-from nexus.data.dataset import Dataset, Sample
+from nexus.data.dataset import DataError, Dataset, Sample
 from nexus.data.datasets import load_dataset
 from nexus.data.images import ImageError, load_image
 from nexus.data.loader import Loader, WorkerError
@@ -9,6 +9,7 @@ from nexus.data.transforms import AugmentConfig, eval_transform, train_transform
 
 __all__ = [
     "AugmentConfig",
+    "DataError",
     "Dataset",
     "ImageError",
     "Loader",

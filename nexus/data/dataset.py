@@ -7,6 +7,10 @@ import numpy as np
 from nexus.data.images import Image
 
 
+class DataError(ValueError):
+    """A data set cannot be used: the message names the file and says what to change."""
+
+
 class Sample(NamedTuple):
     """One labelled image.
 

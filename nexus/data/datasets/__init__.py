@@ -4,19 +4,34 @@ from pathlib import Path
 
 from nexus.core.config import nearest
 from nexus.data.dataset import Dataset
+from nexus.data.datasets.cifar import CIFAR, Cifar
 from nexus.data.datasets.digits import Digits
+from nexus.data.datasets.folder import ImageFolder
 
-SOURCES = ("digits", "folder:PATH", "cifar10", "cifar100")
+SOURCES = ("digits", "folder:PATH", *CIFAR)
 
 
 def load_dataset(
     source: str, split: str = "train", *, root: str | Path | None = None, download: bool = False
 ) -> Dataset:
-    """Returns the data set that `source` names.
+    """Returns one split of the data set that `source` names.
+
+    Args:
+        source: "digits", "cifar10", "cifar100", or "folder:PATH" (see `nexus.data.datasets.folder` for its layouts).
+        split: "train", "val", or, where there is one, "test".
+        root: Of archives: where they lie or are downloaded to. Of a folder: what a relative PATH starts from.
+        download: Whether a missing archive may be fetched.
 
     Raises:
-        ValueError: The source or the split is unknown.
+        ValueError: The source or the split is unknown, or the data is missing or wrong (`DataError`, `ImageError`).
+        ImportError: The digits need scikit-learn.
     """
     if source == "digits":
         return Digits(split)
-    raise ValueError(f"There is no data set {source!r}. {nearest(source, SOURCES)}")
+    if source in CIFAR:
+        return Cifar(source, split, root=root, download=download)
+    kind, colon, path = source.partition(":")
+    if kind == "folder" and path:
+        return ImageFolder(Path(root or "") / Path(path).expanduser(), split)
+    hint = f"Did you mean 'folder:{source}'?" if not colon and Path(source).is_dir() else nearest(source, SOURCES)
+    raise ValueError(f"There is no data set {source!r}. {hint}")

@@ -48,8 +48,11 @@ class Digits:
 
     def __getitem__(self, index: int) -> Sample:
         """Returns the sample; its path is the place in scikit-learn's own order, as "digits[17]"."""
-        path = f"digits[{self._positions[index]}]"
-        return Sample(self._images[index], int(self.labels[index]), path)
+        return Sample(self._images[index], int(self.labels[index]), self.path(index))
+
+    def path(self, index: int) -> str:
+        """Returns the path of a sample."""
+        return f"digits[{self._positions[index]}]"
 
 
 def stratified_split(labels: np.ndarray, num_held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

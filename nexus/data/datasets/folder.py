@@ -1,0 +1,233 @@
+"""A folder of images, one class per folder or per line of a table.
+
+Three layouts, the first that fits:
+
+- `PATH/labels.csv` with the columns `file,label` (paths relative to the table), and `split` if wanted.
+- `PATH/train/<class>/...` and `PATH/val/<class>/...`, maybe `PATH/test/...`; each may have a `labels.csv` instead.
+- `PATH/<class>/...`: about one image in five is held out as "val". Which ones is decided by a hash of each image's own
+  path, so that an image never changes sides when others come or go.
+
+Class names are sorted as text. Images may lie deeper in a class's folder. Hidden files and other kinds are passed over.
+"""
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nexus.core.config import nearest
+from nexus.data.dataset import DataError, Sample
+from nexus.data.images import EXTENSIONS, load_image, num_channels, open_image
+
+SPLITS = ("train", "val", "test")
+TABLE = "labels.csv"
+HELD_OUT = 0.2
+_PROBED = 8
+
+
+class Entry(NamedTuple):
+    """An image and what is said about it; `split` is None where nothing is."""
+
+    file: Path
+    label: str
+    split: str | None = None
+
+
+class ImageFolder:
+    """The images of one split of a folder; see the module for the layouts."""
+
+    def __init__(self, root: str | Path, split: str = "train"):
+        """Lists the images; none is decoded, a few headers are read for the number of channels.
+
+        Raises:
+            DataError: The folder, the split, a class or the table is not as it should be; the message names the
+                folder or the line.
+            ImageError: One of the first images cannot be used.
+        """
+        self.root = Path(root).expanduser()
+        if split not in SPLITS:
+            raise ValueError(f"There is no split {split!r}. {nearest(split, SPLITS)}")
+        if not self.root.is_dir():
+            raise DataError(f"There is no folder {self.root}; name one that holds a folder of images per class.")
+        entries, self.class_names = _entries(self.root, split)
+        positions = {name: position for position, name in enumerate(self.class_names)}
+        self._files = [entry.file for entry in entries]
+        self.labels = np.array([positions[entry.label] for entry in entries], dtype=np.int64)
+        self.name = f"folder:{self.root}"
+        # One colour image makes it a colour data set; grey ones are then repeated to three channels.
+        probes = np.unique(np.linspace(0, len(self._files) - 1, _PROBED).astype(int))
+        self.in_channels = max(num_channels(open_image(self._files[probe])) for probe in probes)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Returns the sample with its image decoded."""
+        return Sample(load_image(self._files[index]), int(self.labels[index]), self.path(index))
+
+    def open(self, index: int) -> Sample:
+        """Returns the sample; a JPEG may not be decoded yet, see `nexus.data.images.open_image`."""
+        return Sample(open_image(self._files[index]), int(self.labels[index]), self.path(index))
+
+    def path(self, index: int) -> str:
+        """Returns the path of a sample without reading it."""
+        return str(self._files[index])
+
+
+def _entries(root: Path, split: str) -> tuple[list[Entry], tuple[str, ...]]:
+    """Returns the images of the split, sorted, and the class names of the training split."""
+    if (root / TABLE).is_file() or not _is_listed(root / "train"):
+        listed = list(_listed(root))
+        names = _class_names(root, listed)
+        return _chosen(root, listed, split), names
+    train = list(_listed(root / "train"))
+    names = _class_names(root / "train", train)
+    if split == "train":
+        return train, names
+    if not _is_listed(root / split):
+        there = ", ".join(name for name in SPLITS if _is_listed(root / name))
+        raise DataError(f"{root} has {there} but no {split}; add the folder {root / split} with one folder per class.")
+    entries = list(_listed(root / split))
+    for entry in entries:
+        if entry.label not in names:
+            raise DataError(
+                f"{entry.file} is of the class {entry.label!r}, which {root / 'train'} does not have. "
+                f"{nearest(entry.label, names)}"
+            )
+    if not entries:
+        raise _no_images(root / split)
+    return entries, names
+
+
+def _is_listed(folder: Path) -> bool:
+    """Whether it is a folder of classes; a class that is called "train" has images instead of folders."""
+    return (folder / TABLE).is_file() or (folder.is_dir() and any(_class_folders(folder)))
+
+
+def _class_folders(folder: Path) -> Iterator[Path]:
+    return (child for child in sorted(folder.iterdir()) if child.is_dir() and not child.name.startswith("."))
+
+
+def _listed(folder: Path) -> Iterator[Entry]:
+    """Gives the images that a table or the class folders list."""
+    if (folder / TABLE).is_file():
+        yield from _table(folder / TABLE)
+        return
+    for class_folder in _class_folders(folder):
+        files = list(_images(class_folder))
+        if not files:
+            raise DataError(
+                f"The class folder {class_folder} has no images; remove it, or add some of the kinds "
+                f"{' '.join(sorted(EXTENSIONS))}."
+            )
+        yield from (Entry(file, class_folder.name) for file in files)
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):
+                yield Path(place, name)
+
+
+def _class_names(folder: Path, entries: list[Entry]) -> tuple[str, ...]:
+    names = tuple(sorted({entry.label for entry in entries}))
+    if not names:
+        raise _no_images(folder)
+    if len(names) == 1:
+        raise DataError(
+            f"{folder} has the single class {names[0]!r}; there is nothing to tell apart. Give each class a folder of "
+            "its own, or name the folder above."
+        )
+    return names
+
+
+def _no_images(folder: Path) -> DataError:
+    return DataError(
+        f"{folder} has no images in class folders. Expected {folder.name}/<class>/<image>, or {folder.name}/{TABLE} "
+        "with the columns file,label."
+    )
+
+
+def _chosen(root: Path, entries: list[Entry], split: str) -> list[Entry]:
+    """Returns the images of the split, as the table says, or by hash."""
+    if any(entry.split for entry in entries):
+        chosen = [entry for entry in entries if entry.split == split]
+        if not chosen:
+            there = ", ".join(name for name in SPLITS if any(entry.split == name for entry in entries))
+            raise DataError(f"{root / TABLE} puts no image into the split {split!r}; it has {there}.")
+        return chosen
+    if split == "test":
+        raise DataError(f"{root} has no test images; make the folders {root / 'train'} and {root / 'test'}.")
+    draws = [held_out_draw(entry.file.relative_to(root).as_posix()) for entry in entries]
+    # The last word against an empty class: its image with the highest draw stays in training.
+    highest: dict[str, float] = {}
+    for entry, draw in zip(entries, draws):
+        highest[entry.label] = max(draw, highest.get(entry.label, 0.0))
+    held_out = [draw < HELD_OUT and draw < highest[entry.label] for entry, draw in zip(entries, draws)]
+    if split == "val" and not any(held_out):
+        raise DataError(
+            f"{root} has {len(entries)} images, too few to hold out one in five for validation; "
+            f"make the folders {root / 'train'} and {root / 'val'}."
+        )
+    return [entry for entry, held in zip(entries, held_out) if held == (split == "val")]
+
+
+def held_out_draw(path: str) -> float:
+    """Returns the fixed number in [0, 1) that a relative path draws; below `HELD_OUT` it is held out."""
+    return int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogatepass")).digest()[:6]) / 2**48
+
+
+def _table(path: Path) -> Iterator[Entry]:
+    """Gives the lines of a labels.csv, each checked."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            yield from _rows(path, reader)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 text ({error}); save it again as UTF-8.") from error
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}; correct the line.") from error
+
+
+def _rows(path: Path, reader: csv.DictReader) -> Iterator[Entry]:
+    columns = list(reader.fieldnames or ())
+    if not {"file", "label"} <= set(columns) <= {"file", "label", "split"} or len(set(columns)) < len(columns):
+        raise DataError(
+            f"{path}, line 1: the columns are {', '.join(columns) or 'missing'}; they must be file,label, "
+            "and split if wanted."
+        )
+    lines: dict[str, int] = {}
+    for row in reader:
+        where = f"{path}, line {reader.line_num}"
+        entry = _row(path.parent, row, where)
+        if row["file"] in lines:
+            raise DataError(f"{where}: {row['file']!r} is in line {lines[row['file']]}, too; keep one of them.")
+        lines[row["file"]] = reader.line_num
+        yield entry
+
+
+def _row(folder: Path, row: dict, where: str) -> Entry:
+    if None in row or None in row.values():
+        count = sum(value is not None for key, value in row.items() if key is not None) + len(row.get(None, ()))
+        raise DataError(f"{where}: {count} values; there must be as many as columns. Quote names that hold a comma.")
+    name, label = row["file"], row["label"].strip()
+    if not name.strip() or not label:
+        raise DataError(f"{where}: the {'label' if name.strip() else 'file'} is empty; fill it in or delete the line.")
+    file = folder / name
+    if os.path.isabs(name) or ".." in Path(name).parts or "\0" in name:
+        raise DataError(f"{where}: {name!r} leads outside of {folder}; paths are relative to the table.")
+    if not file.is_file():
+        there = [child.name for child in file.parent.iterdir()] if file.parent.is_dir() else []
+        raise DataError(f"{where}: there is no file {name!r}. {nearest(file.name, there)}")
+    if file.suffix.lower() not in EXTENSIONS:
+        raise DataError(f"{where}: {name!r} is not an image; its name must end in {', '.join(sorted(EXTENSIONS))}.")
+    split = row.get("split")
+    if split is not None and split not in SPLITS:
+        raise DataError(f"{where}: the split is {split!r}. {nearest(split, SPLITS)}")
+    return Entry(file, label, split)
