@@ -1,17 +1,17 @@
 """Running the blocks of a model and keeping what each of them returns."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 
-def collect(blocks: Iterable[nn.Module], x: Tensor, *, checkpointing: bool = False) -> list[Tensor]:
+def collect(blocks: Iterable[Callable[[Tensor], Tensor]], x: Tensor, *, checkpointing: bool = False) -> list[Tensor]:
     """Returns the output of every block, each fed with the one before it.
 
     Args:
-        blocks: Modules from a tensor to a tensor.
+        blocks: Modules (or functions of modules) from a tensor to a tensor.
         x: Input of the first.
         checkpointing: Keep only the outputs, and compute what is inside a block again in the backward pass.
     """

@@ -13,7 +13,8 @@ NAMES = ["vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19",
 
 
 def torchvision_vgg(torchvision, batch_norm=False):
-    theirs = torchvision.models.VGG(nn.Identity(), num_classes=5, init_weights=False)
+    with torch.device("meta"):  # their own fully connected layers are large, and go
+        theirs = torchvision.models.VGG(nn.Identity(), num_classes=5, init_weights=False)
     theirs.features = torchvision.models.vgg.make_layers(LAYOUT, batch_norm=batch_norm)
     theirs.classifier[0] = nn.Linear(32 * 49, 12)
     theirs.classifier[3] = nn.Linear(12, 12)
@@ -22,10 +23,14 @@ def torchvision_vgg(torchvision, batch_norm=False):
 
 
 def timm_vgg(timm, batch_norm=False):
-    norm = nn.BatchNorm2d if batch_norm else None
-    theirs = timm.models.VGG(LAYOUT, num_classes=5, norm_layer=norm)
+    with torch.device("meta"):
+        theirs = timm.models.VGG(LAYOUT, num_classes=5, norm_layer=nn.BatchNorm2d if batch_norm else None)
+    theirs.features = torch.nn.Sequential(*[layer.to_empty(device="cpu") for layer in theirs.features])
     theirs.pre_logits = timm.models.vgg.ConvMlp(32, 12)
     theirs.head.fc = nn.Linear(12, 5)
+    for layer in theirs.features:
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
     return theirs
 
 
