@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A PNG in base64 and what it shows, for those who cannot see it."""
+    """A PNG as a data URI, and what it shows for those who cannot see it."""
 
     data: str
     alt: str

@@ -1,0 +1,110 @@
+"""`nexus explain`: one image, one model, one picture of what the model saw."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from nexus import visualization
+from nexus.core.config import nearest
+from nexus.core.module import NexusModule
+from nexus.data import eval_transform, load_image
+from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be explained.
+
+    Attributes:
+        model: In evaluation mode.
+        pixels: The normalized image, (1, c, h, w).
+        layer: A module's path, or None for the method's own choice.
+        target: A class, or None for the model's guess.
+    """
+
+    model: NexusModule
+    pixels: Tensor
+    layer: str | None
+    target: int | None
+
+    @property
+    def layout(self):
+        """Where the patches stand among the tokens, for models that have tokens."""
+        return self.model.token_layout(self.pixels.shape[-2:])
+
+
+def explain_image(
+    image: Path, model: str, method: str, layer: str | None, target: int | None, output: Path, device: str | None
+) -> str:
+    """Draws the explanation into `output` and returns a sentence with the model's guess.
+
+    Raises:
+        ValueError: The method is unknown, or does not fit the model; the image cannot be read.
+    """
+    if method not in METHODS:
+        raise ValueError(f"There is no method {method!r}. {nearest(method, METHODS)}")
+    module = open_model(model, device)
+    if not isinstance(module, NexusModule):
+        raise ValueError(f"{model} is a {type(module).__name__}; explain works on models of the zoo.")
+    pixels = eval_transform(preprocessing_of(module))(load_image(image)).unsqueeze(0).to(device_of(module))
+    with evaluating(module):
+        probabilities = module(pixels)["logits"].softmax(dim=1)[0]
+    guess = int(probabilities.argmax())
+    picture = METHODS[method](Question(module.eval(), pixels, layer, target))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_bytes(visualization.to_png(picture))
+    name = module.class_names[guess] if module.class_names else f"class {guess}"
+    return f"The model's guess is {name} ({probabilities[guess]:.1%})."
+
+
+def _gradcam(question: Question) -> "Image":
+    heat = visualization.GradCAM(question.model, question.layer)(question.pixels, question.target)
+    return visualization.overlay(question.pixels[0], heat[0], preprocessing=question.model.preprocessing, side=448)
+
+
+def _attention(question: Question) -> "Figure":
+    with evaluating(question.model):
+        outputs = question.model(question.pixels, output_attentions=True)
+    return visualization.plot_attention_maps(
+        outputs, image=question.pixels[0], layout=question.layout, preprocessing=question.model.preprocessing
+    )
+
+
+def _rollout(question: Question) -> "Image":
+    with evaluating(question.model):
+        rollout = visualization.attention_rollout(question.model(question.pixels, output_attentions=True))
+    heat = visualization.attention_map(rollout, question.layout)[0]
+    heat = (heat - heat.min()) / (heat.max() - heat.min()).clamp(min=1e-12)
+    return visualization.overlay(question.pixels[0], heat, preprocessing=question.model.preprocessing, side=448)
+
+
+def _features(question: Question) -> "Figure":
+    with evaluating(question.model):
+        features = question.model(question.pixels)["features"]
+    try:
+        block = features[int(question.layer) if question.layer else -1]
+    except (ValueError, IndexError):
+        raise ValueError(
+            f"--layer is {question.layer!r}; for features it is the number of a block, 0 to {len(features) - 1}."
+        ) from None
+    return visualization.visualize_feature_maps(
+        block,
+        image=question.pixels[0],
+        layout=question.layout if block.ndim == 3 else None,
+        preprocessing=question.model.preprocessing,
+    )
+
+
+METHODS: dict[str, Callable[[Question], "Image | Figure"]] = {
+    "gradcam": _gradcam,
+    "attention": _attention,
+    "rollout": _rollout,
+    "features": _features,
+}
