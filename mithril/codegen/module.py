@@ -69,7 +69,7 @@ class Source:
             return snake_case(region.type)
         stems = {re.sub(r"[\d_]+$", "", r.name) for r in self.alike[region.signature]}
         stem = stems.pop() if len(stems) == 1 else "block"
-        return "block" if stem in ("", "model") else f"{stem.removesuffix('s')}_block" if stem.endswith("s") else stem
+        return "block" if stem in ("", "model") else stem.removesuffix("s")
 
     def function(self, region: Region) -> Function:
         """The function for a repeated region; written when it is first needed."""

@@ -83,8 +83,7 @@ class Texts:
         if isinstance(value, float) and not math.isfinite(value):
             return "math.nan" if math.isnan(value) else "math.inf" if value > 0 else "-math.inf"
         if isinstance(value, slice):
-            parts = [("" if p is None else self.source(p)) for p in (value.start, value.stop)]
-            return ":".join([*parts, *([] if value.step is None else [self.source(value.step)])])
+            return f"slice({', '.join(map(self.source, (value.start, value.stop, value.step)))})"
         return repr(value)
 
     def symbol(self, name: str) -> str:

@@ -63,6 +63,7 @@ class Inference:
         constants: Mapping[str, Any] | None = None,
     ):
         self.root = as_composite(model)
+        self.bare = self.root is not model  # the root is one operator, whose name is no part of any path
         self.name = model.name or snake_case(model.type_name)
         self.graph = Graph(self.name)
         self.dtype = dtype
@@ -132,8 +133,10 @@ class Inference:
     def _run(self, node: LogicalNode, bound: dict[str, Any], scope: Scopes, prefix: Names) -> dict[str, Any]:
         """The outputs of a node by its own keys."""
         child = node.model
-        scope = (*scope, Scope(node.name, child.type_name))
-        prefix = self.prefixes.get(id(child.shares)) or (*prefix, node.name)
+        if not (self.bare and not scope and isinstance(child, Operator)):
+            scope = (*scope, Scope(node.name, child.type_name))
+        if not (self.bare and node.outer is self.root):
+            prefix = self.prefixes.get(id(child.shares)) or (*prefix, node.name)
         if isinstance(child, Primitive):
             return self._run_operator(child, bound, scope, prefix, node.place)
         self.prefixes.setdefault(id(child), prefix)
