@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import axis_of, broadcast, differ, first
-from mithril.ops.table import REQUIRED, Call, Op, define
+from mithril.ops.rules import axis_of, broadcast, differ, row, same
+from mithril.ops.table import REQUIRED, Call
 from mithril.types import Dimension, DType, Shape, as_dtype, maximum, minimum
 
 
@@ -98,8 +98,10 @@ def take_shape(input: Shape, index: Shape, *, axis: int = 0) -> Shape:
     return (*input[:axis], *index, *input[axis + 1 :])
 
 
-def scatter_shape(input: Shape, *others: Shape, **attributes: Any) -> Shape:
-    return input
+def take_torch(call: Call) -> str:
+    """torch picks along an axis with a key of its own: `x[:, index]`."""
+    axis = axis_of(call.attributes["axis"], len(call.shapes["input"]))
+    return f"{call['input']}[{':, ' * axis}{call['index']}]"
 
 
 def slice_scatter_shape(input: Shape, source: Shape, *, key: Any) -> Shape:
@@ -117,95 +119,50 @@ def slice_scatter_jax(call: Call) -> str:
     return f"{call['input']}.at[{', '.join(texts)}].set({call['source']})"
 
 
-define(
-    Op(
-        name="index",
-        inputs=("input", "*indices?"),
-        attributes={"key": REQUIRED},
-        shape=index_shape,
-        dtype=first,
-        code={"any": index_text},
-    )
+def given(*dtypes: Any, dtype: Any, **attributes: Any) -> DType:
+    return as_dtype(dtype)
+
+
+INDEX = {"index": int}
+TORCH_GATHER = {"torch": "torch.gather({input}, {axis}, {index})"}
+TORCH_SCATTER_ADD = {"torch": "torch.scatter_add({input}, {axis}, {index}, {updates})"}
+TORCH_SCATTER = {"torch": "torch.scatter({input}, {axis}, {index}, {updates})"}
+EMBEDDING = {"torch": "F.embedding({input}, {weight})", "any": "{weight}[{input}]"}
+ONE_HOT = {
+    "torch": "F.one_hot({input}, {num_classes}).to({dtype})",
+    "any": "({input}[..., None] == {xp}.arange({num_classes})).astype({dtype})",
+}
+AXIS = {"axis": 0}
+
+row("index", "input *indices?", index_text, {"key": REQUIRED}, shape=index_shape)
+row(
+    "take",
+    "input index",
+    {"any": "{xp}.take({input}, {index}, axis={axis})", "torch": take_torch},
+    AXIS,
+    shape=take_shape,
+    kinds=INDEX,
 )
-define(
-    Op(
-        name="take",
-        inputs=("input", "index"),
-        attributes={"axis": 0},
-        shape=take_shape,
-        dtype=first,
-        kinds={"index": int},
-        code={"any": "{xp}.take({input}, {index}, axis={axis})"},
-    )
+row("take_along_axis", "input index", TORCH_GATHER, AXIS, shape=gather_shape, kinds=INDEX)
+row("scatter_add", "input index updates", TORCH_SCATTER_ADD, AXIS, shape=same, kinds=INDEX)
+row("scatter", "input index updates", TORCH_SCATTER, AXIS, shape=same, kinds=INDEX)
+row("slice_scatter", "input source", {"jax": slice_scatter_jax}, {"key": REQUIRED}, shape=slice_scatter_shape)
+row(
+    "embedding",
+    "input weight",
+    EMBEDDING,
+    signature="..., v d -> ... d",
+    dtype=lambda input, weight: weight,
+    kinds={"input": int},
 )
-define(
-    Op(
-        name="take_along_axis",
-        inputs=("input", "index"),
-        attributes={"axis": 0},
-        shape=gather_shape,
-        dtype=first,
-        kinds={"index": int},
-        code={
-            "torch": "torch.gather({input}, {axis}, {index})",
-        },
-    )
-)
-define(
-    Op(
-        name="scatter_add",
-        inputs=("input", "index", "updates"),
-        attributes={"axis": 0},
-        shape=scatter_shape,
-        dtype=first,
-        kinds={"index": int},
-        code={"torch": "torch.scatter_add({input}, {axis}, {index}, {updates})"},
-    )
-)
-define(
-    Op(
-        name="scatter",
-        inputs=("input", "index", "updates"),
-        attributes={"axis": 0},
-        shape=scatter_shape,
-        dtype=first,
-        kinds={"index": int},
-        code={"torch": "torch.scatter({input}, {axis}, {index}, {updates})"},
-    )
-)
-define(
-    Op(
-        name="slice_scatter",
-        inputs=("input", "source"),
-        attributes={"key": REQUIRED},
-        shape=slice_scatter_shape,
-        dtype=first,
-        code={"jax": slice_scatter_jax},
-    )
-)
-define(
-    Op(
-        name="embedding",
-        inputs=("input", "weight"),
-        signature="..., v d -> ... d",
-        dtype=lambda input, weight: weight,
-        kinds={"input": int},
-        code={"torch": "F.embedding({input}, {weight})", "any": "{weight}[{input}]"},
-    )
-)
-define(
-    Op(
-        name="one_hot",
-        inputs=("input",),
-        attributes={"num_classes": REQUIRED, "dtype": DType.float32},
-        shape=lambda shape, *, num_classes, **attributes: (*shape, num_classes),
-        dtype=lambda input, *, dtype=DType.float32, **attributes: as_dtype(dtype),
-        kinds={"input": int},
-        code={
-            "torch": "F.one_hot({input}, {num_classes}).to({dtype})",
-            "any": "({input}[..., None] == {xp}.arange({num_classes})).astype({dtype})",
-        },
-    )
+row(
+    "one_hot",
+    "input",
+    ONE_HOT,
+    {"num_classes": REQUIRED, "dtype": DType.float32},
+    kinds={"input": int},
+    dtype=given,
+    shape=lambda shape, *, num_classes, dtype: (*shape, num_classes),
 )
 
 # Constants
@@ -234,47 +191,19 @@ def full_text(call: Call) -> str:
     return f"{call.xp}.full({call['shape']}, {call['value']}, dtype={call['dtype']})"
 
 
-def given(*dtypes: Any, dtype: Any, **attributes: Any) -> DType:
-    return as_dtype(dtype)
+FULL = {"shape": REQUIRED, "value": REQUIRED, "dtype": DType.float32}
+ARANGE = {"start": 0, "stop": REQUIRED, "step": 1, "dtype": DType.int64}
+FULL_LIKE = {"any": "{xp}.full_like({input}, {value})", "mlx": "mx.full({input}.shape, {value}, dtype={input}.dtype)"}
 
-
-define(
-    Op(
-        name="full",
-        inputs=(),
-        attributes={"shape": REQUIRED, "value": REQUIRED, "dtype": DType.float32},
-        shape=lambda *, shape, **attributes: tuple(shape),
-        dtype=given,
-        code={"any": full_text},
-    )
+row("full", "", full_text, FULL, shape=lambda *, shape, **others: tuple(shape), dtype=given)
+row(
+    "arange",
+    "",
+    arange_text,
+    ARANGE,
+    shape=lambda *, start, stop, step, dtype: (steps(start, stop, step),),
+    dtype=given,
 )
-define(
-    Op(
-        name="arange",
-        inputs=(),
-        attributes={"start": 0, "stop": REQUIRED, "step": 1, "dtype": DType.int64},
-        shape=lambda *, start=0, stop, step=1, **attributes: (steps(start, stop, step),),
-        dtype=given,
-        code={"any": arange_text},
-    )
-)
-for _name in ("zeros_like", "ones_like"):
-    define(
-        Op(
-            name=_name,
-            inputs=("input",),
-            shape=lambda shape: shape,
-            dtype=first,
-            code={"any": f"{{xp}}.{_name}({{input}})"},
-        )
-    )
-define(
-    Op(
-        name="full_like",
-        inputs=("input",),
-        attributes={"value": REQUIRED},
-        shape=lambda shape, **attributes: shape,
-        dtype=first,
-        code={"any": "{xp}.full_like({input}, {value})", "mlx": "mx.full({input}.shape, {value}, dtype={input}.dtype)"},
-    )
-)
+row("zeros_like", "input", "{xp}.zeros_like({input})", shape=same)
+row("ones_like", "input", "{xp}.ones_like({input})", shape=same)
+row("full_like", "input", FULL_LIKE, {"value": REQUIRED}, shape=same)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import broadcast, differ, merge
-from mithril.ops.table import REQUIRED, Call, Op, define
+from mithril.ops.rules import broadcast, differ, merge, promote_list, row
+from mithril.ops.table import REQUIRED, Call
 from mithril.types import Dimension, Shape, promote
 
 
@@ -45,47 +45,24 @@ def einsum_shape(shapes: tuple[Shape, ...], *, equation: str) -> Shape:
     return tuple(sizes[axis] for axis in output)
 
 
-def linear_jax(call: Call) -> str:
+def linear_any(call: Call) -> str:
     """`x @ w.T + b`."""
     text = f"{call['input']} @ {call['weight']}.T"
     return text if call.inputs.get("bias") is None else f"{text} + {call['bias']}"
 
 
-define(
-    Op(
-        name="matmul",
-        inputs=("left", "right"),
-        shape=matmul_shape,
-        code={"any": "{left} @ {right}"},
-    )
-)
-define(
-    Op(
-        name="linear",
-        inputs=("input", "weight", "bias?"),
-        signature="... i, o i, o -> ... o",
-        code={
-            "torch": lambda call: f"F.linear({call.arguments('input', 'weight', 'bias')})",
-            "any": linear_jax,
-        },
-    )
-)
-define(
-    Op(
-        name="einsum",
-        inputs=("*input",),
-        attributes={"equation": REQUIRED},
-        shape=einsum_shape,
-        dtype=lambda dtypes, **attributes: promote(*dtypes),
-        code={"any": lambda call: f"{call.xp}.einsum({call['equation']}, {', '.join(call.inputs['input'])})"},
-    )
-)
-define(
-    Op(
-        name="outer",
-        inputs=("left", "right"),
-        signature="i, j -> i j",
-        code={"any": "{xp}.outer({left}, {right})"},
-        gradient={"left": "{grad} @ {right}", "right": "{left} @ {grad}"},
-    )
-)
+def einsum_text(call: Call) -> str:
+    """The array libraries and torch agree."""
+    return f"{call.xp}.einsum({call['equation']}, {', '.join(call.inputs['input'])})"
+
+
+LINEAR = {
+    "torch": lambda call: f"F.linear({call.arguments('input', 'weight', 'bias')})",
+    "any": linear_any,
+}
+
+row("matmul", "left right", "{left} @ {right}", shape=matmul_shape, dtype=promote)
+row("linear", "input weight bias?", LINEAR, signature="... i, o i, o -> ... o", dtype=promote)
+row("einsum", "*input", einsum_text, {"equation": REQUIRED}, shape=einsum_shape, dtype=promote_list)
+row("outer", "left right", "{xp}.outer({left}, {right})", signature="i, j -> i j", dtype=promote,
+    gradient={"left": "{grad} @ {right}", "right": "{left} @ {grad}"})  # fmt: skip

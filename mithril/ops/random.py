@@ -9,8 +9,8 @@ from typing import Any
 
 from mithril.errors import ShapeError
 from mithril.ops.indexing import given
-from mithril.ops.rules import always, first
-from mithril.ops.table import REQUIRED, Op, define
+from mithril.ops.rules import always, row, same
+from mithril.ops.table import REQUIRED
 from mithril.types import DType, Shape
 
 
@@ -20,34 +20,15 @@ def key_shape(key: Shape, **attributes: Any) -> Shape:
     return key
 
 
-define(
-    Op(
-        name="fold_key",
-        inputs=("key",),
-        attributes={"index": REQUIRED},
-        shape=key_shape,
-        dtype=always(DType.int32),
-    )
-)
+def unchanged(*, rate: float = 0.5, training: bool | None = None) -> bool:
+    """Whether dropout does nothing."""
+    return rate == 0 or training is False
+
+
+DRAW = {"shape": REQUIRED, "dtype": DType.float32}
+RATE = {"rate": 0.5, "training": None}
+
+row("fold_key", "key", {}, {"index": REQUIRED}, shape=key_shape, dtype=always(DType.int32))
 for _name in ("rand", "randn"):
-    define(
-        Op(
-            name=_name,
-            inputs=("key",),
-            attributes={"shape": REQUIRED, "dtype": DType.float32},
-            shape=lambda key, *, shape, **attributes: tuple(shape),
-            dtype=given,
-            random=True,
-        )
-    )
-define(
-    Op(
-        name="dropout",
-        inputs=("input", "key"),
-        attributes={"rate": 0.5, "training": None},
-        shape=lambda input, key, **attributes: input,
-        dtype=first,
-        identity=lambda *, rate=0.5, training=None: rate == 0 or training is False,
-        random=True,
-    )
-)
+    row(_name, "key", {}, DRAW, shape=lambda key, *, shape, dtype: tuple(shape), dtype=given, random=True)
+row("dropout", "input key", {}, RATE, shape=same, identity=unchanged, random=True)

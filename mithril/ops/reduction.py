@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import along, always, axis_of, counted, first, floating, reduced
-from mithril.ops.table import REQUIRED, Call, Op, define
+from mithril.ops.rules import along, always, axis_of, counted, first, floating, reduced, row
+from mithril.ops.table import REQUIRED, Call
 from mithril.types import DType, Shape
 
 INT64 = always(DType.int64)
@@ -26,19 +26,9 @@ def written(function: str, **attributes: Any) -> dict[str, Any]:
     return {"torch": torch, "any": other}
 
 
-def reduction(name: str, code: dict[str, Any], dtype: Any = first, gradient: Any = None, **more: Any) -> None:
+def reduction(name: str, code: dict[str, Any], dtype: Any = first, **more: Any) -> None:
     """A row with the attributes `axis` (None is all of them) and `keepdims`."""
-    define(
-        Op(
-            name=name,
-            inputs=("input",),
-            attributes={"axis": None, "keepdims": False, **more},
-            shape=reduced,
-            dtype=dtype,
-            code=code,
-            gradient=gradient,
-        )
-    )
+    row(name, "input", code, {"axis": None, "keepdims": False, **more}, shape=reduced, dtype=dtype)
 
 
 def torch_extremum(function: str) -> Any:
@@ -160,45 +150,12 @@ def torch_topk(call: Call) -> str:
     return f"torch.topk({call.arguments('input', 'k', axis=('dim', -1), largest=True)})"
 
 
-for _name in ("cumsum", "cumprod"):
-    define(
-        Op(
-            name=_name,
-            inputs=("input",),
-            attributes={"axis": REQUIRED},
-            shape=along,
-            dtype=counted,
-            code=cumulative(_name),
-        )
-    )
-define(
-    Op(
-        name="sort",
-        inputs=("input",),
-        attributes={"axis": -1, "descending": False},
-        shape=along,
-        dtype=first,
-        code={"torch": torch_sort},
-    )
-)
-define(
-    Op(
-        name="argsort",
-        inputs=("input",),
-        attributes={"axis": -1, "descending": False},
-        shape=along,
-        dtype=INT64,
-        code={"torch": torch_argsort},
-    )
-)
-define(
-    Op(
-        name="topk",
-        inputs=("input",),
-        attributes={"k": REQUIRED, "axis": -1, "largest": True},
-        outputs=("values", "indices"),
-        shape=topk_shape,
-        dtype=lambda input, **attributes: (input, DType.int64),
-        code={"torch": torch_topk},
-    )
-)
+SORT = {"axis": -1, "descending": False}
+TOPK = {"k": REQUIRED, "axis": -1, "largest": True}
+
+row("cumsum", "input", cumulative("cumsum"), {"axis": REQUIRED}, shape=along, dtype=counted)
+row("cumprod", "input", cumulative("cumprod"), {"axis": REQUIRED}, shape=along, dtype=counted)
+row("sort", "input", {"torch": torch_sort}, SORT, shape=along)
+row("argsort", "input", {"torch": torch_argsort}, SORT, shape=along, dtype=INT64)
+row("topk", "input", {"torch": torch_topk}, TOPK, outputs=("values", "indices"), shape=topk_shape,
+    dtype=lambda input, **attributes: (input, DType.int64))  # fmt: skip

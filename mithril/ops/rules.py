@@ -6,10 +6,11 @@ one sentence. Sizes are integers or symbolic; two symbolic sizes that cannot be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mithril.errors import ShapeError
+from mithril.ops.table import Op, define
 from mithril.types import Dimension, DType, Shape, product, promote
 
 
@@ -115,3 +116,16 @@ def first(dtype: Any, *others: Any, **attributes: Any) -> Any:
 def counted(dtype: Any, *others: Any, **attributes: Any) -> Any:
     """The dtype of a sum: integers and bool are summed in int64."""
     return dtype if isinstance(dtype, DType) and dtype.is_floating else DType.int64
+
+
+def promote_list(dtypes: tuple[Any, ...], **attributes: Any) -> Any:
+    """Promotion of the members of one list."""
+    return promote(*dtypes)
+
+
+def row(name: str, inputs: str, code: Any, attributes: Mapping[str, Any] | None = None, **facts: Any) -> None:
+    """A row in one or two lines: `inputs` is one text ("input weight bias?"), `code` a template for any backend, or a
+    mapping; `facts` are the other fields of `Op`. The dtype rule is the first input's unless another is given."""
+    facts.setdefault("dtype", first)
+    code = code if isinstance(code, Mapping) else {"any": code}
+    define(Op(name=name, inputs=tuple(inputs.split()), attributes=attributes or {}, code=code, **facts))

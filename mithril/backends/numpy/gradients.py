@@ -13,6 +13,7 @@ from mithril.ops.table import gradient_kernel
 
 
 @gradient_kernel("unbroadcast")
+@gradient_kernel("unbroadcast")
 def unbroadcast(grad, shape):
     """`grad` summed over the axes along which an operand of `shape` was broadcast."""
     extra = grad.ndim - len(shape)

@@ -58,7 +58,7 @@ UNARY = {
     **dict.fromkeys("buffer detach zeros_like ones_like".split(), f),
 }
 BINARY = {
-    **dict.fromkeys("add subtract multiply maximum minimum logaddexp arctan2".split(), (f, f)),
+    **dict.fromkeys("add subtract multiply maximum minimum".split(), (f, f)),
     **dict.fromkeys("equal not_equal less less_equal greater greater_equal".split(), (f, f)),
     **dict.fromkeys(["divide", "floor_divide", "remainder"], (f, p)),
     "power": (p, f),
@@ -69,6 +69,7 @@ EXAMPLES = {
         name: [([left(2, 3), right(2, 3)], {}), ([left(4, 1, 3), right(2, 1)], {}), ([left(3, 2), 2.0], {})]
         for name, (left, right) in BINARY.items()
     },
+    **{name: [([f(2, 3), f(2, 3)], {}), ([f(4, 1, 3), f(2, 1)], {})] for name in ("logaddexp", "arctan2")},
     **{name: [([b(2, 3), b(3)], {})] for name in ("logical_and", "logical_or", "logical_xor")},
     **{name: [([b(2, 3), b(3)], {}), ([i(9, 2, 3), i(9, 3)], {})] for name in ("bitwise_and", "bitwise_or", "bitwise_xor")},
     "logical_not": [([b(2, 3)], {})],
@@ -348,7 +349,7 @@ def arrays_of(tool, inputs, grow=None):
 
 def tolerance(name, dtype=DType.float32):
     if dtype is DType.float64:
-        return {"rtol": 1e-9, "atol": 1e-10}
+        return {"rtol": 1e-7 if name == "hard_sigmoid" else 1e-9, "atol": 1e-10}  # torch keeps its 1/6 in float32
     loose = name.startswith("conv") or name in ("norm", "einsum", "cumprod", "prod", "batch_norm_training")
     return {"rtol": 1e-4, "atol": 1e-4} if loose else {"rtol": 2e-5, "atol": 2e-5}
 
@@ -357,6 +358,7 @@ def test_every_row_has_an_example():
     assert set(OPS) - SHAPE_ONLY - set(EXAMPLES) == set()
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 @pytest.mark.parametrize(("name", "at"), CASES, ids=[f"{name}-{at}" for name, at in CASES])
 def test_row(name, at, tools):
     op, (inputs, attributes) = OPS[name], EXAMPLES[name][at]
@@ -450,9 +452,15 @@ def numpy_gradients(op, tool, arrays, attributes, outputs, seeds):
     return found
 
 
-def leaves_of(inputs):
+STATISTICS = {"batch_norm": (1, 2), "batch_norm_training": (1, 2)}
+"""Places of inputs that torch does not differentiate."""
+
+
+def leaves_of(name, inputs):
     """Floating inputs by (place, place in the list)."""
     for place, value in enumerate(inputs):
+        if place in STATISTICS.get(name, ()):
+            continue
         for inner, part in enumerate(value if isinstance(value, list) else [value]):
             if isinstance(part, np.ndarray) and part.dtype == np.float64:
                 yield (place, inner), part
@@ -461,11 +469,11 @@ def leaves_of(inputs):
 def differentiated(op, tool, inputs, attributes, seeds):
     """Gradients of the framework's own reverse mode, by leaf."""
     arrays = arrays_of(tool, inputs)
-    pick = {str(key): _at(arrays, key) for key, _ in leaves_of(inputs)}
+    pick = {str(key): _at(arrays, key) for key, _ in leaves_of(op.name, inputs)}
 
     def function(leaves):
         given = [list(v) if isinstance(v, list) else v for v in arrays]
-        for key, _ in leaves_of(inputs):
+        for key, _ in leaves_of(op.name, inputs):
             if isinstance(given[key[0]], list):
                 given[key[0]][key[1]] = leaves[str(key)]
             else:
@@ -475,17 +483,18 @@ def differentiated(op, tool, inputs, attributes, seeds):
     wanted = {str(k) for k, seed in enumerate(seeds) if seed is not None}
     _, pullback = tool.backend.vjp(function, pick)
     found = pullback({str(k): tool.backend.array(s) for k, s in enumerate(seeds) if s is not None})
-    return {key: tool.backend.to_numpy(found[str(key)]) for key, _ in leaves_of(inputs)}
+    return {key: tool.backend.to_numpy(found[str(key)]) for key, _ in leaves_of(op.name, inputs)}
 
 
 def _at(arrays, key):
     return arrays[key[0]][key[1]] if isinstance(arrays[key[0]], list) else arrays[key[0]]
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 @pytest.mark.parametrize(("name", "at"), DIFFERENTIABLE, ids=[f"{name}-{at}" for name, at in DIFFERENTIABLE])
 def test_gradient(name, at, tools):
     op, (inputs, attributes) = OPS[name], EXAMPLES[name][at]
-    if not any(True for _ in leaves_of(inputs)) or attributes.get("dtype") in (DType.bool, DType.int64):
+    if not any(True for _ in leaves_of(op.name, inputs)) or attributes.get("dtype") in (DType.bool, DType.int64):
         pytest.skip("the example has no floating input or output")
     wide = tools["numpy64"]
     arrays = arrays_of(wide, inputs)
@@ -508,8 +517,7 @@ def test_gradient(name, at, tools):
             value = rule[key[0]]
             expected = value[key[1]] if isinstance(inputs[key[0]], list) else value
             expected = np.zeros(found.shape) if expected is None else np.asarray(expected)
-            if not (name == "batch_norm_training" and key[0] in (1, 2)):
-                assert expected.shape == _at(inputs, key).shape
+            assert expected.shape == _at(inputs, key).shape
             np.testing.assert_allclose(
                 found, expected, err_msg=f"{label} {key}", **{k: 5 * v for k, v in loose.items()}
             )

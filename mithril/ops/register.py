@@ -1,0 +1,71 @@
+"""The public way to add an operator of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mithril.errors import OperatorError
+from mithril.ops.table import OPS, Op, define, gradient_kernel, kernel
+from mithril.types import promote
+
+BACKENDS = ("torch", "jax", "mlx", "numpy")
+
+
+def register_op(
+    name: str,
+    *,
+    implementations: Mapping[str, str | Callable[..., Any]],
+    inputs: tuple[str, ...] = ("input",),
+    attributes: Mapping[str, Any] | None = None,
+    outputs: tuple[str, ...] = ("output",),
+    shape: Callable[..., Any] | None = None,
+    signature: str | None = None,
+    dtype: Callable[..., Any] = promote,
+    gradient: Mapping[str, str] | Callable[..., Any] | None = None,
+) -> Op:
+    """Add an operator to the table; `Operator` classes and compiled models can use it from then on.
+
+    Args:
+        name: snake_case, not taken yet.
+        implementations: per backend ("torch", "jax", "mlx", "numpy", or "any" for those not named) a template such as
+            `"{xp}.exp(-{input})"`, or a function called as `function(*inputs, **attributes)`. A function's source goes
+            into generated modules, so it uses only its framework under the usual name (`torch`, `F`, `jax`, `jnp`,
+            `mx`, `np`) and `math`; a function for "any" writes `xp`.
+        inputs: names of tensors; `"bias?"` may be absent, `"*inputs"` is a list.
+        attributes: static values with their defaults.
+        shape: `(*shapes, **attributes)` to the output's shape. Without it and a signature the operator is elementwise.
+        signature: `"... i, o i -> ... o"`; sizes by name, checked and deduced.
+        dtype: `(*dtypes, **attributes)` to the output's dtype.
+        gradient: NumPy's derivative, a template per input over `{grad}`, `{output}` and the inputs, or a function
+            `(grad, *inputs, output, **attributes)` to a tuple of one gradient or None per input. The other frameworks
+            differentiate by themselves.
+
+    Raises:
+        OperatorError: the name is taken, or an implementation is for an unknown backend.
+    """
+    if name in OPS:
+        raise OperatorError(f"There is an operator '{name}' already; choose another name.")
+    unknown = [backend for backend in implementations if backend not in (*BACKENDS, "any")]
+    if unknown or not implementations:
+        raise OperatorError(f"{name}: implementations are for {', '.join(BACKENDS)} or any, not {unknown}.")
+    row = Op(
+        name=name,
+        inputs=inputs,
+        attributes=attributes or {},
+        outputs=outputs,
+        shape=shape,
+        signature=signature,
+        dtype=dtype,
+        code={backend: code for backend, code in implementations.items() if isinstance(code, str)},
+        gradient=gradient if isinstance(gradient, Mapping) else None,
+        elementwise=shape is None and signature is None,
+    )
+    for backend, function in implementations.items():
+        if callable(function):
+            for one in BACKENDS if backend == "any" else (backend,):
+                if backend != "any" or one not in implementations:
+                    kernel(name, one)(function)
+    if callable(gradient):
+        gradient_kernel(name)(gradient)
+    return define(row)
