@@ -1,0 +1,27 @@
+"""Pictures of what a model sees and says. Figures are matplotlib's, made without pyplot and its global state."""
+
+from nexus.visualization.attention import attention_map, attention_rollout, plot_attention_maps
+from nexus.visualization.confusion import plot_confusion_matrix
+from nexus.visualization.curves import plot_training_curves
+from nexus.visualization.drawing import caption, contact_sheet, overlay
+from nexus.visualization.features import visualize_feature_maps
+from nexus.visualization.figures import to_data_uri, to_png
+from nexus.visualization.gradcam import GradCAM
+from nexus.visualization.pictures import plot_guesses, to_picture
+
+__all__ = [
+    "GradCAM",
+    "attention_map",
+    "attention_rollout",
+    "caption",
+    "contact_sheet",
+    "overlay",
+    "plot_attention_maps",
+    "plot_confusion_matrix",
+    "plot_guesses",
+    "plot_training_curves",
+    "to_data_uri",
+    "to_picture",
+    "to_png",
+    "visualize_feature_maps",
+]

@@ -1,0 +1,111 @@
+"""The course of a training: losses, accuracies and learning rate, from `metrics.jsonl`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nexus.visualization.figures import BLUE, GREY, INK, ORANGE, new_figure, plain_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Record = Mapping[str, Any]
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """Returns the lines of `metrics.jsonl`, or of the one in a run's folder.
+
+    A last line that was cut off when the run was killed is left out.
+
+    Raises:
+        ValueError: There is no such file, or another line of it is not JSON.
+    """
+    path = Path(path)
+    path = path / "metrics.jsonl" if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; a training run writes it into its folder.")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number} is not JSON: {error}.") from error
+    return records
+
+
+def plot_training_curves(source: str | Path | Sequence[Record]) -> "Figure":
+    """Returns a figure of a run: losses, accuracies of the validation, and the learning rate, over the steps.
+
+    Args:
+        source: A run's folder, its `metrics.jsonl`, or the records themselves: mappings with `kind` ("train" or
+            "val"), `step`, and figures such as `loss`, `top1`, `lr`.
+
+    Raises:
+        ValueError: There is no record with a loss.
+    """
+    records = read_metrics(source) if isinstance(source, str | Path) else list(source)
+    train = [record for record in records if record.get("kind") == "train"]
+    val = [record for record in records if record.get("kind") == "val"]
+    if not any("loss" in record for record in records):
+        raise ValueError(f"There is no loss in {source if isinstance(source, str | Path) else 'the records'}.")
+    figure = new_figure(10.5, 3.1)
+    losses, accuracies, rates = figure.subplots(1, 3, width_ratios=(1.15, 1.15, 0.8))
+    _plot_losses(plain_axes(losses), train, val)
+    _plot_accuracies(plain_axes(accuracies), val)
+    steps, values = _column(train, "lr")
+    plain_axes(rates).plot(steps, values, color=GREY, linewidth=1.6)
+    rates.set_title("learning rate", fontsize=10, color=INK)
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+    for axes in (losses, accuracies, rates):
+        axes.set_xlabel("step", fontsize=9, color=GREY)
+        axes.tick_params(labelsize=8, colors=GREY, length=3)
+    return figure
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Returns an exponential mean over about `window` values, without the usual pull towards its start."""
+    keep = 1 - 1 / max(window, 1)
+    total = weight = 0.0
+    smoothed = np.empty(len(values))
+    for i, value in enumerate(values):
+        total, weight = keep * total + value, keep * weight + 1
+        smoothed[i] = total / weight
+    return smoothed
+
+
+def _plot_losses(axes: "Axes", train: Sequence[Record], val: Sequence[Record]) -> None:
+    steps, values = _column(train, "loss")
+    if len(values) > 50:
+        axes.plot(steps, values, color=BLUE, alpha=0.22, linewidth=0.9)
+        values = smooth(values, len(values) // 40)
+    axes.plot(steps, values, color=BLUE, linewidth=1.6, label="training")
+    steps, values = _column(val, "loss")
+    axes.plot(steps, values, color=ORANGE, linewidth=1.6, marker="o", markersize=3, label="validation")
+    axes.set_title("loss", fontsize=10, color=INK)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _plot_accuracies(axes: "Axes", val: Sequence[Record]) -> None:
+    for name, colour, label in (("top1", ORANGE, "top 1"), ("top5", "#f5c396", "top 5")):
+        steps, values = _column(val, name)
+        if len(values):
+            axes.plot(steps, values, color=colour, linewidth=1.6, marker="o", markersize=3, label=label)
+    best = _column(val, "top1")[1]
+    title = f"validation accuracy (best {best.max():.2%})" if len(best) else "validation accuracy"
+    axes.set_title(title, fontsize=10, color=INK)
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    if len(best):
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+def _column(records: Sequence[Record], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns steps and values of the records that have this figure."""
+    pairs = [(record["step"], record[name]) for record in records if record.get(name) is not None]
+    table = np.array(pairs, dtype=float).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
