@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import tempfile
+import warnings
 import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
@@ -69,7 +70,7 @@ def _read_safetensors(path: Path) -> Any:
 
 def _read_npz(path: Path) -> Any:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{path} holds something other than plain arrays ({error}); it was not loaded.") from None
@@ -79,7 +80,8 @@ def _read_npz(path: Path) -> Any:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on the pickle protocol, just before it is refused
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0].split("WeightsUnpickler error: ")[-1]

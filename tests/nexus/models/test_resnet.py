@@ -167,12 +167,12 @@ def test_files_without_batch_counts_are_read(torchvision, tmp_path):
 
 
 def test_attentions_are_refused():
-    with pytest.raises(ValueError, match="ResNet has no attention maps; nexus.visualization.GradCAM shows"):
+    with pytest.raises(ValueError, match=r"ResNet has no attention maps; nexus\.visualization.GradCAM shows"):
         ResNet(SMALL["basic"])(torch.zeros(1, 3, 32, 32), output_attentions=True)
 
 
 def test_wrong_channels_and_wrong_blocks_are_refused():
     with pytest.raises(ValueError, match="images have 4 channels; this model was built with in_channels=3"):
         ResNet(SMALL["basic"])(torch.zeros(1, 4, 32, 32))
-    with pytest.raises(ValueError, match="ResNetConfig.num_layers is .2, 2.; it needs 4 values"):
+    with pytest.raises(ValueError, match=r"ResNetConfig\.num_layers is \(2, 2\); it needs 4 values"):
         ResNetConfig(num_layers=(2, 2))

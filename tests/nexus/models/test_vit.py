@@ -228,16 +228,21 @@ def test_cards_agree_with_torchvision(torchvision):
 
 
 def test_seed_configuration_runs():
-    model = VisionTransformer(
-        {
-            "image_size": 224,
-            "patch_size": 16,
-            "num_classes": 1000,
-            "embed_dim": 768,
-            "num_layers": 12,
-            "num_heads": 12,
-        }
-    )
+    with torch.device("meta"):
+        model = VisionTransformer(
+            {
+                "image_size": 224,
+                "patch_size": 16,
+                "num_classes": 1000,
+                "embed_dim": 768,
+                "num_layers": 12,
+                "num_heads": 12,
+            }
+        )
+        outputs = model(torch.zeros(2, 3, 224, 224), output_attentions=True)
+    assert outputs["logits"].shape == (2, 1000)
+    assert outputs["features"][6].shape == (2, 197, 768)
+    assert outputs["attentions"][11].shape == (2, 12, 197, 197)
     assert model.get_submodule("blocks.11") is model.blocks[11]
     assert model.num_parameters() == 86_567_656
 

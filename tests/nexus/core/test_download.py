@@ -1,0 +1,178 @@
+"""Downloads from a server that cuts, lies, redirects and refuses."""
+
+import hashlib
+import http.server
+import multiprocessing
+import threading
+from collections import Counter
+
+import pytest
+
+from nexus.core import download as module
+from nexus.core.download import check_sha256, download
+from nexus.core.files import WeightsError
+
+CONTENT = bytes(range(256)) * 4000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT; the first part of the path says how badly."""
+
+    asked: Counter = Counter()
+    ranges: list = []
+
+    def do_GET(self):
+        how = self.path.split("/")[1]
+        type(self).asked[how] += 1
+        first = type(self).asked[how] == 1
+        type(self).ranges.append(self.headers.get("Range"))
+        if how == "moved":
+            self.send_response(302)
+            self.send_header("Location", "/good/w.bin")
+            self.end_headers()
+            return
+        if how.isdigit() or (how == "busy" and first):
+            self.send_error(int(how) if how.isdigit() else 503)
+            return
+        start = 0
+        wanted = self.headers.get("Range")
+        if wanted and how != "norange":
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(CONTENT):
+                self.send_error(416)
+                return
+        body = CONTENT[start:]
+        if how == "flipped":
+            body = b"X" + body[1:]
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        cut = how in ("cut", "norange") and first
+        self.wfile.write(body[: len(body) // 3] if cut or how == "alwayscut" else body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("NEXUS_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("NEXUS_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    Handler.asked, Handler.ranges = Counter(), []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+def visible(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def test_fetches_once_and_keeps(server, tmp_path):
+    path = download(f"{server}/good/w.bin", sha256=SHA256[:8])
+    assert path == tmp_path / "home" / "weights" / "w.bin"
+    assert path.read_bytes() == CONTENT
+    assert download(f"{server}/good/w.bin", sha256=SHA256) == path
+    assert Handler.asked["good"] == 1
+
+
+@pytest.mark.parametrize("how", ["cut", "norange", "busy", "moved"])
+def test_survives(server, how):
+    assert download(f"{server}/{how}/w.bin", sha256=SHA256).read_bytes() == CONTENT
+    if how == "cut":
+        assert Handler.ranges[-1] == f"bytes={len(CONTENT) // 3}-"
+
+
+@pytest.mark.parametrize("have", [1, 1000, len(CONTENT) - 1, len(CONTENT), len(CONTENT) + 5])
+def test_goes_on_from_an_earlier_run(server, tmp_path, have):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / ".w.bin.incomplete").write_bytes((CONTENT + b"extra")[:have])
+    assert download(f"{server}/good/w.bin", sha256=SHA256, folder=folder).read_bytes() == CONTENT
+    assert Handler.ranges[0] == f"bytes={have}-"
+
+
+def test_starts_again_when_the_earlier_part_was_of_another_file(server, tmp_path):
+    (tmp_path / ".w.bin.incomplete").write_bytes(b"other")
+    assert download(f"{server}/good/w.bin", sha256=SHA256, folder=tmp_path).read_bytes() == CONTENT
+
+
+def test_wrong_content_is_not_kept(server, tmp_path):
+    with pytest.raises(
+        WeightsError, match=rf"/flipped/w.bin gave a file with the sha256 \w+, but it should begin with {SHA256[:8]}"
+    ):
+        download(f"{server}/flipped/w.bin", sha256=SHA256[:8], folder=tmp_path)
+    assert visible(tmp_path) == []
+    assert not (tmp_path / ".w.bin.incomplete").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "message", "times"),
+    [("404", "HTTP 404 Not Found", 1), ("503", "HTTP 503", 5), ("alwayscut", "ended before the file did", 5)],
+)
+def test_gives_up_with_one_clear_error(server, tmp_path, how, message, times):
+    with pytest.raises(WeightsError, match=message) as caught:
+        download(f"{server}/{how}/w.bin", folder=tmp_path)
+    assert str(tmp_path / "w.bin") in str(caught.value)
+    assert Handler.asked[how] == times
+    assert visible(tmp_path) == []
+
+
+@pytest.mark.parametrize("variable", ["NEXUS_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_says_what_from_where_and_whereto(server, tmp_path, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(WeightsError, match=r"w\.bin is not in the cache and the network is switched off") as caught:
+        download(f"{server}/good/w.bin")
+    target = tmp_path / "home" / "weights" / "w.bin"
+    assert f"Fetch {server}/good/w.bin on another machine and put it at {target}" in str(caught.value)
+    assert not Handler.asked
+    target.parent.mkdir(parents=True)
+    target.write_bytes(CONTENT)
+    assert download(f"{server}/good/w.bin", sha256=SHA256) == target
+
+
+def test_a_file_put_there_by_hand_is_checked(server, tmp_path):
+    (tmp_path / "w.bin").write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match=r"w.bin has the sha256 .* is damaged or is another one"):
+        download(f"{server}/good/w.bin", sha256=SHA256, folder=tmp_path)
+    assert (tmp_path / "w.bin").read_bytes() == b"damaged"
+
+
+def test_a_port_without_server(monkeypatch, tmp_path):
+    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    monkeypatch.delenv("NEXUS_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with pytest.raises(WeightsError, match=r"http://127\.0\.0\.1:9/w\.bin could not be fetched"):
+        download("http://127.0.0.1:9/w.bin", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "http://host/", "http://host/..", "ftp://host/w.bin", "http://h/a%2Fb"]
+)
+def test_odd_addresses(url):
+    with pytest.raises(WeightsError, match=r"is not the http\(s\) address of a file"):
+        download(url)
+
+
+def _fetch(url, folder):
+    download(url, sha256=SHA256, folder=folder)
+
+
+def test_eight_processes_share_one_download(server, tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_fetch, args=(f"{server}/good/w.bin", tmp_path)) for _ in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 8
+    assert Handler.asked["good"] == 1
+    check_sha256(tmp_path / "w.bin", SHA256)
