@@ -98,7 +98,7 @@ def adjust_hue(image: Any, shift: float) -> Any:
         raise ImageError(f"hue needs RGB and the image has {channels} channels; set the hue of color_jitter to 0.")
     if isinstance(image, PIL.Image):
         hue, saturation, value = image.convert("HSV").split()
-        turned = PIL.fromarray(np.asarray(hue) + np.uint8(round(shift * 255) % 256))
+        turned = PIL.fromarray(np.asarray(hue) + np.uint8(int(shift * 255) % 256))
         return PIL.merge("HSV", (turned, saturation, value)).convert("RGB")
     return _as_floats(image, lambda x: _turn_hue(x, shift))
 
@@ -209,7 +209,7 @@ _OPERATIONS: dict[str, Callable[[Any, float], Any]] = {
     "auto_contrast": lambda x, s: autocontrast(x),
     "equalize": lambda x, s: equalize(x),
     "rotate": lambda x, s: affine(x, around_centre(image_size(x), angle_rad=math.radians(30 * s)), _FILL),
-    "solarize": lambda x, s: solarize(x, max(0.0, 1 - s)),
+    "solarize": lambda x, s: solarize(x, max(0.0, 1 - s) * 256 / 255),
     "posterize": lambda x, s: posterize(x, max(1, 8 - round(4 * s))),
     "color": lambda x, s: adjust_saturation(x, max(0.0, 1 + 0.9 * s)),
     "contrast": lambda x, s: adjust_contrast(x, max(0.0, 1 + 0.9 * s)),

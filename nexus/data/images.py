@@ -32,7 +32,7 @@ Image = PIL.Image | np.ndarray
 Source = str | os.PathLike[str] | bytes | PIL.Image | np.ndarray | Tensor
 
 # Decoders of other formats are never tried: most weaknesses of image libraries sit in the rare ones.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 EXTENSIONS = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"]
     + [".ppm", ".pgm", ".pbm", ".pnm", ".npy"]
@@ -95,20 +95,24 @@ def naming(name: str) -> Iterator[None]:
         if name in str(error):
             raise
         raise ImageError(f"{name}: {error}") from error
-    except (ValueError, OSError, SyntaxError, EOFError) as error:
-        raise ImageError(f"{name}: {_reason(error)}") from error
+    except ValueError as error:
+        raise ImageError(f"{name}: {error}") from error
+    except (OSError, SyntaxError, EOFError) as error:
+        raise ImageError(f"{name}: {_corrupt(error)}") from error
 
 
 @contextlib.contextmanager
 def _decoding(name: str) -> Iterator[None]:
     """Likewise for anything that a decoder raises: about hostile bytes that may be any exception."""
-    try:
-        with naming(name):
+    with naming(name):
+        try:
             yield
-    except ImageError:
-        raise
-    except Exception as error:
-        raise ImageError(f"{name}: {_reason(error)}") from error
+        except ImageError:
+            raise
+        except MemoryError as error:
+            raise ImageError("too large for the memory; scale it down.") from error
+        except Exception as error:
+            raise ImageError(_corrupt(error)) from error
 
 
 def as_array(image: Image | Tensor) -> np.ndarray:
@@ -224,7 +228,7 @@ def _open(data: bytes, max_pixels: int, name: str) -> PIL.Image:
     except PIL.UnidentifiedImageError as error:
         raise ImageError(f"{name} {_guess(data)}") from error
     except Exception as error:  # a parser may raise anything about hostile bytes
-        raise ImageError(f"{name}: {_reason(error)}") from error
+        raise ImageError(f"{name}: {_corrupt(error)}") from error
     if image.width * image.height > max_pixels:
         raise ImageError(
             f"{name} has {image.width} x {image.height} pixels; the limit is {max_pixels:,}: "
@@ -250,12 +254,8 @@ def _guess(data: bytes) -> str:
     return f"is not an image of a known format; convert it to one of {known}."
 
 
-def _reason(error: BaseException) -> str:
+def _corrupt(error: BaseException) -> str:
     text = str(error).rstrip(".") or type(error).__name__
-    if isinstance(error, MemoryError):
-        return "too large for the memory; scale it down."
-    if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
-        return f"{text}."
     return f"truncated or corrupt ({text}); copy or download it again, or remove it."
 
 
