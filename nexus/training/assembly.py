@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from nexus.core.config import field_types
+from nexus.core.config import Config, field_types
 from nexus.core.module import NexusModule
 from nexus.core.preprocessing import HALF, Preprocessing
 from nexus.core.registry import create_model, model_info
@@ -135,16 +135,13 @@ def choose_preprocessing(recipe: DataRecipe, model: nn.Module, dataset: Dataset)
         return _plain(image_size(dataset[0].image), dataset.in_channels, resize="none")
     if model.preprocessing is not None:
         return model.preprocessing
-    channels = getattr(model.config, "in_channels", dataset.in_channels)
-    size = getattr(model.config, "image_size", None)
-    if size is None and model.card is not None:
-        size = model.card.preprocessing.image_size
+    settings = model.config.to_dict() if isinstance(model.config, Config) else model.config
+    channels, size = settings.get("in_channels", dataset.in_channels), settings.get("image_size")
+    if model.card is not None:
+        return model.card.preprocessing.fitted({"image_size": size, "in_channels": channels})
     if size is None:
-        return _plain(image_size(dataset[0].image), channels, resize="none")
-    size = (size, size) if isinstance(size, int) else (size[0], size[1])
-    if model.card is not None and model.card.preprocessing.in_channels == channels:
-        return model.card.preprocessing.replace(image_size=size, resize_size=None)
-    return _plain(size, channels, resize="shorter")
+        size = image_size(dataset[0].image)
+    return _plain((size, size) if isinstance(size, int) else (size[0], size[1]), channels, resize="shorter")
 
 
 def _plain(size: tuple[int, int], channels: int, resize: str) -> Preprocessing:
