@@ -27,7 +27,8 @@ class Backward(Body):
     """The lines of `evaluate_gradients`."""
 
     def __init__(self, module: Source, trainable: list[str]):
-        super().__init__(module, Names(), module.root)
+        gradients = {k.__name__ for k in GRADIENT_KERNELS.values()}
+        super().__init__(module, Names(module.function_names() | gradients), module.root)
         self.trainable = [module.graph.inputs[key] for key in trainable]
         self.grads: dict[int, str] = {}
         self.needs = {id(v) for v in self.trainable}

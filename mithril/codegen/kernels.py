@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -36,14 +37,11 @@ def _collect(function: Any, xp: str, done: dict[int, str]) -> None:
 
 
 def _globals_used(code: Any) -> list[str]:
-    names = list(code.co_names)
-    for constant in code.co_consts:
-        if hasattr(constant, "co_names"):
-            names += _globals_used(constant)
-    return names
+    names = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
+    return names + [name for inner in code.co_consts if hasattr(inner, "co_names") for name in _globals_used(inner)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def source(function: Callable[..., Any], xp: str) -> str:
     """The function without decorators, written for one framework."""
     text = inspect.getsource(function)

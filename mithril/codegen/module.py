@@ -11,6 +11,7 @@ from mithril.codegen.kernels import paste
 from mithril.codegen.regions import Item, Region, build_regions, repeated
 from mithril.codegen.text import Names, Texts, shape_comment
 from mithril.logical.model import snake_case
+from mithril.ops.table import implementation, is_kernel
 from mithril.physical.graph import Graph, Node, Value, Variadic
 from mithril.types import Dim
 
@@ -32,13 +33,15 @@ class Source:
         self.kernels: list[Callable[..., Any]] = []
         self.root = build_regions(graph)
         self.repeated = repeated(self.root)
+        self.reserved: set[str] = set()
         self.alike: dict[Any, list[Region]] = {}
         for region in self.root.walk():
             self.alike.setdefault(region.signature, []).append(region)
 
     def module(self) -> str:
         """The whole text."""
-        return self.text(Body(self, Names(self.function_names()), self.root).evaluate())
+        self.reserved = self.function_names()
+        return self.text(Body(self, Names(self.reserved), self.root).evaluate())
 
     def text(self, entry: str) -> str:
         """Header, kernels, blocks, and the entry that was written last."""
@@ -62,7 +65,8 @@ class Source:
             if region.signature in self.repeated and region.signature not in named:
                 named[region.signature] = self.names.new(self._function_name(region))
         self._named = named
-        return set(named.values())
+        kernels = {implementation(n.op, self.backend) for n in self.graph.nodes if is_kernel(n.op, self.backend)}
+        return {*named.values(), *(k.__name__ for k in kernels if callable(k))}
 
     def _function_name(self, region: Region) -> str:
         if region.type != "Model":
@@ -74,7 +78,7 @@ class Source:
     def function(self, region: Region) -> Function:
         """The function for a repeated region; written when it is first needed."""
         if region.signature not in self.functions:
-            names = Names({*self._named.values()})
+            names = Names(self.reserved)
             function = Body(self, names, region).function(self._named[region.signature])
             self.functions[region.signature] = function
             self.blocks.append(function.text)

@@ -94,7 +94,7 @@ def _find_borders(root: Region, graph: Graph) -> None:
 
 
 def _signature(region: Region) -> Any:
-    """Equal for regions whose code is equal, apart from names of parameters: shapes do not matter, sizes in attributes do."""
+    """Equal for regions of equal code, prefixes of parameters apart. Shapes count only where attributes hold them."""
     numbers: dict[int, Any] = {id(v): ("argument", i) for i, v in enumerate(region.arguments)}
     numbers |= {id(v): ("parameter", v.name.removeprefix(region.prefix)) for v in region.parameters}
     rows = []

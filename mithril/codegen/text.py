@@ -72,6 +72,8 @@ class Texts:
     def source(self, value: Any) -> str:
         """Text of a static value."""
         if isinstance(value, DType):
+            if self.xp == "jnp" and value in (DType.int64, DType.float64):
+                return "int" if value is DType.int64 else "float"  # in JAX's own width, without a warning
             special = value is DType.bool and self.xp != "torch"
             return f"{self.xp}.{value.value}{'_' if special else ''}"
         if isinstance(value, Dim):

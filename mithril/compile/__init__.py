@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mithril import ops  # noqa: F401  (fills the operator table)
+from mithril import ops as _table  # filled by its import
 from mithril.codegen.module import generate
 from mithril.compile.folding import fold_constants
 from mithril.compile.running import PhysicalModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mithril.physical.graph import Graph, Node, Value
-from mithril.types import Dim, as_dtype
+from mithril.types import Dim, DType
 
 
 def fold_constants(graph: Graph, backend: Any) -> Graph:
@@ -47,20 +47,20 @@ def _run(folded: list[Node], graph: Graph, backend: Any) -> None:
     text = generate(Graph(graph.name, sources, folded, dict(names)), reference.name, reference.xp, reference.imports)
     namespace: dict[str, Any] = {}
     exec(compile(text, "<mithril constants>", "exec"), namespace)  # noqa: S102  (our own source)
-    data = {k: _numpy(v.data, backend, reference) for k, v in sources.items()}
+    data = {k: _numpy(v, backend, reference) for k, v in sources.items()}
     results = namespace["evaluate"](data, {})
     for key, value in names.items():
         value.kind, value.node = "constant", None
         value.name = _free_name(graph, value.hint or "constant")
-        value.data = reference.array(results[key], value.dtype)
-        value.shape, value.dtype = tuple(value.data.shape), as_dtype(value.data.dtype)
+        value.data, value.shape = results[key], tuple(results[key].shape)
         value.origin = "the shape of a constant"
         graph.inputs[value.name] = value
     graph.nodes = rest
 
 
-def _numpy(data: Any, backend: Any, reference: Any) -> Any:
-    return backend.to_numpy(data) if backend.is_array(data) else reference.array(data, as_dtype(data.dtype))
+def _numpy(value: Value, backend: Any, reference: Any) -> Any:
+    data = backend.to_numpy(value.data) if backend.is_array(value.data) else value.data
+    return reference.array(data, DType.float32 if value.dtype is DType.bfloat16 else value.dtype)
 
 
 def _free_name(graph: Graph, name: str) -> str:

@@ -143,16 +143,14 @@ class PhysicalModel:
         if isinstance(value.shape, Variadic) or any(isinstance(s, Dim) for s in value.shape):
             raise KeyMismatchError(
                 f"The shape {show_shape(value.shape)} of '{value.name}' is open.",
-                [
-                    "It follows from the shapes of the data: give them to compile, as in shapes={'input': [None, 3, 224, 224]}."
-                ],
+                ["It follows from the shapes of the data: compile with shapes={'input': [None, 3, 224, 224]}."],
             )
         return tuple(value.shape)  # type: ignore[return-value]
 
     # Running
 
     def evaluate(self, params: Arrays | None = None, data: Arrays | None = None, state: Arrays | None = None) -> Any:
-        """Outputs by key; `(outputs, new_state)` when the model changes state (training mode, with batch norm or dropout).
+        """Outputs by key; `(outputs, new_state)` when the model changes state (batch norm, dropout in training mode).
 
         Args:
             params: values of `parameter_keys`; values of data keys may be among them, and the other way round.
@@ -196,7 +194,7 @@ class PhysicalModel:
         """`(outputs, gradients)`, and the new state as a third where `evaluate` returns one.
 
         Args:
-            output_gradients: by output; those not given count as zero. May be left out when the model has one scalar output.
+            output_gradients: by output; those not given count as zero. Not needed where the only output is a scalar.
         """
         arguments = self._arguments(params, data, state)
         cotangents = self._cotangents(output_gradients)
@@ -211,7 +209,7 @@ class PhysicalModel:
             scalars = [k for k, v in values.items() if v.shape == ()]
             if len(values) != 1 or not scalars:
                 raise KeyMismatchError(
-                    f"output_gradients are needed: {self.graph.name} has the outputs {', '.join(self.graph.outputs)}, not one scalar."
+                    f"output_gradients are needed: the outputs {', '.join(self.graph.outputs)} are not one scalar."
                 )
             return {scalars[0]: self.backend.full((), 1.0, values[scalars[0]].dtype)}
         for key in given:

@@ -1,15 +1,15 @@
 """Wires of a logical model, and everything that can stand for one in an expression.
 
 A `Connection` belongs to a model. An `IOKey` describes a connection before there is one. A `Wiring` is a model with
-its wires named, as a call returns it; it enters a model when it is added or when a value that uses it is. Arithmetic and
-methods on any of them give wirings of operators, so that an expression records and never computes.
+its wires named, as a call returns it; it enters a model when it is added or when a value that uses it is.
+Arithmetic and methods on any of them give wirings of operators, so that an expression records and never computes.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,9 @@ Place = tuple[str, int]
 class _Missing:
     def __repr__(self) -> str:
         return "MISSING"
+
+    def __deepcopy__(self, memo: Any) -> _Missing:
+        return self
 
 
 MISSING: Any = _Missing()
@@ -45,6 +48,23 @@ def show_place(where: Place | None) -> str:
     return f"{os.path.basename(where[0])}:{where[1]}" if where else "an unknown line"
 
 
+def _binary(operator: str) -> tuple[Callable[[Any, Any], Wiring], Callable[[Any, Any], Wiring]]:
+    """The method and its reflection."""
+    return (
+        lambda self, other: record(operator, left=self, right=other),
+        lambda self, other: record(operator, left=other, right=self),
+    )
+
+
+def _unary(operator: str) -> Callable[[Any], Wiring]:
+    return lambda self: record(operator, input=self)
+
+
+def _reduction(operator: str) -> Callable[..., Wiring]:
+    """Over `axis`, a number or a tuple, or over all axes when None."""
+    return lambda self, axis=None, keepdims=False: record(operator, input=self, axis=axis, keepdims=keepdims)
+
+
 class Expression:
     """What connections, keys, wirings and added models have in common: they are values of a graph to be.
 
@@ -53,86 +73,26 @@ class Expression:
 
     __hash__ = object.__hash__
 
-    def __add__(self, other: Any) -> Wiring:
-        return record("add", left=self, right=other)
-
-    def __radd__(self, other: Any) -> Wiring:
-        return record("add", left=other, right=self)
-
-    def __sub__(self, other: Any) -> Wiring:
-        return record("subtract", left=self, right=other)
-
-    def __rsub__(self, other: Any) -> Wiring:
-        return record("subtract", left=other, right=self)
-
-    def __mul__(self, other: Any) -> Wiring:
-        return record("multiply", left=self, right=other)
-
-    def __rmul__(self, other: Any) -> Wiring:
-        return record("multiply", left=other, right=self)
-
-    def __truediv__(self, other: Any) -> Wiring:
-        return record("divide", left=self, right=other)
-
-    def __rtruediv__(self, other: Any) -> Wiring:
-        return record("divide", left=other, right=self)
-
-    def __floordiv__(self, other: Any) -> Wiring:
-        return record("floor_divide", left=self, right=other)
-
-    def __rfloordiv__(self, other: Any) -> Wiring:
-        return record("floor_divide", left=other, right=self)
-
-    def __mod__(self, other: Any) -> Wiring:
-        return record("remainder", left=self, right=other)
-
-    def __rmod__(self, other: Any) -> Wiring:
-        return record("remainder", left=other, right=self)
-
-    def __pow__(self, other: Any) -> Wiring:
-        return record("power", left=self, right=other)
-
-    def __rpow__(self, other: Any) -> Wiring:
-        return record("power", left=other, right=self)
-
-    def __matmul__(self, other: Any) -> Wiring:
-        return record("matmul", left=self, right=other)
-
-    def __rmatmul__(self, other: Any) -> Wiring:
-        return record("matmul", left=other, right=self)
-
-    def __neg__(self) -> Wiring:
-        return record("negative", input=self)
-
-    def __abs__(self) -> Wiring:
-        return record("absolute", input=self)
-
-    def __lt__(self, other: Any) -> Wiring:
-        return record("less", left=self, right=other)
-
-    def __le__(self, other: Any) -> Wiring:
-        return record("less_equal", left=self, right=other)
-
-    def __gt__(self, other: Any) -> Wiring:
-        return record("greater", left=self, right=other)
-
-    def __ge__(self, other: Any) -> Wiring:
-        return record("greater_equal", left=self, right=other)
-
-    def __eq__(self, other: Any) -> Any:
-        return record("equal", left=self, right=other)
-
-    def __ne__(self, other: Any) -> Any:
-        return record("not_equal", left=self, right=other)
-
-    def __and__(self, other: Any) -> Wiring:
-        return record("logical_and", left=self, right=other)
-
-    def __or__(self, other: Any) -> Wiring:
-        return record("logical_or", left=self, right=other)
-
-    def __invert__(self) -> Wiring:
-        return record("logical_not", input=self)
+    __add__, __radd__ = _binary("add")
+    __sub__, __rsub__ = _binary("subtract")
+    __mul__, __rmul__ = _binary("multiply")
+    __truediv__, __rtruediv__ = _binary("divide")
+    __floordiv__, __rfloordiv__ = _binary("floor_divide")
+    __mod__, __rmod__ = _binary("remainder")
+    __pow__, __rpow__ = _binary("power")
+    __matmul__, __rmatmul__ = _binary("matmul")
+    __and__, __rand__ = _binary("logical_and")
+    __or__, __ror__ = _binary("logical_or")
+    __lt__, __gt__ = _binary("less")[0], _binary("greater")[0]
+    __le__, __ge__ = _binary("less_equal")[0], _binary("greater_equal")[0]
+    __eq__, __ne__ = _binary("equal")[0], _binary("not_equal")[0]  # type: ignore[assignment]
+    __neg__, __abs__, __invert__ = _unary("negative"), _unary("absolute"), _unary("logical_not")
+    abs, exp, log, sqrt = _unary("absolute"), _unary("exp"), _unary("log"), _unary("sqrt")
+    sin, cos, tanh, sigmoid = _unary("sin"), _unary("cos"), _unary("tanh"), _unary("sigmoid")
+    sum, mean, prod = _reduction("sum"), _reduction("mean"), _reduction("prod")
+    max, min, any, all = _reduction("max"), _reduction("min"), _reduction("any"), _reduction("all")
+    argmax, argmin = _reduction("argmax"), _reduction("argmin")
+    var, std = _reduction("variance"), _reduction("std")
 
     def __bool__(self) -> bool:
         raise TypeError(
@@ -177,50 +137,6 @@ class Expression:
 
     astype = cast
 
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Wiring:
-        """Sum over `axis` (all axes when None)."""
-        return record("sum", input=self, axis=axis, keepdims=keepdims)
-
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Wiring:
-        """Mean over `axis` (all axes when None)."""
-        return record("mean", input=self, axis=axis, keepdims=keepdims)
-
-    def max(self, axis: Any = None, keepdims: bool = False) -> Wiring:
-        """Largest value over `axis` (all axes when None)."""
-        return record("max", input=self, axis=axis, keepdims=keepdims)
-
-    def min(self, axis: Any = None, keepdims: bool = False) -> Wiring:
-        """Smallest value over `axis` (all axes when None)."""
-        return record("min", input=self, axis=axis, keepdims=keepdims)
-
-    def prod(self, axis: Any = None, keepdims: bool = False) -> Wiring:
-        """Product over `axis` (all axes when None)."""
-        return record("prod", input=self, axis=axis, keepdims=keepdims)
-
-    def var(self, axis: Any = None, keepdims: bool = False) -> Wiring:
-        """Variance (without Bessel's correction) over `axis`."""
-        return record("variance", input=self, axis=axis, keepdims=keepdims)
-
-    def std(self, axis: Any = None, keepdims: bool = False) -> Wiring:
-        """Standard deviation (without Bessel's correction) over `axis`."""
-        return record("std", input=self, axis=axis, keepdims=keepdims)
-
-    def argmax(self, axis: Any = None, keepdims: bool = False) -> Wiring:
-        """Index of the largest value over `axis`."""
-        return record("argmax", input=self, axis=axis, keepdims=keepdims)
-
-    def argmin(self, axis: Any = None, keepdims: bool = False) -> Wiring:
-        """Index of the smallest value over `axis`."""
-        return record("argmin", input=self, axis=axis, keepdims=keepdims)
-
-    def any(self, axis: Any = None, keepdims: bool = False) -> Wiring:
-        """Whether any value is true over `axis`."""
-        return record("any", input=self, axis=axis, keepdims=keepdims)
-
-    def all(self, axis: Any = None, keepdims: bool = False) -> Wiring:
-        """Whether all values are true over `axis`."""
-        return record("all", input=self, axis=axis, keepdims=keepdims)
-
     def expand_dims(self, axis: Any) -> Wiring:
         """A new axis of size 1 at `axis`."""
         return record("expand_dims", input=self, axis=axis)
@@ -232,38 +148,6 @@ class Expression:
     def broadcast_to(self, *shape: Any) -> Wiring:
         """Repeated along axes of size 1, without copying, up to a shape."""
         return record("broadcast_to", input=self, shape=_one_tuple(shape))
-
-    def abs(self) -> Wiring:
-        """Absolute value."""
-        return record("absolute", input=self)
-
-    def exp(self) -> Wiring:
-        """Exponential."""
-        return record("exp", input=self)
-
-    def log(self) -> Wiring:
-        """Natural logarithm."""
-        return record("log", input=self)
-
-    def sqrt(self) -> Wiring:
-        """Square root."""
-        return record("sqrt", input=self)
-
-    def sin(self) -> Wiring:
-        """Sine of an angle in radians."""
-        return record("sin", input=self)
-
-    def cos(self) -> Wiring:
-        """Cosine of an angle in radians."""
-        return record("cos", input=self)
-
-    def tanh(self) -> Wiring:
-        """Hyperbolic tangent."""
-        return record("tanh", input=self)
-
-    def sigmoid(self) -> Wiring:
-        """Logistic function."""
-        return record("sigmoid", input=self)
 
 
 def _one_tuple(values: tuple[Any, ...]) -> Any:
@@ -325,7 +209,7 @@ class Connection(Expression):
 
 
 class IOKey(Expression):
-    """Describes a connection: its name, and what is known of it. As an output it makes the connection an output of the model.
+    """Describes a connection: its name, and what is known of it. As an output it becomes an output of the model.
 
     Args:
         name: None for a connection that needs no name.
@@ -386,7 +270,7 @@ def as_pattern(shape: Sequence[Any] | None, name: str | None) -> tuple[Any, ...]
 
 
 class ShapeOf(Expression):
-    """The shape of a value that is not known yet. Indexing and arithmetic on it are evaluated when shapes are inferred."""
+    """A shape that is not known yet. Indexing and arithmetic on it are evaluated when shapes are inferred."""
 
     def __init__(self, of: Expression, pattern: tuple[Any, ...] | None = None):
         self.of = of
@@ -408,15 +292,13 @@ class ShapeOf(Expression):
         if self.pattern is None or "..." in self.pattern:
             raise OperatorError(
                 f"The rank of {self.of!r} is not known here, so its shape cannot be unpacked.",
-                [
-                    "Give the key a shape, such as IOKey('input', shape=[None, None]), or unpack in Operator.create_model."
-                ],
+                ["Give the key a shape, as in IOKey('input', shape=[None, None]), or unpack in Operator.create_model."],
             )
         return iter([self[axis] for axis in range(len(self.pattern))])
 
 
 class Wiring(Expression):
-    """A model with its wires named: `Linear(10)(input="features", output="logits")`. As a value it is the model's output."""
+    """A model with its wires named: `Linear(10)(input="features", output="logits")`. As a value it is its output."""
 
     def __init__(self, model: Model, bindings: dict[str, Any]):
         self.model = model

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from typing import Any
 
 from mithril.errors import ConnectionError, nearest
+from mithril.logical import editing
 from mithril.logical.connection import (
     Connection,
     Expression,
@@ -16,8 +17,6 @@ from mithril.logical.connection import (
     ShapeOf,
     Wiring,
     WiringOutput,
-    as_pattern,
-    as_type,
     place,
     show_place,
 )
@@ -223,7 +222,7 @@ class Model(Expression):
             raise ConnectionError(f"Only models can be added to a model, not {other!r}.")
         if self.frozen:
             raise ConnectionError(
-                f"{self!r} is frozen, because it is part of another model or freeze() was called; it cannot be extended.",
+                f"{self!r} is frozen (part of another model, or freeze() was called); it cannot be extended.",
                 [f"at {show_place(wiring.place)}"],
             )
         was_empty, self._read_cout = not self.nodes, False
@@ -277,8 +276,8 @@ class Model(Expression):
         if id(self) in child._placements:
             if not child.is_stateless():
                 raise ConnectionError(
-                    f"{child!r} is already part of {self!r}. Add {child.name or 'it'}.copy() for parameters of its own, "
-                    f"or {child.name or 'it'}.shared() to use the same parameters twice.",
+                    f"{child!r} is already part of {self!r}. Add a copy() of it for parameters of its own, "
+                    "or shared() to use the same parameters twice.",
                     [
                         f"first added at {show_place(child._placements[id(self)].place)}",
                         f"again at {show_place(where)}",
@@ -320,7 +319,7 @@ class Model(Expression):
             connection = self._lift(target)
         else:
             raise ConnectionError(
-                f"The output '{key}' of {node.model!r} is bound to {target!r}; it takes a name, an IOKey or a connection.",
+                f"The output '{key}' of {node.model!r} is bound to {target!r}, not a name, an IOKey or a connection.",
                 [f"at {show_place(node.place)}"],
             )
         if connection.producer is not None:
@@ -472,116 +471,12 @@ class Model(Expression):
         if not any(c is connection for c in self.constrained):
             self.constrained.append(connection)
 
-    def _open(self, what: str) -> None:
-        if self.frozen:
-            raise ConnectionError(f"{self!r} is frozen; {what} has to come before it is added to another model.")
-
     def _pick(self, key: str | Connection) -> Connection:
         return self._lift(key) if isinstance(key, Connection) else self.connections[self.binding_key(key)]
 
-    def set_shapes(self, shapes: Mapping[str, Any] | None = None, /, **more: Any) -> Model:
-        """Declare shapes by key: numbers, names, None for unknown sizes, "..." for any number of them."""
-        for key, shape in {**(shapes or {}), **more}.items():
-            connection = self._pick(key)
-            connection.pattern, connection.place = as_pattern(shape, key), place()
-            self.constrain(connection)
-        return self
-
-    def set_types(self, types: Mapping[str, Any] | None = None, /, **more: Any) -> Model:
-        """Declare dtypes by key: `ml.float32`, or `int`, `float`, `bool` for any dtype of that kind."""
-        for key, type in {**(types or {}), **more}.items():
-            connection = self._pick(key)
-            connection.type, connection.place = as_type(type), place()
-            self.constrain(connection)
-        return self
-
-    def set_values(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> Model:
-        """Make inputs constants."""
-        for key, value in {**(values or {}), **more}.items():
-            self._pick(key).describe(IOKey(value=value))
-        return self
-
-    def set_trainable(self, *keys: str | Connection) -> Model:
-        """Declare inputs to be parameters."""
-        for key in keys:
-            self._pick(key).trainable = True
-        return self
-
-    def set_cin(self, key: str | Connection) -> Model:
-        """Choose the canonical input."""
-        connection = self._pick(key)
-        if connection.producer is not None:
-            raise ConnectionError(
-                f"'{connection.path()}' is computed by the model, so it cannot be its canonical input."
-            )
-        self._cin = connection
-        return self
-
-    def set_cout(self, key: str | Connection) -> Model:
-        """Choose the canonical output."""
-        connection = self._pick(key)
-        if connection.producer is None:
-            raise ConnectionError(
-                f"'{connection.path()}' is an input of the model, so it cannot be its canonical output."
-            )
-        self._cout = connection
-        return self
-
-    def expose_keys(self, *keys: str, **named: str | Connection) -> Model:
-        """Make connections outputs of the model, under their names or (`logits=block.cout`) under new ones."""
-        self._open("expose_keys")
-        for key in keys:
-            named[key] = key
-        for name, key in named.items():
-            connection = self._pick(key)
-            if connection.producer is None:
-                raise ConnectionError(
-                    f"'{connection.path()}' is an input of the model, so it cannot be exposed as an output."
-                )
-            if connection.key != name:
-                self._rename(connection, name)
-            if name not in self.exposed:
-                self.exposed.append(name)
-        return self
-
-    def rename_key(self, old: str | Connection, new: str) -> Model:
-        """Give a connection another name."""
-        self._open("rename_key")
-        self._rename(self._pick(old), new)
-        return self
-
-    def _rename(self, connection: Connection, name: str) -> None:
-        if name in self.connections:
-            raise ConnectionError(f"{self!r} already has a connection named '{name}'.")
-        if not name.isidentifier():
-            raise ConnectionError(f"{name!r} cannot name a connection: a name is a Python identifier.")
-        old = connection.key
-        self.connections = {name if k == old else k: c for k, c in self.connections.items()}
-        self.exposed = [name if k == old else k for k in self.exposed]
-        connection.key, connection.named = name, True
-
-    def merge_connections(self, *keys: str | Connection) -> Model:
-        """Make several connections one; it keeps the first one's name. At most one of them may be computed."""
-        self._open("merge_connections")
-        kept, *others = (self._pick(key) for key in keys)
-        for other in others:
-            if other is kept:
-                continue
-            if other.producer is not None:
-                producer, key = other.producer, other.output_key
-                other.producer = None
-                self._write(producer, key, kept)
-            for reader in other.readers:
-                reader.bindings = {k: _replace(v, other, kept) for k, v in reader.bindings.items()}
-                kept.readers.append(reader)
-            del self.connections[other.key]
-            self.exposed = [k for k in self.exposed if k != other.key]
-            self._cin = kept if self._cin is other else self._cin
-            self._cout = kept if self._cout is other else self._cout
-        if kept.producer is not None:
-            self._check_cycle(kept.producer, kept)
-            self._cin = None if self._cin is kept else self._cin
-        return self
+    set_shapes, set_types, set_values = editing.set_shapes, editing.set_types, editing.set_values
+    set_trainable, set_cin, set_cout = editing.set_trainable, editing.set_cin, editing.set_cout
+    expose_keys, rename_key, merge_connections = editing.expose_keys, editing.rename_key, editing.merge_connections
 
     def freeze(self) -> Model:
         """Allow no further changes."""
@@ -656,14 +551,6 @@ class Model(Expression):
         from mithril.logical.serialize import from_json
 
         return from_json(text, operators)
-
-
-def _replace(value: Any, old: Connection, new: Connection) -> Any:
-    if isinstance(value, Connection):
-        return new if value is old else value
-    if type(value) in (list, tuple):
-        return type(value)(_replace(part, old, new) for part in value)
-    return value
 
 
 def snake_case(name: str) -> str:

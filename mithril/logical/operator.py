@@ -13,11 +13,11 @@ from mithril.logical.model import Model
 class Operator(Model):
     """A model whose `create_model()` runs when the shapes of its inputs have been inferred.
 
-    In `create_model`, an `IOKey` that bears the name of an input has that input's shape: `B, C, H, W = input.shape` unpacks,
-    known sizes are plain integers, unknown ones are symbolic and can be computed with.
+    In `create_model`, an `IOKey` that bears the name of an input has that input's shape: `B, C, H, W = input.shape`
+    unpacks, known sizes are plain integers, unknown ones are symbolic and can be computed with.
 
-    `input_names` and `output_names` name the keys, in order; the first of each is the canonical one. Keys of a call that are in
-    neither are taken for inputs and checked when the model is created.
+    `input_names` and `output_names` name the keys, in order; the first of each is the canonical one. Keys of a
+    call that are in neither are taken for inputs and checked when the model is created.
     """
 
     input_names: tuple[str, ...] = ("input",)

@@ -39,7 +39,20 @@ class Value:
     `kind` is input (given with the data), parameter, state, constant (`data` holds it), or inner (a node computes it).
     """
 
-    __slots__ = ("any_width", "data", "dtype", "hint", "kind", "name", "node", "origin", "path", "shape", "trainable")
+    __slots__ = (
+        "any_width",
+        "data",
+        "declared",
+        "dtype",
+        "hint",
+        "kind",
+        "name",
+        "node",
+        "origin",
+        "path",
+        "shape",
+        "trainable",
+    )
 
     def __init__(self, name: str, shape: ValueShape, dtype: DType, kind: str = "inner"):
         self.name = name
@@ -53,6 +66,7 @@ class Value:
         self.path = name  # as messages name it
         self.trainable = False
         self.any_width = False  # any dtype of the same kind may be given
+        self.declared = False  # whether its dtype was
 
     def __repr__(self) -> str:
         return f"Value({self.name}: {self.dtype}{show_shape(self.shape)})"
@@ -102,7 +116,7 @@ class Node:
 class Graph:
     """Nodes in topological order, what goes in, and what comes out by key.
 
-    `outputs` holds values, Python values (numbers, shapes), or tuples of them. `new_state` gives the next value of a state.
+    `outputs` holds values, numbers and sizes, or tuples of them. `new_state` gives the next value of a state.
     """
 
     name: str
@@ -136,13 +150,14 @@ def show_shape(shape: Any) -> str:
 def verify(graph: Graph) -> Graph:
     """Check what every pass has to keep, and return the graph.
 
-    Every value that is read is an input or an output of an earlier node; it is computed once; a constant has data; the number
-    of inputs and attributes fits the operator's row.
+    Every value that is read is an input or an output of an earlier node; it is computed once; a constant has data; the
+    number of inputs and attributes fits the operator's row.
     """
     known = {id(v) for v in graph.inputs.values()}
     for name, value in graph.inputs.items():
         assert value.name == name, f"{value} is kept under the name {name}"
-        assert value.kind != "inner" and value.node is None, f"{value} is an input but computed inside"
+        assert value.kind != "inner", f"{value} is an input without a kind"
+        assert value.node is None, f"{value} is an input but computed inside"
         assert (value.data is not None) == (value.kind == "constant"), f"{value}: only a constant has data"
     for node in graph.nodes:
         assert len(node.inputs) == len(node.op.inputs), f"{node} has {len(node.inputs)} inputs"

@@ -13,7 +13,7 @@ from mithril.logical.model import Node as LogicalNode
 from mithril.logical.operator import Operator
 from mithril.logical.primitive import Primitive
 from mithril.ops.table import OPS, Op
-from mithril.physical.graph import Graph, Node, Scope, Value, ValueShape, Variadic, show_shape
+from mithril.physical.graph import Graph, Node, Scope, Value, Variadic
 from mithril.physical.rules import Rules
 from mithril.types import Dim, DType, as_dtype, maximum, minimum
 
@@ -88,6 +88,7 @@ class Inference:
             node = Node(
                 OPS["fold_key"], (self.key,), {"index": self.random_uses}, (Value("next_key", (2,), DType.int32),)
             )
+            node.outputs[0].hint = "next_key"
             self.graph.nodes.append(node)
             self.graph.new_state[self.key.name] = node.outputs[0]
         self._settle()
@@ -145,8 +146,9 @@ class Inference:
             if child.cin_key and child.cin_key not in bound and "input" in bound:
                 bound[child.cin_key] = bound.pop("input")
         self._walk(child, bound, scope, prefix)
-        for key, value in [(c.key, bound.get(c.key)) for c in child.outputs if not c.named]:
-            bound.setdefault("output", value)
+        for connection in child.outputs:
+            if not connection.named:
+                bound.setdefault("output", bound[connection.key])
         return bound
 
     def _expand(self, child: Operator, bound: dict[str, Any], scope: Scopes, place: Place) -> Model:
@@ -184,7 +186,8 @@ class Inference:
         words = (connection.key,) if connection.named else connection.hint or ("input",)
         name = "_".join((*prefix, *words))
         if connection.value is not MISSING:
-            return self._constant(connection.value, name) if is_array(connection.value) else connection.value
+            value, type = connection.value, connection.type
+            return self._constant(value, name, type) if is_array(value) else value
         if name in self.graph.inputs and connection.named and prefix in self.prefixes.values():
             return self.graph.inputs[name]  # a shared model's parameter
         value = self._outside(name, self._path(scope, *words), connection.trainable, connection.type)
@@ -196,23 +199,26 @@ class Inference:
         if name in self.graph.inputs:
             return self.graph.inputs[name]
         if name in self.constants:
-            return self._constant(self.constants[name], name)
+            return self._constant(self.constants[name], name, type)
         dtype = type if isinstance(type, DType) else KIND_DTYPES.get(type, self.dtype)
         value = Value(name, Variadic(), dtype, "parameter" if trainable else "input")
         value.trainable, value.path, value.hint = trainable, path, name
-        value.any_width = type in KIND_DTYPES
+        value.any_width, value.declared = type in KIND_DTYPES, type is not None
         if name in self.given and self.given[name] is not None:
             value.shape = self.rules.concrete(self.given[name], name)
             value.origin = "given to compile in shapes"
         self.graph.inputs[name] = value
         return value
 
-    def _constant(self, data: Any, name: str) -> Value:
+    def _constant(self, data: Any, name: str, type: Any = None) -> Value:
+        """A value that is known now; floating ones take the model's dtype unless they declare their own."""
         number, unique = 0, name
         while unique in self.graph.inputs:
             number += 1
             unique = f"{name}_{number}"
-        value = Value(unique, tuple(data.shape), as_dtype(data.dtype), "constant")
+        found = as_dtype(data.dtype)
+        dtype = type if isinstance(type, DType) else self.dtype if found.is_floating else found
+        value = Value(unique, tuple(data.shape), dtype, "constant")
         value.data, value.hint, value.origin = data, unique, "the shape of a constant"
         self.graph.inputs[unique] = value
         return value
@@ -250,6 +256,8 @@ class Inference:
         if "training" in attributes and attributes["training"] is None:
             attributes["training"] = self.training
         if not self.training and row.name.endswith("_training"):
+            for source in row.state:
+                _mark_state(inputs[row.input_names.index(source)])
             row = OPS[row.name.removesuffix("_training")]
             attributes = {k: v for k, v in attributes.items() if k in row.attributes}
         attributes = row.complete({k: as_static(v) for k, v in attributes.items()})
@@ -275,8 +283,7 @@ class Inference:
         self.graph.nodes.append(Node(row, tuple(inputs), attributes, outputs, scope, place))
         for source, target in row.state.items():
             value = inputs[row.input_names.index(source)]
-            if isinstance(value, Value) and value.node is None and value.kind != "constant":
-                value.kind, value.trainable = "state", False
+            if _mark_state(value):
                 self.graph.new_state[value.name] = outputs[row.output_names.index(target)]
         if row.outputs[0].startswith("*"):
             return {row.output_names[0]: outputs}
@@ -365,6 +372,14 @@ def _name_value(value: Value, connection: Connection, node: LogicalNode) -> None
         value.hint = connection.key
     elif not isinstance(node.model, Primitive) or node.model.name:
         value.hint = node.name if len(node.outputs) == 1 else f"{node.name}_{connection.output_key}"
+
+
+def _mark_state(value: Any) -> bool:
+    """Make an input state; False for what is computed, fixed, or no tensor."""
+    if not isinstance(value, Value) or value.node is not None or value.kind == "constant":
+        return False
+    value.kind, value.trainable = "state", False
+    return True
 
 
 def is_array(value: Any) -> bool:

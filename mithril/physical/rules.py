@@ -16,7 +16,7 @@ Scopes = tuple[Scope, ...]
 
 
 class Rules:
-    """Applies the rows' rules. Results are kept by operator, shapes and attributes, so that equal uses are inferred once."""
+    """Applies the rows' rules. Results are kept by operator, shapes and attributes: equal uses are inferred once."""
 
     def __init__(self, name: str):
         self.name = name
@@ -127,8 +127,9 @@ class Rules:
     @staticmethod
     def _check_kind(value: Value, kind: type, name: str) -> None:
         fits = {int: value.dtype.is_integer, bool: value.dtype is DType.bool, float: value.dtype.is_floating}[kind]
-        if not fits and value.node is None and value.kind == "input" and not value.any_width:
-            value.dtype, value.any_width = {int: DType.int64, bool: DType.bool, float: value.dtype}[kind], True
+        if not fits and value.node is None and value.kind == "input" and not value.declared:
+            value.dtype = {int: DType.int64, bool: DType.bool, float: value.dtype}[kind]
+            value.any_width = value.declared = True
         elif not fits:
             raise DtypeError(f"{name} is {value.dtype} where {kind.__name__} values are needed")
 
@@ -195,8 +196,10 @@ class Rules:
                     notes.append(f"{self.path(scope, key)}: {shape}, {self.origin(value)}")
         rule = f", whose rule is {row.signature}" if isinstance(row.signature, str) else ""
         notes.append(f"operator {row.name}{rule}, composed at {show_place(place)}")
-        sentence = error.message[0].lower() + error.message[1:] if error.message[:1].isupper() else error.message
-        return type(error)(f"{self.path(scope)}: {sentence.rstrip('.')}.", [*notes, *error.notes])
+        first, _, rest = error.message.rstrip(".").partition(" ")
+        if first in row.input_names:
+            return type(error)(f"{self.path(scope, first)} {rest}.", [*notes, *error.notes])
+        return type(error)(f"{self.path(scope)}: {first} {rest}.", [*notes, *error.notes])
 
 
 def _shape_of(item: Any, resolve: Any) -> Any:

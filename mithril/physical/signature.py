@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 from mithril.errors import ShapeError
@@ -29,7 +29,7 @@ class Signature(NamedTuple):
     texts: tuple[str, ...]
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(text: str) -> Signature:
     """Read `"... i, o i, o -> ... o"`."""
     left, _, right = text.partition("->")
@@ -71,7 +71,7 @@ class Sizes:
         if isinstance(size, Variadic):
             return Variadic(self.resolve(size.tail))
         if type(size) is tuple:
-            return tuple(map(self.resolve, size))
+            return size if all(type(part) is int for part in size) else tuple(map(self.resolve, size))
         if isinstance(size, slice):
             return slice(self.resolve(size.start), self.resolve(size.stop), self.resolve(size.step))
         return size
@@ -209,5 +209,6 @@ def _misfit(name: str, shape: ValueShape, text: str, match: Match, sizes: Sizes,
             known = term.name in match.dims or term.name.isdigit()
             wanted.append(str(sizes.resolve(match._size(term, ""))) if known else word)
     if not isinstance(shape, Variadic) and REST not in _pattern(text) and len(shape) != len(words):
-        return f"{name} has {len(shape)} dimensions, {show_shape(shape)}, where {len(words)} are needed: ({', '.join(words)})"
+        needed = f"{len(words)} are needed: ({', '.join(words)})"
+        return f"{name} has {len(shape)} dimensions, {show_shape(shape)}, where {needed}"
     return f"{name} has shape {show_shape(shape)} where ({', '.join(wanted)}) is needed"
