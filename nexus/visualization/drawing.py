@@ -22,8 +22,8 @@ def overlay(
     image: Image.Image | np.ndarray | Tensor,
     heatmap: Tensor | np.ndarray,
     *,
-    strength: float = 0.65,
-    colormap: str = "inferno",
+    strength: float = 0.55,
+    colormap: str = "jet",
     preprocessing: Preprocessing | None = None,
     side: int = 256,
 ) -> Image.Image:
@@ -44,7 +44,7 @@ def overlay(
     if heat.ndim != 2:
         raise ValueError(f"A heat map of shape {heat.shape} is not one map; it must be (h, w).")
     picture = enlarge(to_picture(image, preprocessing), side)
-    stretched = Image.fromarray(heat.clip(0, 1)).resize(picture.size, Image.Resampling.BICUBIC)
+    stretched = Image.fromarray(heat.clip(0, 1)).resize(picture.size, Image.Resampling.BILINEAR)
     heat = np.asarray(stretched).clip(0, 1)[..., None]
     colours = colormaps[colormap](heat[..., 0])[..., :3]
     cover = strength * np.sqrt(heat)

@@ -66,6 +66,8 @@ class GradCAM:
                 logits = _logits(self.model(pixels))
             classes = self._classes(target_class, logits)
             maps = [record[place] for place in places if place in record]
+            if not maps:
+                raise ValueError(f"{type(self.model).__name__} does not run its layer {self.target_layer!r}.")
             score = logits.gather(1, classes[:, None]).sum()
             gradients = torch.autograd.grad(score, maps, allow_unused=True)
             heat = self._heat(maps, gradients, pixels)
@@ -77,6 +79,8 @@ class GradCAM:
         if self.target_layer is None:
             self.target_layer = _last_feature_layer(self.model, pixels)
         layer = self.model.get_submodule(self.target_layer)
+        while isinstance(layer, nn.Sequential | nn.ModuleList) and len(layer):
+            layer = layer[-1]  # models may run the parts of a stage themselves, to collect their outputs
         inside = [module for module in layer.modules() if isinstance(module, nn.LayerNorm) and module is not layer]
         return [layer, *inside[:1]]
 
@@ -177,7 +181,7 @@ def _last_feature_layer(model: nn.Module, pixels: Tensor) -> str:
                 stack.callback(hook.remove)
         outputs = model(pixels)
     features = outputs.get("features") if isinstance(outputs, Mapping) else None
-    for name, output in made:
+    for name, output in reversed(made):  # a block ends after its parts
         if features and output is features[-1]:
             return name
     raise ValueError(f"{type(model).__name__} does not say which layer gives its features; pass target_layer.")
