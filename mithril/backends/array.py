@@ -309,15 +309,13 @@ def sampled_places(grid, size, padding_mode, align_corners):
     return places
 
 
-@shared("grid_sample")
-def grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corners=False):
-    """Values of (n, c, h, w) at the places (n, y, x, 2) of `grid`, given as (x, y) from -1 to 1."""
-    n, c, h, w = input.shape
+def grid_corners(shape, grid, mode, padding_mode, align_corners):
+    """For each pixel around the places of `grid`: its index in the flattened image, and its weight."""
+    h, w = shape[-2:]
     x = sampled_places(grid[..., 0], w, padding_mode, align_corners)
     y = sampled_places(grid[..., 1], h, padding_mode, align_corners)
-    flat = input.reshape(n, c, h * w)
     if mode == "nearest":
-        corners = [(xp.round(x), xp.round(y), xp.ones(x.shape, dtype=input.dtype))]
+        corners = [(xp.round(x), xp.round(y), xp.ones(x.shape, dtype=grid.dtype))]
     else:
         left, top = xp.floor(x), xp.floor(y)
         right, low = x - left, y - top
@@ -327,11 +325,19 @@ def grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corner
             (left, top + 1, (1 - right) * low),
             (left + 1, top + 1, right * low),
         ]
-    output = 0
+    found = []
     for column, row, weight in corners:
         inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
         index = xp.clip(row, 0, h - 1) * w + xp.clip(column, 0, w - 1)
-        index = xp.broadcast_to(index.astype(xp.int32).reshape(n, 1, -1), (n, c, math.prod(x.shape[1:])))
-        values = xp.take_along_axis(flat, index, axis=2).reshape(n, c, *x.shape[1:])
-        output = output + values * xp.where(inside, weight, 0)[:, None]
-    return output
+        found.append((index.astype(xp.int32), xp.where(inside, weight, 0)))
+    return found
+
+
+@shared("grid_sample", "numpy", "jax")
+def grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corners=False):
+    """Values of (n, c, h, w) at the places (n, y, x, 2) of `grid`, given as (x, y) from -1 to 1."""
+    n, c, h, w = input.shape
+    pixels = xp.moveaxis(input.reshape(n, c, h * w), 1, -1)
+    images = xp.arange(n).reshape(n, 1, 1)
+    corners = grid_corners(input.shape, grid, mode, padding_mode, align_corners)
+    return xp.moveaxis(sum(pixels[images, index] * weight[..., None] for index, weight in corners), -1, 1)

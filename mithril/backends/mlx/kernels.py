@@ -7,7 +7,7 @@ import math
 
 import mlx.core as mx
 
-from mithril.backends.array import per_axis
+from mithril.backends.array import grid_corners, per_axis
 from mithril.ops.table import kernel
 
 
@@ -91,6 +91,17 @@ def scaled_dot_product_attention(query, key, value, mask=None, is_causal=False, 
     return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask).reshape(shape)
 
 
+@kernel("grid_sample", "mlx")
+def grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corners=False):
+    """Values of (n, c, h, w) at the places (n, y, x, 2) of `grid`; MLX wants indices without gradient."""
+    n, c, h, w = input.shape
+    pixels = mx.moveaxis(input.reshape(n, c, h * w), 1, -1)
+    images = mx.arange(n).reshape(n, 1, 1)
+    corners = grid_corners(input.shape, grid, mode, padding_mode, align_corners)
+    parts = [pixels[images, mx.stop_gradient(index)] * weight[..., None] for index, weight in corners]
+    return mx.moveaxis(sum(parts), -1, 1)
+
+
 @kernel("gelu", "mlx")
 def gelu(input, approximate="none"):
     """`input` times the normal distribution's cumulative share below it."""
@@ -136,7 +147,7 @@ def argsort(input, axis=-1, descending=False):
 @kernel("topk", "mlx")
 def topk(input, k, axis=-1, largest=True):
     """The `k` largest (or smallest) values along `axis`, in order, and their indices."""
-    indices = mx.take(argsort(input, axis, largest), mx.arange(k), axis=axis)
+    indices = mx.stop_gradient(mx.take(argsort(input, axis, largest), mx.arange(k), axis=axis))
     return mx.take_along_axis(input, indices, axis=axis), indices
 
 

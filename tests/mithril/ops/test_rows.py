@@ -3,19 +3,17 @@
 NumPy in float64 is the referee, and PyTorch's autograd in float64 referees NumPy.
 """
 
-import ast
-import importlib
-import inspect
 import math
-from types import SimpleNamespace
+from functools import cache
 
 import numpy as np
 import pytest
 
 from mithril import backends
+from mithril.codegen.kernels import paste
 from mithril.errors import BackendError
 from mithril.ops.rules import broadcast
-from mithril.ops.table import GRADIENT_KERNELS, KERNELS, OPS, Call, implementation
+from mithril.ops.table import GRADIENT_KERNELS, OPS, Call, implementation, is_kernel
 from mithril.types import DType, as_dtype
 
 F32 = DType.float32
@@ -25,6 +23,10 @@ RNG = np.random.default_rng(0)
 def f(*shape, low=-2.0, high=2.0):
     """Distinct floats, so that no maximum is tied and no kink is hit."""
     return RNG.permutation(np.linspace(low, high, math.prod(shape) + 2)[1:-1]).reshape(shape)
+
+
+def g(*shape):
+    return f(*shape, low=-1.7, high=2.3)
 
 
 def p(*shape):
@@ -49,17 +51,66 @@ def b(*shape):
 
 KEY = np.array([17, 42], np.int32)
 UNARY = {
-    **dict.fromkeys("relu relu6 leaky_relu sigmoid silu softplus log_sigmoid softsign elu celu selu mish".split(), f),
-    **dict.fromkeys("hard_sigmoid hard_swish hard_tanh gelu negative absolute sign square exp expm1 sin".split(), f),
-    **dict.fromkeys("cos sinh cosh tanh arcsinh arctan erf floor ceil trunc round isnan isinf isfinite".split(), f),
-    **dict.fromkeys("reciprocal sqrt rsqrt log log1p log2 log10 tan".split(), p),
-    **dict.fromkeys("arcsin arccos arctanh".split(), u),
+    **dict.fromkeys(
+        [
+            "relu",
+            "relu6",
+            "leaky_relu",
+            "sigmoid",
+            "silu",
+            "softplus",
+            "log_sigmoid",
+            "softsign",
+            "elu",
+            "celu",
+            "selu",
+            "mish",
+        ],
+        f,
+    ),
+    **dict.fromkeys(
+        [
+            "hard_sigmoid",
+            "hard_swish",
+            "hard_tanh",
+            "gelu",
+            "negative",
+            "absolute",
+            "sign",
+            "square",
+            "exp",
+            "expm1",
+            "sin",
+        ],
+        f,
+    ),
+    **dict.fromkeys(
+        [
+            "cos",
+            "sinh",
+            "cosh",
+            "tanh",
+            "arcsinh",
+            "arctan",
+            "erf",
+            "floor",
+            "ceil",
+            "trunc",
+            "round",
+            "isnan",
+            "isinf",
+            "isfinite",
+        ],
+        f,
+    ),
+    **dict.fromkeys(["reciprocal", "sqrt", "rsqrt", "log", "log1p", "log2", "log10", "tan"], p),
+    **dict.fromkeys(["arcsin", "arccos", "arctanh"], u),
     "arccosh": lambda *shape: 1 + p(*shape),
-    **dict.fromkeys("buffer detach zeros_like ones_like".split(), f),
+    **dict.fromkeys(["buffer", "detach", "zeros_like", "ones_like"], f),
 }
 BINARY = {
-    **dict.fromkeys("add subtract multiply maximum minimum".split(), (f, f)),
-    **dict.fromkeys("equal not_equal less less_equal greater greater_equal".split(), (f, f)),
+    **dict.fromkeys(["add", "subtract", "multiply", "maximum", "minimum"], (f, g)),
+    **dict.fromkeys(["equal", "not_equal", "less", "less_equal", "greater", "greater_equal"], (f, g)),
     **dict.fromkeys(["divide", "floor_divide", "remainder"], (f, p)),
     "power": (p, f),
 }
@@ -211,23 +262,23 @@ FRAMEWORKS = {"numpy": "NumpyBackend", "torch": "TorchBackend", "jax": "JaxBacke
 
 @pytest.fixture(scope="session")
 def tools():
-    """Per backend: the backend object in float32 (NumPy and torch: float64 too), and the names that templates use."""
+    """Backends by label, NumPy and PyTorch in float64 too; those that cannot be imported are left out."""
     found = {}
-    for name, cls in FRAMEWORKS.items():
+    for label in (*FRAMEWORKS, "numpy64", "torch64"):
+        name = label.removesuffix("64")
         try:
-            made = getattr(backends, cls)()
+            backend = getattr(backends, FRAMEWORKS[name])(dtype="float64" if label.endswith("64") else "float32")
         except BackendError:
             continue
-        found[name] = SimpleNamespace(backend=made, names=_names(made))
-    for name in ("numpy", "torch"):
-        wide = getattr(backends, FRAMEWORKS[name])(dtype="float64")
-        found[name + "64"] = SimpleNamespace(backend=wide, names=found[name].names)
+        found[label] = backend
     return found
 
 
-def _names(backend):
-    names: dict = {}
-    for line in backend.imports:
+@cache
+def names_of(name):
+    """The names that generated source of a backend may use."""
+    names = {"__xp__": getattr(backends, FRAMEWORKS[name]).xp}
+    for line in getattr(backends, FRAMEWORKS[name]).imports:
         exec(line, names)
     return names
 
@@ -235,6 +286,8 @@ def _names(backend):
 def source(backend, value):
     """Source of an attribute."""
     if isinstance(value, DType):
+        if backend.name == "jax" and value in (DType.int64, DType.float64):
+            return "int" if value is DType.int64 else "float"
         bool_name = "bool" if backend.name == "torch" else "bool_"
         return f"{backend.xp}.{bool_name if value is DType.bool else value.value}"
     if isinstance(value, float) and math.isinf(value):
@@ -244,24 +297,18 @@ def source(backend, value):
     return repr(value)
 
 
-def kernel_for(function, tool):
-    """The kernel with `xp` bound to the backend's array module; those of array.py are shared."""
-    if function.__module__ != "mithril.backends.array" or tool.backend.name == "numpy":
-        return function
-    module = importlib.import_module(function.__module__)
-    names = {**vars(module), "xp": tool.names[tool.backend.xp], "kernel": lambda *a: lambda g: g}
-    tree = ast.parse(inspect.getsource(module))
-    tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    for node in tree.body:
-        node.decorator_list = []
-    exec(compile(tree, module.__file__, "exec"), names)
+@cache
+def pasted(function, backend):
+    """The kernel made from its pasted source alone, with nothing but the framework's names: so it stands alone."""
+    names = dict(names_of(backend))
+    for text in paste([function], names_of(backend)["__xp__"]):
+        exec(text, names)
     return names[function.__name__]
 
 
-def call_of(op, tool, arrays, attributes, extra=None):
+def call_of(op, backend, arrays, attributes, extra=None):
     """A call whose operands are the names that `scope` binds."""
-    scope, inputs, shapes, dtypes = dict(tool.names), {}, {}, {}
-    backend = tool.backend
+    scope, inputs, shapes, dtypes = dict(names_of(backend.name)), {}, {}, {}
     for name, value in {**dict(zip(op.input_names, arrays)), **(extra or {})}.items():
         if isinstance(value, list | tuple):
             inputs[name] = tuple(f"{name}_{k}" for k in range(len(value)))
@@ -318,27 +365,26 @@ class _Fields(dict):
         return self.call.xp if name == "xp" else self.call[name]
 
 
-def run(op, tool, arrays, attributes):
+def run(op, backend, arrays, attributes):
     """The operator's outputs as a tuple."""
     complete = op.complete(attributes)
-    code = implementation(op, tool.backend.name)
-    if code is KERNELS.get((op.name, tool.backend.name)):
-        known = {k: v for k, v in complete.items() if v is not op.attributes[k]}
-        known = {k: _native(v, tool) for k, v in known.items()}
-        result = kernel_for(code, tool)(*arrays, **known)
+    code = implementation(op, backend.name)
+    if is_kernel(op, backend.name):
+        result = pasted(code, backend.name)(*arrays, **changed(op, complete))
     else:
-        call, scope = call_of(op, tool, arrays, complete)
+        call, scope = call_of(op, backend, arrays, complete)
         result = evaluate(code, call, scope)
     return tuple(result) if isinstance(result, tuple | list) else (result,)
 
 
-def _native(value, tool):
-    return eval(source(tool.backend, value), dict(tool.names)) if isinstance(value, DType) else value
+def changed(op, complete):
+    """The attributes that a kernel is given."""
+    return {k: v for k, v in complete.items() if v is not op.attributes[k]}
 
 
-def arrays_of(tool, inputs, grow=None):
+def arrays_of(backend, inputs):
     """The example's inputs as the backend's arrays; floats in its dtype."""
-    make = tool.backend.array
+    make = backend.array
     return [
         [make(v) for v in value] if isinstance(value, list)
         else value if value is None or isinstance(value, int | float)
@@ -354,41 +400,141 @@ def tolerance(name, dtype=DType.float32):
     return {"rtol": 1e-4, "atol": 1e-4} if loose else {"rtol": 2e-5, "atol": 2e-5}
 
 
+STATISTICS = {"batch_norm": (1, 2), "batch_norm_training": (1, 2)}
+"""Places of inputs that PyTorch does not differentiate."""
+CONSTANT = {"detach", "zeros_like", "ones_like", "full_like", "full", "arange", "one_hot", *RANDOM - {"dropout"}}
+"""Floating results without a gradient."""
+
+
+def leaves_of(inputs, without=()):
+    """Floating inputs by (place, place in the list)."""
+    for place, value in enumerate(inputs):
+        for inner, part in enumerate(value if isinstance(value, list) else [value]):
+            if place not in without and isinstance(part, np.ndarray) and part.dtype == np.float64:
+                yield (place, inner), part
+
+
+def at(values, key):
+    return values[key[0]][key[1]] if isinstance(values[key[0]], list) else values[key[0]]
+
+
+def replaced(values, leaves):
+    """`values` with those at the keys of `leaves` replaced."""
+    given = [list(v) if isinstance(v, list) else v for v in values]
+    for key, leaf in leaves.items():
+        if isinstance(given[key[0]], list):
+            given[key[0]][key[1]] = leaf
+        else:
+            given[key[0]] = leaf
+    return given
+
+
+def gradients_by_rule(op, backend, arrays, attributes, outputs, seeds):
+    """Gradients per input by the row's rule, as generated NumPy source computes them."""
+    complete = op.complete(attributes)
+    if op.gradient is None:
+        many = len(op.outputs) > 1 or op.outputs[0].startswith("*")
+        grad, output = (tuple(seeds), tuple(outputs)) if many else (seeds[0], outputs[0])
+        function = pasted(GRADIENT_KERNELS[op.name], "numpy")
+        return function(grad, *arrays, output, **changed(op, complete))
+    call, scope = call_of(op, backend, arrays, complete, {"grad": seeds[0], "output": outputs[0]})
+    unbroadcast = pasted(GRADIENT_KERNELS["unbroadcast"], "numpy")
+    found = []
+    for name, value in zip(op.input_names, arrays):
+        code = op.gradient.get(name)
+        grad = None if code is None or isinstance(value, int | float) else evaluate(code, call, scope)
+        found.append(unbroadcast(grad, value.shape) if grad is not None and op.elementwise else grad)
+    return found
+
+
+def by_framework(op, backend, inputs, attributes, seeds):
+    """Outputs, and gradients by leaf in the framework's own reverse mode; one compiled function on JAX."""
+    arrays = arrays_of(backend, inputs)
+    keys = [key for key, _ in leaves_of(inputs, STATISTICS.get(op.name, ()))] if seeds else []
+
+    def forward(leaves):
+        given = replaced(arrays, {key: leaves[str(key)] for key in keys})
+        return {str(k): v for k, v in enumerate(run(op, backend, given, attributes))}
+
+    def both(leaves, grads):
+        if not keys:
+            return forward(leaves), {}
+        outputs, pullback = backend.vjp(forward, leaves)
+        return outputs, pullback(grads)
+
+    function = backend.jit(both) if backend.name == "jax" else backend.prepare(both)
+    grads = {str(k): backend.array(s) for k, s in enumerate(seeds) if s is not None}
+    outputs, found = function({str(key): at(arrays, key) for key in keys}, grads)
+    return list(outputs.values()), {key: backend.to_numpy(found[str(key)]) for key in keys}
+
+
+def seeds_for(name, outputs):
+    """Random gradients of the floating outputs; running statistics get none."""
+    seeds = [RNG.standard_normal(np.shape(o)) if np.asarray(o).dtype.kind == "f" else None for o in outputs]
+    return [*seeds[:1], None, None] if name == "batch_norm_training" else seeds
+
+
+def is_differentiable(op, outputs):
+    rule = op.gradient is not None or op.name in GRADIENT_KERNELS
+    return rule and any(np.asarray(o).dtype == np.float64 for o in outputs)
+
+
 def test_every_row_has_an_example():
     assert set(OPS) - SHAPE_ONLY - set(EXAMPLES) == set()
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
-@pytest.mark.parametrize(("name", "at"), CASES, ids=[f"{name}-{at}" for name, at in CASES])
-def test_row(name, at, tools):
-    op, (inputs, attributes) = OPS[name], EXAMPLES[name][at]
-    wide = tools["numpy64"]
-    truth = run(op, wide, arrays_of(wide, inputs), attributes)
-    check_rules(op, wide, inputs, attributes, truth)
-    for label, tool in tools.items():
-        outputs = run(op, tool, arrays_of(tool, inputs), attributes)
-        if name in RANDOM:
-            assert [o.shape for o in map(tool.backend.to_numpy, outputs)] == [t.shape for t in truth]
-            continue
-        assert len(outputs) == len(truth)
-        for output, expected in zip(outputs, truth):
-            check_dtype(label, tool.backend.dtype_of(output), as_dtype(expected.dtype), attributes)
-            got = tool.backend.to_numpy(output)
-            np.testing.assert_allclose(
-                got.astype(np.float64), np.asarray(expected, np.float64),
-                err_msg=label, **tolerance(name, tool.backend.dtype),
-            )  # fmt: skip
-            assert got.shape == expected.shape, label
+@pytest.mark.parametrize(("name", "number"), CASES, ids=[f"{name}-{number}" for name, number in CASES])
+def test_row(name, number, tools):
+    op, (inputs, attributes) = OPS[name], EXAMPLES[name][number]
+    referee = tools["numpy64"]
+    arrays = arrays_of(referee, inputs)
+    truth = run(op, referee, arrays, attributes)
+    check_rules(op, referee, arrays, attributes, truth)
+    seeds, rule = [], []
+    if is_differentiable(op, truth):
+        seeds = seeds_for(name, truth)
+        full = [np.zeros_like(o) if s is None else s for s, o in zip(seeds, truth)]
+        rule = gradients_by_rule(op, referee, arrays, attributes, truth, full)
+        check_finite_differences(op, referee, arrays, attributes, full, rule)
+    elif np.asarray(truth[0]).dtype.kind == "f" and list(leaves_of(inputs)):
+        assert name in CONSTANT | {"cast", "floor_divide"}, "a differentiable row without a gradient"
+    for label, backend in tools.items():
+        outputs, grads = by_framework(op, backend, inputs, attributes, seeds if backend.name != "numpy" else [])
+        check_values(label, op, backend, outputs, truth)
+        for key, found in grads.items():
+            expected = at(rule, key) if isinstance(inputs[key[0]], list) else rule[key[0]]
+            expected = np.zeros(found.shape) if expected is None else expected
+            assert name in RANDOM or np.shape(expected) == found.shape
+            if name not in RANDOM:
+                loose = {k: 5 * v for k, v in tolerance(name, backend.dtype).items()}
+                np.testing.assert_allclose(found, expected, err_msg=f"{label}, gradient of {key}", **loose)
 
 
-def check_rules(op, tool, inputs, attributes, truth):
+def check_values(label, op, backend, outputs, truth):
+    """Shape, dtype (JAX has 32-bit integers only) and values are the referee's."""
+    assert len(outputs) == len(truth)
+    for output, expected in zip(outputs, truth):
+        dtype = as_dtype(expected.dtype)
+        if dtype is DType.float64:
+            dtype = backend.dtype
+        elif dtype is DType.int64 and label == "jax":
+            dtype = DType.int32
+        assert (label, backend.dtype_of(output)) == (label, dtype)
+        assert (label, backend.shape_of(output)) == (label, expected.shape)
+        if op.name not in RANDOM:
+            got = backend.to_numpy(output).astype(np.float64)
+            loose = tolerance(op.name, backend.dtype)
+            np.testing.assert_allclose(got, expected.astype(np.float64), err_msg=label, **loose)
+
+
+def check_rules(op, backend, arrays, attributes, truth):
+    """The shape and dtype rules tell what really comes out."""
     complete = op.complete(attributes)
-    arrays = arrays_of(tool, inputs)
-    shapes = op_shapes(op, arrays, complete, tool.backend)
+    shapes = op_shapes(op, arrays, complete, backend)
     shapes = shapes[0] if op.outputs[0].startswith("*") else shapes
     assert [tuple(shape) for shape in shapes] == [np.shape(value) for value in truth]
-    kinds = [_kind(value) for value in arrays]
-    dtypes = op.dtype(*kinds, **complete)
+    dtypes = op.dtype(*map(_kind, arrays), **complete)
     dtypes = dtypes if isinstance(dtypes, tuple) else (dtypes,) * len(truth)
     assert [as_dtype(d) for d in dtypes] == [as_dtype(np.asarray(v).dtype) for v in truth]
 
@@ -399,125 +545,15 @@ def _kind(value):
     return None if value is None else type(value) if isinstance(value, int | float) else as_dtype(value.dtype)
 
 
-def check_dtype(label, got, expected, attributes):
-    """The table's dtype, in the backend's width; JAX has 32-bit integers only."""
-    if label in ("torch", "jax", "mlx", "numpy") and expected is DType.float64:
-        expected = DType.float32
-    if label == "jax" and expected is DType.int64:
-        expected = DType.int32
-    assert got is expected, (label, got, expected)
-
-
-# Gradients
-
-DIFFERENTIABLE = [(name, at) for name, at in CASES if OPS[name].gradient is not None or name in {
-    "matmul", "linear", "einsum", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-    "layer_norm", "rms_norm", "group_norm", "batch_norm", "batch_norm_training", "scaled_dot_product_attention",
-    "embedding", "gelu", "prelu", "cross_entropy", "pixel_shuffle", "sum", "mean", "prod", "max", "min", "variance", "std",
-    "logsumexp", "norm", "cumsum", "cumprod", "sort", "topk", "broadcast_to", "tile", "repeat", "pad", "concat", "stack",
-    "split", "unbind", "meshgrid", "index", "take", "take_along_axis", "scatter_add", "scatter", "slice_scatter",
-    "interpolate", "grid_sample", *(f"{kind}_pool{r}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for r in (1, 2, 3)),
-}]  # fmt: skip
-INTEGER_RESULTS = {
-    *"argmax argmin argsort any all equal not_equal less less_equal greater greater_equal logical_and logical_or".split(),
-    *"logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not isnan isinf isfinite floor_divide".split(),
-}
-CONSTANT = {"detach", "zeros_like", "ones_like", "full_like", "full", "arange", "one_hot", "rand", "randn", "fold_key"}
-
-
-def test_every_differentiable_row_has_a_gradient(tools):
-    without = {
-        name for name, op in OPS.items()
-        if op.gradient is None and name not in GRADIENT_KERNELS and name not in INTEGER_RESULTS | CONSTANT | SHAPE_ONLY
-    }  # fmt: skip
-    assert without == set()
-
-
-def numpy_gradients(op, tool, arrays, attributes, outputs, seeds):
-    """Gradients per input by the row's rule, as codegen writes them."""
-    from mithril.backends.numpy.gradients import unbroadcast
-
-    complete = op.complete(attributes)
-    many = len(op.outputs) > 1 or op.outputs[0].startswith("*")
-    if op.gradient is None:
-        known = {k: v for k, v in complete.items() if v is not op.attributes[k]}
-        grad, output = (list(seeds), list(outputs)) if many else (seeds[0], outputs[0])
-        return GRADIENT_KERNELS[op.name](grad, *arrays, output, **known)
-    call, scope = call_of(op, tool, arrays, complete, {"grad": seeds[0], "output": outputs[0]})
-    found = []
-    for name, value in zip(op.input_names, arrays):
-        code = op.gradient.get(name)
-        grad = None if code is None or isinstance(value, int | float) else evaluate(code, call, scope)
-        found.append(unbroadcast(grad, value.shape) if grad is not None and op.elementwise else grad)
-    return found
-
-
-STATISTICS = {"batch_norm": (1, 2), "batch_norm_training": (1, 2)}
-"""Places of inputs that torch does not differentiate."""
-
-
-def leaves_of(name, inputs):
-    """Floating inputs by (place, place in the list)."""
-    for place, value in enumerate(inputs):
-        if place in STATISTICS.get(name, ()):
-            continue
-        for inner, part in enumerate(value if isinstance(value, list) else [value]):
-            if isinstance(part, np.ndarray) and part.dtype == np.float64:
-                yield (place, inner), part
-
-
-def differentiated(op, tool, inputs, attributes, seeds):
-    """Gradients of the framework's own reverse mode, by leaf."""
-    arrays = arrays_of(tool, inputs)
-    pick = {str(key): _at(arrays, key) for key, _ in leaves_of(op.name, inputs)}
-
-    def function(leaves):
-        given = [list(v) if isinstance(v, list) else v for v in arrays]
-        for key, _ in leaves_of(op.name, inputs):
-            if isinstance(given[key[0]], list):
-                given[key[0]][key[1]] = leaves[str(key)]
-            else:
-                given[key[0]] = leaves[str(key)]
-        return {str(k): v for k, v in enumerate(run(op, tool, given, attributes)) if str(k) in wanted}
-
-    wanted = {str(k) for k, seed in enumerate(seeds) if seed is not None}
-    _, pullback = tool.backend.vjp(function, pick)
-    found = pullback({str(k): tool.backend.array(s) for k, s in enumerate(seeds) if s is not None})
-    return {key: tool.backend.to_numpy(found[str(key)]) for key, _ in leaves_of(op.name, inputs)}
-
-
-def _at(arrays, key):
-    return arrays[key[0]][key[1]] if isinstance(arrays[key[0]], list) else arrays[key[0]]
-
-
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
-@pytest.mark.parametrize(("name", "at"), DIFFERENTIABLE, ids=[f"{name}-{at}" for name, at in DIFFERENTIABLE])
-def test_gradient(name, at, tools):
-    op, (inputs, attributes) = OPS[name], EXAMPLES[name][at]
-    if not any(True for _ in leaves_of(op.name, inputs)) or attributes.get("dtype") in (DType.bool, DType.int64):
-        pytest.skip("the example has no floating input or output")
-    wide = tools["numpy64"]
-    arrays = arrays_of(wide, inputs)
-    outputs = run(op, wide, arrays, attributes)
-    seeds = [RNG.standard_normal(np.shape(o)) if np.asarray(o).dtype.kind == "f" else None for o in outputs]
-    if name == "batch_norm_training":
-        seeds[1:] = [None, None]
-    seeds_here = [s if s is not None else np.zeros(np.shape(o)) for s, o in zip(seeds, outputs)]
-    seeds_here = [s.astype(np.asarray(o).dtype) for s, o in zip(seeds_here, outputs)]
-    rule = numpy_gradients(op, wide, arrays, attributes, outputs, seeds_here)
-    if name in RANDOM:
-        kept = outputs[0] != 0
-        np.testing.assert_allclose(rule[0], np.where(kept, seeds[0] / (1 - attributes["rate"]), 0))
-        return
-    for label, tool in tools.items():
-        if label.startswith("numpy"):
-            continue
-        loose = tolerance(name, tool.backend.dtype)
-        for key, found in differentiated(op, tool, inputs, attributes, seeds).items():
-            value = rule[key[0]]
-            expected = value[key[1]] if isinstance(inputs[key[0]], list) else value
-            expected = np.zeros(found.shape) if expected is None else np.asarray(expected)
-            assert expected.shape == _at(inputs, key).shape
-            np.testing.assert_allclose(
-                found, expected, err_msg=f"{label} {key}", **{k: 5 * v for k, v in loose.items()}
-            )
+def check_finite_differences(op, backend, arrays, attributes, seeds, rule, step=1e-6):
+    """The rule's gradients tell how the outputs change along one random direction of all floating inputs."""
+    leaves = dict(leaves_of(arrays))
+    ways = {key: RNG.standard_normal(leaf.shape) for key, leaf in leaves.items()}
+    ends = []
+    for sign in (1, -1):
+        moved = {key: leaf + sign * step * ways[key] for key, leaf in leaves.items()}
+        outputs = run(op, backend, replaced(arrays, moved), attributes)
+        ends.append(sum(float((s * o).sum()) for s, o in zip(seeds, outputs) if np.asarray(o).dtype.kind == "f"))
+    grads = {key: at(rule, key) if isinstance(arrays[key[0]], list) else rule[key[0]] for key in leaves}
+    told = sum(float((grad * ways[key]).sum()) for key, grad in grads.items() if grad is not None)
+    np.testing.assert_allclose(told, (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=1e-6)
