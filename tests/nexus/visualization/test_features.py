@@ -15,7 +15,7 @@ def drawn(figure) -> dict[str, np.ndarray]:
 
 def test_the_channels_that_vary_most_are_shown():
     torch.manual_seed(0)
-    features = torch.randn(2, 6, 5, 7) * torch.tensor([1.0, 12, 2, 9, 3, 6])[:, None, None]
+    features = torch.randn(2, 6, 5, 7) * torch.tensor([1.0, 40, 2, 20, 3, 9])[:, None, None]
     maps = drawn(visualize_feature_maps(features, num_maps=3, index=1))
     assert list(maps) == ["components as RGB", "channel 1", "channel 3", "channel 5"]
     np.testing.assert_array_equal(maps["channel 3"], features[1, 3])
