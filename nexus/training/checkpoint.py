@@ -9,6 +9,7 @@ manifest is the one that counts.
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -40,8 +41,17 @@ class Checkpoint:
     facts: Mapping[str, Any]
 
     def state(self) -> dict[str, Any]:
-        """Returns the saved values; only tensors and plain values are ever unpickled."""
-        return torch.load(self.path / "state.pt", map_location="cpu", weights_only=True)
+        """Returns the saved values.
+
+        Raises:
+            CheckpointError: The file wants to run code; nothing in it was run.
+        """
+        try:
+            return torch.load(self.path / "state.pt", map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            raise CheckpointError(
+                f"{self.path / 'state.pt'} holds more than tensors and plain values and was refused; nothing was run."
+            ) from None
 
     def metrics(self) -> bytes:
         """Returns `metrics.jsonl` as it was."""
