@@ -31,6 +31,7 @@ class NexusModule(nn.Module):
 
     Attributes:
         formats: Names that other libraries give to the same weights; set below the class.
+        head_prefixes: Names of the weights whose shapes follow from `num_classes`.
         hub_types: The `model_type`s of the hub's config.json that `config_from_hub` understands.
         config: The frozen configuration (or the mapping that was given).
         preprocessing: How an image becomes the model's input; None until weights or a trainer bring it.
@@ -41,6 +42,7 @@ class NexusModule(nn.Module):
 
     config_class: ClassVar[type[Config] | None] = None
     formats: ClassVar[tuple[Format, ...]] = ()
+    head_prefixes: ClassVar[tuple[str, ...]] = ("head.",)
     hub_types: ClassVar[tuple[str, ...]] = ()
     config: Any
 

@@ -22,7 +22,6 @@ from nexus.core.registry import ModelCard, Weights, all_cards, model_info
 _log = logging.getLogger("nexus")
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-HEAD = "head."  # every model of the zoo calls its classifier `head`
 
 
 @dataclass
@@ -82,24 +81,24 @@ def load_weights(model: NexusModule, file: str | Path, *, new_head: bool = False
     own = model.state_dict()
     state = model.fit_state(_fit_channels(state, own, model.config))
     if new_head:
-        state = _keep_own_head(state, own, path)
+        state = _keep_own_head(state, own, model.head_prefixes, path)
     for key, value in own.items():  # files older than torch 0.4.1 do not count batches
         if key.endswith("num_batches_tracked"):
             state.setdefault(key, value)
-    problems = _misfits(state, own)
+    problems = _misfits(state, own, model.head_prefixes)
     if problems:
         raise WeightsError(f"{path} (names of {spelling}) does not fit {type(model).__name__}: {'; '.join(problems)}.")
     model.load_state_dict(state)
 
 
-def _keep_own_head(state: State, own: Mapping[str, Tensor], path: Path) -> State:
-    theirs = {key: value.shape for key, value in state.items() if key.startswith(HEAD)}
-    ours = {key: value.shape for key, value in own.items() if key.startswith(HEAD)}
+def _keep_own_head(state: State, own: Mapping[str, Tensor], heads: tuple[str, ...], path: Path) -> State:
+    theirs = {key: value.shape for key, value in state.items() if key.startswith(heads)}
+    ours = {key: value.shape for key, value in own.items() if key.startswith(heads)}
     if theirs == ours:
         return state
     if ours:
         _log.warning("The head was freshly initialised: %s has another one, or none.", path.name)
-    body = {key: value for key, value in state.items() if not key.startswith(HEAD)}
+    body = {key: value for key, value in state.items() if not key.startswith(heads)}
     return body | {key: own[key] for key in ours}
 
 
@@ -115,7 +114,7 @@ def _fit_channels(state: State, own: Mapping[str, Tensor], config: Any) -> State
     return fitted
 
 
-def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor], heads: tuple[str, ...]) -> list[str]:
     problems = []
     if missing := [key for key in own if key not in state]:
         problems.append(f"it lacks {_some(missing)}")
@@ -128,13 +127,13 @@ def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str
     ]
     if shapes:
         problems.append(_some(shapes))
-    if problems and all(key.startswith(HEAD) for key in own.keys() ^ state.keys()) and _only_head(shapes):
+    if problems and all(key.startswith(heads) for key in own.keys() ^ state.keys()) and _only_head(shapes, heads):
         problems.append("only the head differs: pass num_classes=... to keep the rest and start a fresh head")
     return problems
 
 
-def _only_head(shapes: Iterable[str]) -> bool:
-    return all(text.startswith(HEAD) for text in shapes)
+def _only_head(shapes: Iterable[str], heads: tuple[str, ...]) -> bool:
+    return all(text.startswith(heads) for text in shapes)
 
 
 def _some(items: list[str]) -> str:
@@ -321,7 +320,7 @@ def _described_config(model: NexusModule, state: State) -> dict[str, Any]:
         config = config.replace(num_classes=getattr(head, "out_features", 0))
     with torch.device("meta"):
         built = type(model)(config).state_dict()
-    problems = _misfits(state, built)
+    problems = _misfits(state, built, model.head_prefixes)
     if problems:
         raise ValueError(
             f"This {type(model).__name__} was changed after it was built, and its configuration cannot say how: "

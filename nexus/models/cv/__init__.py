@@ -1,10 +1,12 @@
 """The zoo: one file per paper. Importing this package registers every variant."""
 
 from nexus.models.cv.mlp_mixer import MixerConfig, MLPMixer
+from nexus.models.cv.rcnn import FasterRCNN, FasterRCNNConfig
 from nexus.models.cv.resnet import ResNet, ResNetConfig
+from nexus.models.cv.swin_transformer import SwinConfig, SwinTransformer
 from nexus.models.cv.vgg import VGG, VGGConfig
 from nexus.models.cv.vit import VisionTransformer, ViTConfig
 
 from nexus.models.cv import cards  # isort: skip  (the cards need the classes)
 
-__all__ = ["VGG", "MLPMixer", "MixerConfig", "ResNet", "ResNetConfig", "VGGConfig", "ViTConfig", "VisionTransformer"]
+__all__ = ["VGG", "FasterRCNN", "FasterRCNNConfig", "MLPMixer", "MixerConfig", "ResNet", "ResNetConfig", "SwinConfig", "SwinTransformer", "VGGConfig", "ViTConfig", "VisionTransformer"]

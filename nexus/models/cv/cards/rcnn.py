@@ -1,0 +1,53 @@
+"""Cards of the R-CNN family."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nexus.core.preprocessing import Preprocessing
+from nexus.core.registry import Metric, ModelCard, Weights, register
+from nexus.models.cv.rcnn import FasterRCNN, faster_rcnn
+
+DETECTION = Preprocessing(image_size=(800, 1333), resize="none", interpolation="bilinear")
+
+# The first files of torchvision hold a backbone whose normalization is constant, and whose epsilon was lost.
+FIRST: Mapping[str, Any] = {"backbone_norm": "frozen", "norm_eps": 0.0}
+
+
+def coco_weights(file: str, changes: Mapping[str, Any], **metrics: float) -> Weights:
+    """Returns a file of torchvision; labels are COCO's category numbers less 1, so that 11 of the 90 never occur."""
+    return Weights(
+        tag="coco" if changes is FIRST else "coco_v2",
+        url=f"https://download.pytorch.org/models/{file}",
+        sha256=file.removesuffix(".pth").rpartition("-")[2],
+        licence="bsd-3-clause",
+        preprocessing=DETECTION,
+        changes=changes,
+        metrics=tuple(
+            Metric(name=f"coco val2017 {kind} AP", value=value, source="torchvision 0.28 weights metadata")
+            for kind, value in metrics.items()
+        ),
+    )
+
+
+register(
+    ModelCard(
+        name="fasterrcnn_resnet50_fpn",
+        model_class=FasterRCNN,
+        config=faster_rcnn.VARIANTS["fasterrcnn_resnet50_fpn"],
+        task="detection",
+        num_parameters=41_808_406,  # 41,755,286 with the published weights, whose normalization is constant
+        weights=(coco_weights("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", FIRST, box=37.0),),
+        paper="https://arxiv.org/abs/1506.01497",
+        good_for=("object-detection:alternative",),
+    ),
+    ModelCard(
+        name="fasterrcnn_resnet50_fpn_v2",
+        model_class=FasterRCNN,
+        config=faster_rcnn.VARIANTS["fasterrcnn_resnet50_fpn_v2"],
+        task="detection",
+        num_parameters=43_712_278,
+        weights=(coco_weights("fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", {}, box=46.7),),
+        paper="https://arxiv.org/abs/2111.11429",
+        good_for=("object-detection:alternative",),
+    ),
+)

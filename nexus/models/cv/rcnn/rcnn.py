@@ -1,0 +1,141 @@
+"""What the detectors of the R-CNN family have in common: their configuration and their flow.
+
+A backbone with a pyramid gives maps, a first network proposes regions, a second stage classifies them and refines
+their boxes, and branches say more of each detected box: its mask, its keypoints.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nexus.core.config import Config
+from nexus.core.module import NexusModule
+from nexus.models.cv.rcnn.images import Size, Target, check_targets, pad_images
+from nexus.models.cv.rcnn.parts import Branch, Detections, SecondStage
+from nexus.models.cv.rcnn.pyramid import PyramidBackbone
+from nexus.models.cv.rcnn.roi_heads import BoxHeadConfig, DetectConfig, SamplerConfig
+from nexus.models.cv.rcnn.rpn import RegionProposalNetwork, RPNConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RCNNConfig(Config):
+    """Fields that all detectors of the family have. Defaults are ResNet-50 with a feature pyramid.
+
+    Attributes:
+        in_channels: Of the images.
+        num_classes: Kinds of objects; labels run from 0 to `num_classes - 1`, and the background is not one of them.
+        backbone: Name of a registered model that gives maps of strides 4 to 32.
+        backbone_norm: "batch", or "frozen" for batch normalization that is never trained, as detectors have that
+            start from ImageNet weights and see few images at a time.
+        norm_eps: Of the frozen normalization. The first published files of torchvision were trained with 0.
+        num_frozen_stages: How many parts of a ResNet are not trained: 1 is the stem, 2 also the first stage, ...
+        pyramid_dim: Channels of every level of the pyramid.
+        pyramid_norm: Batch normalization in the pyramid.
+        rpn: First stage.
+        box_head: Network on each proposal.
+        sampler: Which proposals are trained on.
+        detect: Which boxes are detections.
+    """
+
+    in_channels: int = 3
+    num_classes: int = 80
+    backbone: str = "resnet50"
+    backbone_norm: Literal["batch", "frozen"] = "batch"
+    norm_eps: float = 1e-5
+    num_frozen_stages: int = 0
+    pyramid_dim: int = 256
+    pyramid_norm: bool = False
+    rpn: RPNConfig = RPNConfig()
+    box_head: BoxHeadConfig = BoxHeadConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    detect: DetectConfig = DetectConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes is {self.num_classes}; a detector needs at least 1.")
+        if self.in_channels < 1:
+            raise ValueError(f"in_channels is {self.in_channels}; it must be at least 1.")
+        if not 0 <= self.num_frozen_stages <= 5:
+            raise ValueError(f"num_frozen_stages is {self.num_frozen_stages}; it must lie in 0 to 5.")
+
+
+class RCNN(NexusModule):
+    """The flow of the family; its members pass their second stage and their branches.
+
+    Args:
+        config: Of the member.
+        second_stage: From proposals to detections.
+        branches: What else is said of a detection, by name.
+    """
+
+    def __init__(
+        self, config: RCNNConfig, second_stage: SecondStage, branches: Mapping[str, Branch] | None = None
+    ) -> None:
+        super().__init__(config)
+        self.backbone = PyramidBackbone(
+            config.backbone,
+            config.in_channels,
+            config.pyramid_dim,
+            norm=config.backbone_norm,
+            norm_eps=config.norm_eps,
+            pyramid_norm=config.pyramid_norm,
+            num_frozen_stages=config.num_frozen_stages,
+        )
+        self.rpn = RegionProposalNetwork(config.rpn, config.pyramid_dim)
+        self.second_stage = second_stage
+        self.branches = nn.ModuleDict(branches or {})
+
+    @property
+    def task(self) -> str:
+        """What the model is for, with or without a card."""
+        return "detection"
+
+    def forward(
+        self,
+        images: Float[Tensor, "b c h w"] | Sequence[Float[Tensor, "c _ _"]],
+        targets: Sequence[Target] | None = None,
+        *,
+        image_sizes: Sequence[Size] | None = None,
+    ) -> dict[str, Any]:
+        """Detects objects in normalized images.
+
+        Args:
+            images: A batch, or a list of images of different sizes.
+            targets: For each image `boxes` (n, 4), xyxy in pixels of that image, and `labels` (n,), and what the
+                branches need; n may be 0.
+            image_sizes: (height, width) of images in a batch that is padded below and to the right.
+
+        Returns:
+            `boxes` (n, 4), xyxy in pixels, `scores` (n,), `labels` (n,) and what the branches add, each a list with
+            one entry per image, best first. `proposals` (n, 4), a list, and `features`, the levels P2 to P6.
+            With `targets` also `losses`, a dict of scalars; in training mode then only these and the features.
+
+        Raises:
+            ValueError: Images or targets do not fit the model.
+        """
+        batch, sizes = pad_images(images, self.config.in_channels, image_sizes=image_sizes)
+        levels = self.backbone(batch)
+        first = self.rpn(levels, (batch.shape[-2], batch.shape[-1]))
+        outputs: dict[str, Any] = {"features": levels}
+        if targets is not None:
+            check_targets(targets, len(sizes), self.config.num_classes, *(b.target_key for b in self._branches()))
+            outputs["losses"] = self.rpn.losses(first, targets)
+            proposals = self.rpn.propose(first, sizes, for_training=True)
+            losses, samples = self.second_stage.losses(levels, proposals, targets)
+            outputs["losses"] |= losses
+            for branch in self._branches():
+                outputs["losses"] |= branch.losses(levels, samples, targets)
+        if targets is None or not self.training:
+            outputs["proposals"] = self.rpn.propose(first, sizes, for_training=False)
+            detections = self.second_stage.detect(levels, outputs["proposals"], sizes)
+            outputs |= {key: [getattr(found, key) for found in detections] for key in Detections._fields}
+            for branch in self._branches():
+                outputs |= branch.predict(levels, detections, sizes)
+        return outputs
+
+    def _branches(self) -> list[Branch]:
+        return [branch for branch in self.branches.values() if isinstance(branch, Branch)]
