@@ -41,6 +41,9 @@ class Row(NamedTuple):
 ROWS = [
     Row("vit_small_patch16_224", "timm:vit_small_patch16_224", 8, 4),
     Row("resnet50", "timm:resnet50", 8, 4),
+    Row("vgg11_bn", "torchvision:vgg11_bn", 4, 2),
+    Row("mixer_b16_224", "timm:mixer_b16_224", 8, 4),
+    Row("swin_tiny_patch4_window7_224", "timm:swin_tiny_patch4_window7_224", 8, 4),
 ]
 
 SHIM = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "tvshim.py"

@@ -3,7 +3,7 @@
 from nexus.layers.attention import Attention
 from nexus.layers.collect import collect
 from nexus.layers.drop_path import DropPath, drop_path_rates
-from nexus.layers.images import check_images
+from nexus.layers.images import check_image_size, check_images, image_sides
 from nexus.layers.mlp import Mlp
 from nexus.layers.patch_embed import PatchEmbed
 from nexus.layers.position_embedding import resample_position_embedding
@@ -13,8 +13,10 @@ __all__ = [
     "DropPath",
     "Mlp",
     "PatchEmbed",
+    "check_image_size",
     "check_images",
     "collect",
     "drop_path_rates",
+    "image_sides",
     "resample_position_embedding",
 ]

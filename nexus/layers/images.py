@@ -1,4 +1,4 @@
-"""What a model says about images that it cannot take."""
+"""Sizes of images, and what a model says about images that it cannot take."""
 
 from torch import Tensor
 
@@ -34,3 +34,22 @@ def check_images(images: Tensor, in_channels: int, *, multiple_of: int = 1) -> N
             f"images are {height}x{width} pixels; both sides must be multiples of {multiple_of}, "
             f"such as {nearest[0]}x{nearest[1]}."
         )
+
+
+def image_sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Returns (height, width) for a configuration's `image_size`, which is that or one number for both."""
+    return (image_size, image_size) if isinstance(image_size, int) else image_size
+
+
+def check_image_size(image_size: int | tuple[int, int], patch_size: int) -> None:
+    """Raises unless both sides of a configuration's `image_size` are multiples of its `patch_size`.
+
+    Raises:
+        ValueError: One is not; the message says the nearest that is.
+    """
+    for side in image_sides(image_size):
+        if side < patch_size or side % patch_size:
+            near = max(1, round(side / patch_size)) * patch_size
+            raise ValueError(
+                f"image_size {side} is not a multiple of patch_size {patch_size}; the nearest one is {near}."
+            )

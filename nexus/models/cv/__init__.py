@@ -9,4 +9,17 @@ from nexus.models.cv.vit import VisionTransformer, ViTConfig
 
 from nexus.models.cv import cards  # isort: skip  (the cards need the classes)
 
-__all__ = ["VGG", "FasterRCNN", "FasterRCNNConfig", "MLPMixer", "MixerConfig", "ResNet", "ResNetConfig", "SwinConfig", "SwinTransformer", "VGGConfig", "ViTConfig", "VisionTransformer"]
+__all__ = [
+    "VGG",
+    "FasterRCNN",
+    "FasterRCNNConfig",
+    "MLPMixer",
+    "MixerConfig",
+    "ResNet",
+    "ResNetConfig",
+    "SwinConfig",
+    "SwinTransformer",
+    "VGGConfig",
+    "ViTConfig",
+    "VisionTransformer",
+]

@@ -20,7 +20,16 @@ from nexus.core.config import Config
 from nexus.core.formats import Format, State
 from nexus.core.initialization import WeightInitMixin
 from nexus.core.module import NexusModule, TokenLayout
-from nexus.layers import DropPath, Mlp, PatchEmbed, check_images, collect, drop_path_rates
+from nexus.layers import (
+    DropPath,
+    Mlp,
+    PatchEmbed,
+    check_image_size,
+    check_images,
+    collect,
+    drop_path_rates,
+    image_sides,
+)
 
 _ACTIVATIONS = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh")}
 
@@ -53,17 +62,7 @@ class MixerConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for side in self.image_sides:
-            if side < self.patch_size or side % self.patch_size:
-                near = max(1, round(side / self.patch_size)) * self.patch_size
-                raise ValueError(
-                    f"image_size {side} is not a multiple of patch_size {self.patch_size}; the nearest one is {near}."
-                )
-
-    @property
-    def image_sides(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+        check_image_size(self.image_size, self.patch_size)
 
 
 class MixerBlock(nn.Module):
@@ -94,7 +93,7 @@ class MLPMixer(WeightInitMixin, NexusModule):
         super().__init__(config)
         config = self.config
         self.patch_embed = PatchEmbed(config.patch_size, config.in_channels, config.embed_dim)
-        height, width = self.patch_embed.grid(config.image_sides)
+        height, width = self.patch_embed.grid(image_sides(config.image_size))
         rates = drop_path_rates(config.drop_path_rate, config.num_layers)
         self.blocks = nn.ModuleList([MixerBlock(config, height * width, rate) for rate in rates])
         self.norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
@@ -120,7 +119,7 @@ class MLPMixer(WeightInitMixin, NexusModule):
 
     def _check_size(self, images: Tensor) -> None:
         check_images(images, self.config.in_channels)
-        given, wanted = tuple(images.shape[-2:]), self.config.image_sides
+        given, wanted = tuple(images.shape[-2:]), image_sides(self.config.image_size)
         if given != wanted:
             raise ValueError(
                 f"images are {given[0]}x{given[1]} pixels; this MLPMixer mixes the patches of {wanted[0]}x{wanted[1]}. "

@@ -75,7 +75,7 @@ def assert_near(ours: Tensor | None, theirs: Tensor, tolerance: float, what: str
 def randomize(model: nn.Module) -> None:
     """Draws every parameter and running statistic, so that none is a zero or a one that hides a mistake."""
     with torch.no_grad():
-        for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        for name, value in model.state_dict().items():
             if name.endswith("running_var"):
                 value.uniform_(0.5, 2.0)
             elif value.is_floating_point():

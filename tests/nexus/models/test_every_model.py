@@ -46,6 +46,7 @@ CASES = [
         {"image_size": 32, "embed_dim": 8, "num_layers": (2, 2), "num_heads": (2, 4), "window_size": 4},
         32,
         (36, 44),
+        attends=True,
     ),
     Case("mixer_b16_224", {"image_size": 32, "patch_size": 8, "embed_dim": 24, "num_layers": 2}, 32),
 ]
