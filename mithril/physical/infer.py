@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from mithril.errors import OperatorError, ShapeError
+from mithril.errors import ConnectionError, OperatorError, ShapeError
 from mithril.logical.connection import MISSING, Connection, IOKey, Place, show_place
 from mithril.logical.model import Model, snake_case
 from mithril.logical.model import Node as LogicalNode
@@ -44,6 +44,15 @@ Names = tuple[str, ...]
 Scopes = tuple[Scope, ...]
 
 
+class Frame(NamedTuple):
+    """One model being walked: values by connection, the path to it, and the sizes that its declared shapes name."""
+
+    env: dict[str, Any]
+    scope: Scopes
+    prefix: Names
+    symbols: dict[str, Any]
+
+
 class Inference:
     """Builds the graph of one model.
 
@@ -68,10 +77,12 @@ class Inference:
         self.graph = Graph(self.name)
         self.dtype = dtype
         self.given = shapes
+        self.symbols: dict[str, Any] = {}  # sizes named in `shapes`
         self.training = training
         self.constants = constants or {}
         self.rules = Rules(self.name)
         self.prefixes: dict[int, Names] = {}  # parameter names of models that others share
+        self.owners: dict[str, Names] = {}  # names that a key was joined from
         self.key: Value | None = None
         self.random_uses = 0
 
@@ -112,28 +123,27 @@ class Inference:
 
     def _walk(self, model: Model, env: dict[str, Any], scope: Scopes, prefix: Names) -> None:
         """Run all nodes of a model; `env`, the values of its bound inputs, gains those of its other connections."""
-        symbols: dict[str, Any] = {}
-        declared = {id(c): c for c in model.constrained}
-        for connection in declared.values():
+        frame = Frame(env, scope, prefix, {})
+        declared = {id(c) for c in model.constrained}
+        for connection in model.constrained:
             if connection.key in env:
-                self._declare(connection, env[connection.key], symbols, scope)
+                self._declare(connection, frame)
         for node in in_order(model):
-            bound = {key: self._bind(b, model, env, scope, prefix) for key, b in node.bindings.items()}
-            outputs = self._run(node, bound, scope, prefix)
+            bound = {key: self._bind(binding, frame) for key, binding in node.bindings.items()}
+            outputs = self._run(node, bound, frame)
             for key, connection in node.outputs.items():
                 if key not in outputs:
-                    raise OperatorError(
-                        f"{self._path(scope)}.{node.name} has no output '{key}'.", [f"at {show_place(node.place)}"]
-                    )
+                    where = f"{self._path(scope)}.{node.name}"
+                    raise OperatorError(f"{where} has no output '{key}'.", [f"at {show_place(node.place)}"])
                 value = env[connection.key] = outputs[key]
                 if isinstance(value, Value) and value.node is not None:
                     _name_value(value, connection, node)
                 if id(connection) in declared:
-                    self._declare(connection, value, symbols, scope)
+                    self._declare(connection, frame)
 
-    def _run(self, node: LogicalNode, bound: dict[str, Any], scope: Scopes, prefix: Names) -> dict[str, Any]:
+    def _run(self, node: LogicalNode, bound: dict[str, Any], frame: Frame) -> dict[str, Any]:
         """The outputs of a node by its own keys."""
-        child = node.model
+        child, scope, prefix = node.model, frame.scope, frame.prefix
         if not (self.bare and not scope and isinstance(child, Operator)):
             scope = (*scope, Scope(node.name, child.type_name))
         if not (self.bare and node.outer is self.root):
@@ -164,40 +174,43 @@ class Inference:
             shapes[key] = shape
         return child.expand(shapes, self._path(scope))
 
-    def _bind(self, binding: Any, model: Model, env: dict[str, Any], scope: Scopes, prefix: Names) -> Any:
+    def _bind(self, binding: Any, frame: Frame) -> Any:
         """The value of a binding: a tensor value, a Python value, or a tuple of these."""
         if isinstance(binding, Connection):
-            if binding.key not in env:
-                env[binding.key] = self._input(binding, scope, prefix)
-                if env[binding.key].__class__ is Value and binding.pattern is not None:
-                    self._declare(binding, env[binding.key], {}, scope)
-            return env[binding.key]
+            if binding.key not in frame.env:
+                frame.env[binding.key] = self._input(binding, frame)
+                if binding.pattern is not None:
+                    self._declare(binding, frame)
+            return frame.env[binding.key]
         if isinstance(binding, list | tuple):
-            return tuple(self._bind(part, model, env, scope, prefix) for part in binding)
+            return tuple(self._bind(part, frame) for part in binding)
         if isinstance(binding, slice):
-            parts = (binding.start, binding.stop, binding.step)
-            return slice(*(self._bind(part, model, env, scope, prefix) for part in parts))
-        return self._constant(binding, "_".join((*prefix, "constant"))) if is_array(binding) else binding
+            return slice(*(self._bind(part, frame) for part in (binding.start, binding.stop, binding.step)))
+        return self._constant(binding, "_".join((*frame.prefix, "constant"))) if is_array(binding) else binding
 
     # Inputs
 
-    def _input(self, connection: Connection, scope: Scopes, prefix: Names) -> Any:
+    def _input(self, connection: Connection, frame: Frame) -> Any:
         """A value from outside for a connection that nothing computes."""
         words = (connection.key,) if connection.named else connection.hint or ("input",)
-        name = "_".join((*prefix, *words))
+        names = (*frame.prefix, *words)
+        name = "_".join(names)
         if connection.value is not MISSING:
             value, type = connection.value, connection.type
             return self._constant(value, name, type) if is_array(value) else value
-        if name in self.graph.inputs and connection.named and prefix in self.prefixes.values():
-            return self.graph.inputs[name]  # a shared model's parameter
-        value = self._outside(name, self._path(scope, *words), connection.trainable, connection.type)
+        value = self._outside(names, self._path(frame.scope, *words), connection.trainable, connection.type)
         if connection.pattern is not None and name not in self.given:
             value.origin = f"declared at {show_place(connection.place)}"
         return value
 
-    def _outside(self, name: str, path: str, trainable: bool = False, type: Any = None) -> Value:
+    def _outside(self, names: Names, path: str, trainable: bool = False, type: Any = None) -> Value:
+        name = "_".join(names)
         if name in self.graph.inputs:
+            if self.owners.get(name, names) != names:
+                first, second = ".".join(self.owners[name]), ".".join(names)
+                raise ConnectionError(f"'{first}' and '{second}' would both have the key '{name}'; rename one of them.")
             return self.graph.inputs[name]
+        self.owners[name] = names
         if name in self.constants:
             return self._constant(self.constants[name], name, type)
         dtype = type if isinstance(type, DType) else KIND_DTYPES.get(type, self.dtype)
@@ -205,7 +218,7 @@ class Inference:
         value.trainable, value.path, value.hint = trainable, path, name
         value.any_width, value.declared = type in KIND_DTYPES, type is not None
         if name in self.given and self.given[name] is not None:
-            value.shape = self.rules.concrete(self.given[name], name)
+            value.shape = self.rules.concrete(self.given[name], name, self.symbols)
             value.origin = "given to compile in shapes"
         self.graph.inputs[name] = value
         return value
@@ -223,13 +236,12 @@ class Inference:
         self.graph.inputs[unique] = value
         return value
 
-    def _declare(self, connection: Connection, value: Any, symbols: dict[str, Any], scope: Scopes) -> None:
+    def _declare(self, connection: Connection, frame: Frame) -> None:
         """Hold a value to what was declared of its connection."""
+        value = frame.env[connection.key]
         if isinstance(value, Value):
-            where = show_place(connection.place)
-            self.rules.declare(
-                value, connection.pattern, connection.type, symbols, self._path(scope, connection.key), where
-            )
+            path, where = self._path(frame.scope, connection.key), show_place(connection.place)
+            self.rules.declare(value, connection.pattern, connection.type, frame.symbols, path, where)
 
     # Operators
 
@@ -298,7 +310,7 @@ class Inference:
             return value
         if "?" in spec or (row.random and name == "key"):
             return () if spec.startswith("*") else None
-        return self._outside("_".join((*prefix, name)), self._path(scope, name))
+        return self._outside((*prefix, name), self._path(scope, name))
 
     def _random_key(self, scope: Scopes, place: Place) -> Value:
         """A key of its own for one random operator, made from the model's one."""

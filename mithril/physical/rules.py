@@ -145,16 +145,22 @@ class Rules:
         if row.signature is not None:
             given = apply_signature(self._signature(row, attributes), inputs, attributes, self.sizes, row.input_names)
             known = tuple(_shape_of(item, resolve) for item in inputs)
+            key = (row.name, known, key[2])
+        if key not in self._results:
+            self._results[key] = self._outputs(row, known, attributes, given)
+        return self._results[key]
+
+    def _outputs(
+        self, row: Op, known: tuple[Any, ...], attributes: dict[str, Any], given: tuple[ValueShape, ...]
+    ) -> tuple[ValueShape, ...]:
+        """Output shapes by the row's rule, else by what its signature gave, else by broadcasting."""
         if row.shape is None:
-            result = given or (self._elementwise(known),)
-        elif _unknown(known):
-            result = given or (Variadic(),) * len(row.outputs)
-        else:
-            result = row.shape(*known, **attributes)
-            many = len(row.outputs) > 1 or row.outputs[0].startswith("*")
-            result = tuple(result) if many else (tuple(result),)
-        self._results[key] = result
-        return result
+            return given or (self._elementwise(known),)
+        if _unknown(known):
+            return given or (Variadic(),) * len(row.outputs)
+        result = row.shape(*known, **attributes)
+        many = len(row.outputs) > 1 or row.outputs[0].startswith("*")
+        return tuple(result) if many else (tuple(result),)
 
     @staticmethod
     def _signature(row: Op, attributes: dict[str, Any]) -> Signature:
