@@ -108,8 +108,8 @@ def plot_attention_maps(
         panels = [
             [(f"layer {i + 1}, head {j + 1}", head) for j, head in enumerate(layer)] for i, layer in zip(chosen, maps)
         ]
-    looking = f"patch {query}" if query else "class token" if _has_class_token(layers[0], layout) else "all patches"
-    return _draw(panels, picture, f"attention of the {looking}")
+    looking = f"patch {query}" if query else "the class token" if _has_class_token(layers[0], layout) else "all patches"
+    return _draw(panels, picture, f"attention of {looking}")
 
 
 def list_attentions(attentions: Attentions) -> list[Tensor]:

@@ -55,7 +55,7 @@ def overlay(
 def caption(image: Image.Image, text: str, *, side: int = 128, colour: str = INK) -> Image.Image:
     """Returns the image, a small one enlarged towards `side` pixels, with lines of text on white under it."""
     picture = enlarge(image.convert("RGB"), side)
-    font = _font(max(12, min(picture.width // 12, 28)))
+    font = _font(max(12, min(picture.width // 12, 20)))
     lines = [_shorten(line, font, picture.width - 6) for line in text.split("\n")]
     step = _line_height(font)
     whole = Image.new("RGB", (picture.width, picture.height + step * len(lines) + 4), WHITE)
@@ -74,31 +74,32 @@ def contact_sheet(
     tile: int = 112,
     preprocessing: Preprocessing | None = None,
 ) -> Image.Image:
-    """Returns one picture of many: each image in a tile of `tile` pixels with its caption, line by line, under it.
+    """Returns one picture of many: each image at `tile` pixels with its caption, line by line, under it.
 
     Args:
         images: As for `to_picture`.
         captions: One per image; "\\n" begins a new line. Lines that are too long are cut.
         columns: Tiles in a row, at most.
-        tile: Width and height of a tile in pixels, without the caption.
+        tile: Pixels of the longer side of each image.
         preprocessing: With which image tensors were normalized.
     """
     if not images or len(images) != len(captions):
         raise ValueError(f"There are {len(images)} images and {len(captions)} captions; each image needs one.")
-    font, gap = _font(max(10, tile // 10)), max(6, tile // 12)
+    pictures = [_fit(to_picture(image, preprocessing), tile) for image in images]
+    highest = max(picture.height for picture in pictures)
+    font, gap = _font(max(10, min(tile // 10, 15))), max(6, min(tile // 12, 14))
     lines = max(text.count("\n") + 1 for text in captions)
     step = _line_height(font)
     columns = min(columns, len(images))
-    width, height = tile + gap, tile + gap + step * lines + 2
+    width, height = tile + gap, highest + gap + step * lines + 2
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * width + gap, rows * height + gap), WHITE)
     draw = ImageDraw.Draw(sheet)
-    for place, (image, text) in enumerate(zip(images, captions)):
+    for place, (picture, text) in enumerate(zip(pictures, captions)):
         left, top = gap + place % columns * width, gap + place // columns * height
-        picture = _fit(to_picture(image, preprocessing), tile)
-        sheet.paste(picture, (left + (tile - picture.width) // 2, top + (tile - picture.height) // 2))
+        sheet.paste(picture, (left + (tile - picture.width) // 2, top + (highest - picture.height) // 2))
         for row, line in enumerate(text.split("\n")):
-            middle = (left + tile / 2, top + tile + 2 + step * row)
+            middle = (left + tile / 2, top + highest + 2 + step * row)
             draw.text(middle, _shorten(line, font, tile), INK, font, anchor="ma")
     return sheet
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def visualize_feature_maps(
     features: Float[Tensor, "b c h w"] | Float[Tensor, "b n d"],
-    num_maps: int = 15,
+    num_maps: int = 14,
     *,
     image: Image.Image | np.ndarray | Tensor | None = None,
     index: int = 0,
@@ -98,8 +98,8 @@ def principal_colours(features: Float[Tensor, "c h w"]) -> np.ndarray:
 
 
 def _draw(panels: list[tuple[str, np.ndarray | Image.Image]], columns: int, aspect: float, title: str) -> "Figure":
-    columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
+    columns = -(-len(panels) // rows)  # rows of about equal length
     figure = new_figure(1.4 * columns, (1.4 * aspect + 0.24) * rows + 0.4)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(panels) :]:
