@@ -9,6 +9,7 @@ from mithril.errors import MithrilError
 from mithril.logical.connection import Connection, IOKey
 from mithril.logical.model import Model
 from mithril.logical.operator import Operator
+from mithril.logical.register import register_op
 from mithril.types import Dim, DType, Tensor
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ __all__ = [
     "int32",
     "int64",
     "models",
+    "register_op",
     "uint8",
     "uint16",
     "uint32",
