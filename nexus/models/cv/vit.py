@@ -38,6 +38,9 @@ class ViTConfig(Config):
         dropout: In the embedding, after attention, and in the MLP.
         attention_dropout: On attention weights.
         drop_path_rate: Of the last block; rises linearly from 0 at the first.
+        weight_std: Of fresh weights. 0.02 is for widths of hundreds; a narrow model learns sooner with about
+            `embed_dim ** -0.5`.
+        position_std: Of a fresh position embedding, likewise; beside patches of few pixels it may be 0.5.
     """
 
     image_size: int | tuple[int, int] = 224
@@ -53,6 +56,8 @@ class ViTConfig(Config):
     dropout: float = 0.0
     attention_dropout: float = 0.0
     drop_path_rate: float = 0.0
+    weight_std: float = 0.02
+    position_std: float = 0.02
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,9 +123,9 @@ class VisionTransformer(WeightInitMixin, NexusModule):
         self.blocks = nn.ModuleList([ViTBlock(config, rate) for rate in rates])
         self.norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
         self.head = nn.Linear(config.embed_dim, config.num_classes) if config.num_classes else nn.Identity()
-        self.init_weights_vision()
+        self.init_weights_vision(std=config.weight_std)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=config.position_std)
 
     def forward(self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False) -> dict[str, Any]:
         """Classifies normalized images.
