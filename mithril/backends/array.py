@@ -340,4 +340,7 @@ def grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corner
     pixels = xp.moveaxis(input.reshape(n, c, h * w), 1, -1)
     images = xp.arange(n).reshape(n, 1, 1)
     corners = grid_corners(input.shape, grid, mode, padding_mode, align_corners)
-    return xp.moveaxis(sum(pixels[images, index] * weight[..., None] for index, weight in corners), -1, 1)
+    output = xp.zeros((*grid.shape[:-1], c), dtype=input.dtype)
+    for index, weight in corners:
+        output = output + pixels[images, index] * weight[..., None]
+    return xp.moveaxis(output, -1, 1)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mithril.backends.array import per_axis, pool_members, pool_plan
+from mithril.backends.array import per_axis, pool_members, pool_plan, slide
 from mithril.ops.table import kernel
 
 
@@ -70,12 +70,14 @@ def conv_transpose(input, weight, bias=None, stride=1, padding=0, output_padding
 def max_pool(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
     """Largest value of each window of (n, c, *spatial)."""
     plan = pool_plan(input.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    kernel, strides, before, after, dilations, _ = zip(*plan)
+    kernel, strides, before, after, dilations, counts = zip(*plan)
     margin = ((0, 0), (0, 0), *zip(before, after))
-    window = (1, 1, *kernel)
-    return lax.reduce_window(
-        input, -jnp.inf, lax.max, window, (1, 1, *strides), margin, window_dilation=(1, 1, *dilations)
-    )
+    if max(dilations) == 1:
+        return lax.reduce_window(input, -jnp.inf, lax.max, (1, 1, *kernel), (1, 1, *strides), margin)
+    input = jnp.pad(input, margin, constant_values=-jnp.inf)  # lax cannot differentiate dilated windows
+    for axis, (k, s, d, count) in enumerate(zip(kernel, strides, dilations, counts), 2):
+        input = slide(jnp.maximum, input, axis, k, s, d, count)
+    return input
 
 
 @kernel("avg_pool1d", "jax")

@@ -98,8 +98,10 @@ def grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corner
     pixels = mx.moveaxis(input.reshape(n, c, h * w), 1, -1)
     images = mx.arange(n).reshape(n, 1, 1)
     corners = grid_corners(input.shape, grid, mode, padding_mode, align_corners)
-    parts = [pixels[images, mx.stop_gradient(index)] * weight[..., None] for index, weight in corners]
-    return mx.moveaxis(sum(parts), -1, 1)
+    output = mx.zeros((*grid.shape[:-1], c), dtype=input.dtype)
+    for index, weight in corners:
+        output = output + pixels[images, mx.stop_gradient(index)] * weight[..., None]
+    return mx.moveaxis(output, -1, 1)
 
 
 @kernel("gelu", "mlx")

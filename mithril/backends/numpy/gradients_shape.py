@@ -143,18 +143,19 @@ def grid_sample_gradient(grad, input, grid, output, mode="bilinear", padding_mod
              (1 if a else -1) * (low if b else 1 - low), (1 if b else -1) * (right if a else 1 - right))
             for a in (0, 1) for b in (0, 1)
         ]  # fmt: skip
-    input_grad, grid_grad = np.zeros_like(input), np.zeros_like(grid)
+    pixels = np.moveaxis(input, 1, -1)
+    pixels_grad, grid_grad = np.zeros_like(pixels), np.zeros_like(grid)
     images = np.arange(n).reshape(-1, 1, 1)
     for column, row, weight, slope_x, slope_y in corners:
         inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
-        place = (images, slice(None), np.clip(row, 0, h - 1).astype(int), np.clip(column, 0, w - 1).astype(int))
-        np.add.at(input_grad, place, np.moveaxis(grad, 1, -1) * (inside * weight)[..., None])
-        share = (input[place] * np.moveaxis(grad, 1, -1)).sum(axis=-1) * inside
+        place = (images, np.clip(row, 0, h - 1).astype(int), np.clip(column, 0, w - 1).astype(int))
+        np.add.at(pixels_grad, place, np.moveaxis(grad, 1, -1) * (inside * weight)[..., None])
+        share = (pixels[place] * np.moveaxis(grad, 1, -1)).sum(axis=-1) * inside
         grid_grad[..., 0] += share * slope_x
         grid_grad[..., 1] += share * slope_y
     grid_grad[..., 0] *= sampled_slope(grid[..., 0], w, padding_mode, align_corners)
     grid_grad[..., 1] *= sampled_slope(grid[..., 1], h, padding_mode, align_corners)
-    return input_grad, grid_grad
+    return np.moveaxis(pixels_grad, -1, 1), grid_grad
 
 
 # Reductions
@@ -288,7 +289,6 @@ def repeat_gradient(grad, input, output, repeats, axis):
 @gradient_kernel("pad")
 def pad_gradient(grad, input, output, padding, mode="constant", value=0):
     """Gradient of `pad`: copies add to where they came from."""
-    words = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
     for axis, (before, after) in enumerate(padding, input.ndim - len(padding)):
         size = input.shape[axis]
         if mode == "constant":
@@ -296,7 +296,11 @@ def pad_gradient(grad, input, output, padding, mode="constant", value=0):
             kept = slice(max(before, 0), grad.shape[axis] - max(after, 0))
             grad = np.pad(grad[(*(slice(None),) * axis, kept)], margin)
         else:
-            source = np.pad(np.arange(size), (before, after), mode=words[mode])
+            numbers, margin = np.arange(size), (before, after)
+            if mode == "reflect":
+                source = np.pad(numbers, margin, mode="reflect")
+            else:
+                source = np.pad(numbers, margin, mode="edge" if mode == "replicate" else "wrap")
             folded = np.zeros((size, *np.moveaxis(grad, axis, 0).shape[1:]), grad.dtype)
             np.add.at(folded, source, np.moveaxis(grad, axis, 0))
             grad = np.moveaxis(folded, 0, axis)

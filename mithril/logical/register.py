@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mithril.errors import OperatorError
+from mithril.logical.primitive import Primitive, primitive_class
 from mithril.ops.table import OPS, Op, define, gradient_kernel, kernel
 from mithril.types import promote
 
@@ -23,8 +24,8 @@ def register_op(
     signature: str | None = None,
     dtype: Callable[..., Any] = promote,
     gradient: Mapping[str, str] | Callable[..., Any] | None = None,
-) -> Op:
-    """Add an operator to the table; `Operator` classes and compiled models can use it from then on.
+) -> type[Primitive]:
+    """Add an operator to the table and return its class, to be used in models like `Relu` or `Add`.
 
     Args:
         name: snake_case, not taken yet.
@@ -68,4 +69,4 @@ def register_op(
                     kernel(name, one)(function)
     if callable(gradient):
         gradient_kernel(name)(gradient)
-    return define(row)
+    return primitive_class(define(row))
