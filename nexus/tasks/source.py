@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nexus.core.modes import in_eval_mode
 from nexus.core.module import NexusModule
 from nexus.core.preprocessing import Preprocessing
 
@@ -67,11 +68,5 @@ def preprocessing_of(model: nn.Module, given: Preprocessing | None = None) -> Pr
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Puts a model in evaluation mode, without gradients, and leaves every part of it as it was found."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
+    with in_eval_mode(model), torch.inference_mode():
+        yield

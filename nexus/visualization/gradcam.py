@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.config import nearest
+from nexus.core.modes import in_eval_mode
 from nexus.core.module import NexusModule, TokenLayout
 from nexus.visualization.features import feature_grid
 
@@ -58,7 +59,7 @@ class GradCAM:
         Raises:
             ValueError: The class or the shape of the layer's output does not fit.
         """
-        with torch.inference_mode(False), torch.enable_grad(), _in_eval_mode(self.model):
+        with torch.inference_mode(False), torch.enable_grad(), in_eval_mode(self.model):
             # A copy that wants gradients: weights may be frozen, and the caller's image stays as it is.
             pixels = (image[None] if image.ndim == 3 else image).detach().clone().requires_grad_()
             places = self._places(pixels)
@@ -138,17 +139,6 @@ def _logits(outputs: Any) -> Float[Tensor, "b k"]:
     if isinstance(outputs, Mapping) and "logits" not in outputs:
         raise ValueError(f"The model gives {', '.join(outputs)}; GradCAM needs 'logits' (b, k).")
     return outputs["logits"] if isinstance(outputs, Mapping) else outputs
-
-
-@contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @contextmanager
