@@ -50,6 +50,8 @@ SMALL: dict[str, Any] = {
             "num_heads": 2,
             "dropout": 0.1,
             "drop_path_rate": 0.1,
+            "weight_std": 0.2,
+            "position_std": 0.5,
         },
     },
     "data": {"preprocessing": {"image_size": [8, 8], "resize": "none", "mean": [0.5], "std": [0.25]}},
