@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mithril.compile import PhysicalModel, compile
+from mithril.compile import compile
 from mithril.errors import MithrilError
 from mithril.logical.connection import Connection, IOKey
 from mithril.logical.model import Model
@@ -15,6 +15,7 @@ from mithril.types import Dim, DType, Tensor
 if TYPE_CHECKING:
     from mithril import models
     from mithril.backends import Backend, JaxBackend, MlxBackend, NumpyBackend, TorchBackend
+    from mithril.compile.running import PhysicalModel
 
 float16, bfloat16, float32, float64 = DType.float16, DType.bfloat16, DType.float32, DType.float64
 int8, int16, int32, int64 = DType.int8, DType.int16, DType.int32, DType.int64
@@ -61,6 +62,8 @@ def __getattr__(name: str) -> Any:
 
     if name in _LAZY:
         return getattr(import_module("mithril.backends"), name)
+    if name == "PhysicalModel":
+        return import_module("mithril.compile.running").PhysicalModel
     if name == "models":
         return import_module("mithril.models")
     if name == "from_torch":

@@ -1,0 +1,85 @@
+"""The stages of compiling, in order: logical model, physical graph, passes, source, running model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mithril.codegen.module import generate
+from mithril.compile.folding import fold_constants
+from mithril.compile.running import PhysicalModel
+from mithril.errors import KeyMismatchError, nearest
+from mithril.logical.model import Model
+from mithril.physical.graph import Graph, verify
+from mithril.physical.infer import Inference
+from mithril.physical.passes import optimise, remove_dead, remove_duplicates
+
+
+@dataclass
+class Options:
+    """What the caller of `compile` says of keys and mode."""
+
+    shapes: dict[str, Any]
+    data: set[str]
+    constants: dict[str, Any]
+    trainable: set[str]
+    discarded: set[str]
+    inference: bool
+
+
+def build(
+    model: Model, backend: Any, options: Options, jit: bool | None, file_path: str | Path | None
+) -> PhysicalModel:
+    """Run all stages."""
+    shapes = {k: s for k, s in options.shapes.items() if k not in options.constants}
+    graph = Inference(model, backend.dtype, shapes, not options.inference, options.constants).run()
+    _assign_kinds(graph, options)
+    _discard(graph, options.discarded)
+    fold = partial(fold_constants, backend=backend)
+    graph = optimise(verify(graph), [remove_dead, fold, remove_duplicates, remove_dead])
+    source = generate(graph, backend.name, backend.xp, backend.imports)
+    return PhysicalModel(graph, backend, source, jit, file_path, not options.inference)
+
+
+def _assign_kinds(graph: Graph, options: Options) -> None:
+    """Say of every input whether it is data, parameter, constant or state."""
+    given = {
+        "data_keys": options.data,
+        "trainable_keys": options.trainable,
+        "shapes": set(options.shapes),
+        "constant_keys": set(options.constants),
+    }
+    for what, keys in given.items():
+        unknown = sorted(keys - graph.inputs.keys())
+        if unknown:
+            notes = [f"'{k}':{nearest(k, graph.inputs)}" for k in unknown]
+            listed = _listed(unknown)
+            raise KeyMismatchError(f"{what} has {listed}, which {graph.name} does not have as an input.", notes)
+    both = sorted(options.data & options.trainable)
+    if both:
+        raise KeyMismatchError(f"{_listed(both)} cannot be in data_keys and in trainable_keys.")
+    for value in graph.inputs.values():
+        if value.kind in ("state", "constant"):
+            continue
+        is_data = (
+            value.name in options.data if options.data else not value.trainable and value.name not in options.trainable
+        )
+        value.kind = "input" if is_data else "parameter"
+        value.trainable = (
+            not is_data and value.dtype.is_floating and (not options.trainable or value.name in options.trainable)
+        )
+
+
+def _discard(graph: Graph, keys: set[str]) -> None:
+    for key in sorted(keys):
+        if key not in graph.outputs:
+            raise KeyMismatchError(f"discard_keys has '{key}', which is no output.{nearest(key, graph.outputs)}")
+        del graph.outputs[key]
+    if not graph.outputs:
+        raise KeyMismatchError(f"{graph.name} has no outputs left to compute.")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"'{n}'" for n in names)
