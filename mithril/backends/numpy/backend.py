@@ -20,14 +20,17 @@ class NumpyBackend(Backend):
     imports = ("import math", "import numpy as np")
     kernels = ("array", "numpy.kernels", "numpy.gradients", "numpy.gradients_shape")
 
+    def __init__(self, dtype: Any = DType.float32, device: str | None = None, seed: int = 0):
+        if device not in (None, "cpu"):
+            raise BackendError(f"NumPy has no device '{device}', only 'cpu'.")
+        super().__init__(dtype, device, seed)
+
     def native(self, dtype: DType) -> Any:
         if dtype is DType.bfloat16:
             raise BackendError("NumPy has no bfloat16; use float32 or float16.")
         return np.dtype(dtype.value)
 
     def place(self, value: np.ndarray, dtype: DType) -> np.ndarray:
-        if self.device not in (None, "cpu"):
-            raise BackendError(f"NumPy has no device '{self.device}', only 'cpu'.")
         return np.array(value, dtype=self.native(dtype))
 
     def is_array(self, value: Any) -> bool:
