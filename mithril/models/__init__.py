@@ -1,6 +1,9 @@
-"""Layers and models. Every operator of the table is a class of its own name: `Relu`, `Add`, `Concat`, `Buffer`."""
+"""Layers and models. Every operator of the table is a class of its own name: `Relu`, `Add`, `Concat`, `Buffer`.
 
-from mithril import ops  # noqa: F401  (fills the operator table)
+Where a layer with parameters bears the name of its operator (`LayerNorm`, `Embedding`), the layer stands here.
+"""
+
+from mithril import ops
 from mithril.logical.connection import Connection, IOKey
 from mithril.logical.model import Model
 from mithril.logical.operator import Operator
@@ -11,4 +14,22 @@ for _row in list(OPS.values()):
     _class = primitive_class(_row)
     globals()[_class.__name__] = _class
 
-__all__ = [*(primitive_class(row).__name__ for row in OPS.values()), "Connection", "IOKey", "Model", "Operator"]
+from mithril.models.attention import MultiHeadAttention  # noqa: E402  (layers replace bare operators of the same name)
+from mithril.models.convolution import (  # noqa: E402
+    Convolution1D,
+    Convolution2D,
+    Convolution3D,
+    TransposedConvolution1D,
+    TransposedConvolution2D,
+)
+from mithril.models.linear import MLP, Embedding, Linear  # noqa: E402
+from mithril.models.normalization import BatchNorm1D, BatchNorm2D, GroupNorm, LayerNorm, RMSNorm  # noqa: E402
+from mithril.models.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell  # noqa: E402
+
+_LAYERS = [
+    *("MultiHeadAttention", "Convolution1D", "Convolution2D", "Convolution3D", "TransposedConvolution1D"),
+    *("TransposedConvolution2D", "MLP", "Embedding", "Linear", "BatchNorm1D", "BatchNorm2D", "GroupNorm", "LayerNorm"),
+    *("RMSNorm", "GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"),
+]
+_OPERATORS = [primitive_class(row).__name__ for row in OPS.values()]
+__all__ = [*dict.fromkeys([*_LAYERS, *_OPERATORS]), "Connection", "IOKey", "Model", "Operator"]

@@ -1,0 +1,53 @@
+"""Dense layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mithril.logical.connection import IOKey
+from mithril.logical.model import Model
+from mithril.models.common import op, parameter
+
+
+class Linear(Model):
+    """`input @ weight.T + bias`, (..., i) to (..., dimension).
+
+    Keys: `input`, `weight` (dimension, i), `bias` (dimension), `output`.
+    """
+
+    def __init__(self, dimension: int, use_bias: bool = True, name: str | None = None):
+        super().__init__(name)
+        wires = {"bias": parameter("bias", [dimension])} if use_bias else {}
+        weight = parameter("weight", [dimension, None])
+        self |= op("linear")(input="input", weight=weight, **wires, output=IOKey("output"))
+
+
+class Embedding(Model):
+    """Rows of a table: integers (...) below `vocabulary` to (..., dimension). Keys: `input`, `weight`, `output`."""
+
+    def __init__(self, vocabulary: int, dimension: int, name: str | None = None):
+        super().__init__(name)
+        weight = parameter("weight", [vocabulary, dimension])
+        self |= op("embedding")(input=IOKey("input", type=int), weight=weight, output=IOKey("output"))
+
+
+class MLP(Model):
+    """Linear layers, each followed by its activation; they are called `linear_0`, `linear_1`, ...
+
+    Args:
+        activations: Models to put after each layer, `Buffer()` for none.
+        dimensions: Width of each layer's output; as many as activations.
+    """
+
+    def __init__(self, activations: Sequence[Model], dimensions: Sequence[int], name: str | None = None):
+        super().__init__(name)
+        if len(activations) != len(dimensions) or not dimensions:
+            raise ValueError(
+                f"MLP has {len(activations)} activations and {len(dimensions)} dimensions;"
+                " give one activation per dimension, Buffer() for none."
+            )
+        last = len(dimensions) - 1
+        for i, (activation, dimension) in enumerate(zip(activations, dimensions)):
+            linear = Linear(dimension, name=f"linear_{i}")
+            self += linear(input="input") if i == 0 else linear
+            self += activation(output=IOKey("output")) if i == last else activation

@@ -1,0 +1,130 @@
+"""Recurrent cells and layers, with torch's names and order of gates.
+
+Dims: n batch, t time, i input width, h hidden width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from mithril.logical.connection import IOKey
+from mithril.logical.model import Model
+from mithril.logical.operator import Operator
+from mithril.models.common import op, parameter
+
+
+def gates(x: Any, h: Any, rows: int, suffix: str = "") -> tuple[Any, Any]:
+    """Returns what the input and the hidden state give to `rows` gate values, each (n, rows)."""
+    weights = (parameter(f"weight_ih{suffix}", [rows, None]), parameter(f"weight_hh{suffix}", [rows, None]))
+    biases = (parameter(f"bias_ih{suffix}", [rows]), parameter(f"bias_hh{suffix}", [rows]))
+    return tuple(op("linear")(input=a, weight=w, bias=b) for a, w, b in zip((x, h), weights, biases))
+
+
+def piece(x: Any, place: int, size: int) -> Any:
+    """Returns the columns of one gate."""
+    return x[:, place * size : (place + 1) * size]
+
+
+def rnn_step(x: Any, states: tuple[Any, ...], size: int, suffix: str = "") -> tuple[Any, ...]:
+    """h' = tanh(W x + b + U h + c). Elman 1990."""
+    of_input, of_hidden = gates(x, states[0], size, suffix)
+    return (op("tanh")(of_input + of_hidden),)
+
+
+def lstm_step(x: Any, states: tuple[Any, ...], size: int, suffix: str = "") -> tuple[Any, ...]:
+    """Input, forget, cell and output gates. Hochreiter & Schmidhuber 1997; Gers et al. 2000."""
+    h, c = states
+    of_input, of_hidden = gates(x, h, 4 * size, suffix)
+    total = of_input + of_hidden
+    i, f, o = (op("sigmoid")(piece(total, place, size)) for place in (0, 1, 3))
+    c = f * c + i * op("tanh")(piece(total, 2, size))
+    return o * op("tanh")(c), c
+
+
+def gru_step(x: Any, states: tuple[Any, ...], size: int, suffix: str = "") -> tuple[Any, ...]:
+    """Reset, update and new gates. Cho et al. 2014. https://arxiv.org/abs/1406.1078"""
+    h = states[0]
+    of_input, of_hidden = gates(x, h, 3 * size, suffix)
+    r, z = (op("sigmoid")(piece(of_input, place, size) + piece(of_hidden, place, size)) for place in (0, 1))
+    new = op("tanh")(piece(of_input, 2, size) + r * piece(of_hidden, 2, size))
+    return ((1 - z) * new + z * h,)
+
+
+class Cell(Model):
+    """One step of a recurrent network. Parameters: `weight_ih`, `weight_hh`, `bias_ih`, `bias_hh`.
+
+    Keys: `input` (n, i); the states `h` (and `c` of an LSTM), each (n, h); their next values `h_next` (and `c_next`).
+    """
+
+    step: ClassVar[Any] = staticmethod(rnn_step)
+    states: ClassVar[tuple[str, ...]] = ("h",)
+
+    def __init__(self, hidden_size: int, name: str | None = None):
+        super().__init__(name)
+        before = tuple(IOKey(state) for state in self.states)
+        after = self.step(IOKey("input"), before, hidden_size)
+        for state, value in zip(self.states, after):
+            self |= op("buffer")(input=value, output=IOKey(f"{state}_next"))
+        self.set_cin("input")
+        self.set_cout("h_next")
+
+
+class RNNCell(Cell):
+    __doc__ = Cell.__doc__
+
+
+class LSTMCell(Cell):
+    __doc__ = Cell.__doc__
+    step = staticmethod(lstm_step)
+    states = ("h", "c")
+
+
+class GRUCell(Cell):
+    __doc__ = Cell.__doc__
+    step = staticmethod(gru_step)
+
+
+class Recurrent(Operator):
+    """A recurrent layer over a sequence (n, t, i), unrolled in time; it starts from zeros.
+
+    Keys: `input`; `output`, the hidden state of every step (n, t, h); `last`, that of the last step (n, h).
+    Parameters are torch's: `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`. The length must be known when
+    the model is compiled.
+    """
+
+    output_names = ("output", "last")
+    step: ClassVar[Any] = staticmethod(rnn_step)
+    num_states: ClassVar[int] = 1
+
+    def __init__(self, hidden_size: int, name: str | None = None):
+        super().__init__(name=name)
+        self.hidden_size = hidden_size
+
+    def create_model(self) -> Model:
+        model, sequence = Model(), IOKey("input")
+        n, t, _ = sequence.shape
+        if not isinstance(t, int):
+            raise ValueError(f"{type(self).__name__} is unrolled in time, and the length {t} of its input is unknown.")
+        zeros = op("full", shape=(n, self.hidden_size), value=0.0)()
+        states, outputs = (zeros,) * self.num_states, []
+        for place in range(t):
+            states = self.step(sequence[:, place], states, self.hidden_size, suffix="_l0")
+            outputs.append(states[0])
+        model |= op("stack", axis=1)(outputs, output=IOKey("output"))
+        model |= op("buffer")(input=states[0], output=IOKey("last"))
+        return model
+
+
+class RNN(Recurrent):
+    __doc__ = Recurrent.__doc__
+
+
+class LSTM(Recurrent):
+    __doc__ = Recurrent.__doc__
+    step = staticmethod(lstm_step)
+    num_states = 2
+
+
+class GRU(Recurrent):
+    __doc__ = Recurrent.__doc__
+    step = staticmethod(gru_step)
