@@ -8,13 +8,20 @@ Dims: b batch, c channels, h w pixels, k classes.
 """
 
 import math
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.utils.data
+import torch.multiprocessing  # teaches processes to hand tensors over in shared memory
 from torch import Tensor
 
 from nexus.data.dataset import Dataset, open_sample
@@ -28,6 +35,9 @@ ImageTransform = Compose | Callable[[Image, np.random.Generator], Tensor]
 # What a generator is for; the first number of its key.
 _ORDER, _IMAGE, _MIX = 0, 1, 2
 
+# Batches that each worker process may be ahead.
+_AHEAD = 2
+
 
 class WorkerError(RuntimeError):
     """A worker process of the loader died."""
@@ -39,13 +49,6 @@ class _Request(NamedTuple):
     epoch: int
     step: int
     indices: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Refused:
-    """An image error on its way out of a worker process; as an exception it would arrive inside a traceback."""
-
-    error: ImageError
 
 
 class Loader:
@@ -87,8 +90,7 @@ class Loader:
         self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, seed, shuffle, drop_last
         self.rank, self.world_size, self.num_workers, self.start_step = rank, world_size, num_workers, start_step
         self._check()
-        self._requests: list[_Request] = []
-        self._workers: torch.utils.data.DataLoader | None = None
+        self._pool: ProcessPoolExecutor | None = None
 
     def __len__(self) -> int:
         """Number of steps in an epoch of this rank."""
@@ -150,64 +152,48 @@ class Loader:
         return slice(start, min(stop, size))
 
     def _read(self, requests: list[_Request]) -> Iterator[Batch]:
-        batches = self._batches()
+        maker = self._maker()
         for request in requests:
-            yield _accept(batches[request])
+            yield maker.make(request)
 
     def _read_ahead(self, requests: list[_Request]) -> Iterator[Batch]:
-        if self._workers is None:
-            self._workers = torch.utils.data.DataLoader(
-                self._batches(),
-                batch_size=None,
-                sampler=_Queue(self._requests),  # pyrefly: ignore[bad-argument-type]
-                num_workers=self.num_workers,
-                persistent_workers=True,
-                collate_fn=_as_is,
-                generator=torch.Generator(),  # so that torch's global stream is left alone
+        if self._pool is None:
+            # Not torch's DataLoader: when a worker dies, that raises in whatever code the main process is in.
+            self._pool = ProcessPoolExecutor(
+                self.num_workers, multiprocessing.get_context(), initializer=_begin_work, initargs=(self._maker(),)
             )
-        self._requests[:] = requests
+        waiting: deque[Future[Batch]] = deque()
         try:
-            for batch in self._workers:
-                yield _accept(batch)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error) or isinstance(error, WorkerError):
-                raise
-            self._workers = None
+            for request in requests:
+                waiting.append(self._pool.submit(_work, request))
+                if len(waiting) > _AHEAD * self.num_workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            self._pool = None
             raise WorkerError(
-                f"A worker process of the loader died ({_first_line(error)}). Most often the memory ran out: use fewer "
-                f"than {self.num_workers} num_workers or smaller images; num_workers=0 shows an error of the data set."
+                "A worker process of the loader died. Most often the memory ran out: use fewer than "
+                f"{self.num_workers} num_workers or smaller images; with num_workers=0 an error of the data set shows."
             ) from error
+        finally:
+            for future in waiting:
+                future.cancel()
 
-    def _batches(self) -> "_Batches":
-        return _Batches(self.dataset, self.transform, self.seed, self.mix)
+    def _maker(self) -> "_BatchMaker":
+        return _BatchMaker(self.dataset, self.transform, self.seed, self.mix)
 
 
 @dataclass(frozen=True)
-class _Queue:
-    """The requests of the epoch that begins; the list is filled anew for each."""
-
-    requests: list[_Request]
-
-    def __iter__(self) -> Iterator[_Request]:
-        return iter(list(self.requests))
-
-    def __len__(self) -> int:
-        return len(self.requests)
-
-
-class _Batches(torch.utils.data.Dataset):
+class _BatchMaker:
     """Makes batches of requests, in whichever process."""
 
-    def __init__(self, dataset: Dataset, transform: ImageTransform, seed: int, mix: MixConfig | None):
-        self.dataset, self.transform, self.seed, self.mix = dataset, transform, seed, mix
+    dataset: Dataset
+    transform: ImageTransform
+    seed: int
+    mix: MixConfig | None
 
-    def __getitem__(self, index: _Request) -> Batch | _Refused:
-        try:
-            return self._batch(index)
-        except ImageError as error:
-            return _Refused(error)
-
-    def _batch(self, request: _Request) -> Batch:
+    def make(self, request: _Request) -> Batch:
         paths, labels, pixels = [], [], []
         for index in request.indices.tolist():
             sample = open_sample(self.dataset, index)
@@ -242,19 +228,30 @@ class _Batches(torch.utils.data.Dataset):
         return self.transform.finish(np.stack(pixels))
 
 
+# In a worker process: what it works with.
+_workers_maker: _BatchMaker | None = None
+
+
+def _begin_work(maker: _BatchMaker) -> None:
+    """Prepares a worker process: one thread, Ctrl-C is for the main process, and it ends when that does."""
+    global _workers_maker
+    _workers_maker = maker
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _work(request: _Request) -> Batch:
+    assert _workers_maker is not None
+    return _workers_maker.make(request)
+
+
 def _generator(seed: int, *key: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
-
-
-def _accept(batch: Batch | _Refused) -> Batch:
-    if isinstance(batch, _Refused):
-        raise batch.error
-    return batch
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0].rstrip(".")

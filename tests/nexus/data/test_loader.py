@@ -1,7 +1,13 @@
 """The loader: content depends on seed, epoch and step alone."""
 
+import functools
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +15,7 @@ import torch
 from PIL import Image as PIL
 
 from nexus.core.preprocessing import Preprocessing
-from nexus.data import AugmentConfig, ImageError, Loader, MixConfig, Sample, WorkerError, train_transform
+from nexus.data import AugmentConfig, ImageError, Loader, MixConfig, Sample, WorkerError, load_dataset, train_transform
 
 PREPROCESSING = Preprocessing(image_size=(8, 8), resize="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
 AUGMENT = AugmentConfig(crop_scale=(0.3, 1.0), flip=0.5, erase=0.5, color_jitter=(0.4, 0.4, 0.4, 0.1), rand_augment=2)
@@ -20,11 +26,11 @@ class Blobs:
 
     name, class_names, in_channels = "blobs", ("a", "b", "c"), 3
 
-    def __init__(self, count=22, spoil=lambda index: None):
+    def __init__(self, count=22, spoil=None):
         rng = np.random.default_rng(0)
         self.pixels = rng.integers(256, size=(count, 12, 10, 3), dtype=np.uint8)
         self.labels = rng.integers(3, size=count)
-        self.spoil = spoil
+        self.spoil = spoil or never
 
     def __len__(self):
         return len(self.labels)
@@ -61,6 +67,16 @@ def test_workers_change_nothing(mix):
     # Leaving an epoch early leaves nothing of it behind in the worker processes.
     next(helped.epoch(1))
     assert_same_batches(alone.epoch(2), helped.epoch(2))
+
+
+def test_a_spawned_worker_gives_the_same(monkeypatch):
+    """The way processes start on macOS and Windows: everything that a worker needs travels as a pickle."""
+    monkeypatch.setattr(multiprocessing, "get_context", functools.partial(multiprocessing.get_context, "spawn"))
+    pytest.importorskip("sklearn")
+    data = load_dataset("digits", "val")
+    transform = train_transform(Preprocessing(image_size=(8, 8), mean=(0.5,), std=(0.5,)), AUGMENT)
+    alone, helped = (Loader(data, transform, batch_size=200, num_workers=count) for count in (0, 1))
+    assert_same_batches(alone.epoch(1), helped.epoch(1))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -163,6 +179,10 @@ def test_images_of_different_sizes_are_named():
         next(iter(Loader(Blobs(), grow, batch_size=2)))
 
 
+def never(index):
+    pass
+
+
 def die_at_13(index):
     if index == 13:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -171,9 +191,10 @@ def die_at_13(index):
 def test_a_killed_worker_is_a_clear_error_and_the_next_epoch_works():
     data = Blobs(spoil=die_at_13)
     batches = loader(data, num_workers=1)
-    with pytest.raises(WorkerError, match=r"worker process of the loader died .* fewer than 1 num_workers"):
+    with pytest.raises(WorkerError, match=r"worker process of the loader died\..* fewer than 1 num_workers"):
         list(batches)
-    assert len(list(loader(Blobs(13, spoil=die_at_13), num_workers=1).epoch(0))) == 2
+    data.spoil = never
+    assert len(list(batches.epoch(0))) == 3
 
 
 @pytest.mark.parametrize(
@@ -196,3 +217,31 @@ def test_sizes_that_do_not_fit(settings, message):
 def test_start_step_beyond_the_epoch():
     with pytest.raises(ValueError, match="start_step is 4; an epoch has 3 steps"):
         loader().epoch(0, start_step=4)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks processes up in /proc")
+def test_workers_end_with_the_main_process(tmp_path):
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_loader import loader
+batches = loader(num_workers=2)
+next(batches.epoch(0))
+print(*batches._pool._processes)
+sys.stdout.flush()
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    workers = [int(pid) for pid in done.stdout.split()]
+    assert len(workers) == 2, done.stderr
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() and state(pid) != "Z" for pid in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def state(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
