@@ -1,7 +1,14 @@
 """The zoo: one file per paper. Importing this package registers every variant."""
 
 from nexus.models.cv.mlp_mixer import MixerConfig, MLPMixer
-from nexus.models.cv.rcnn import FasterRCNN, FasterRCNNConfig
+from nexus.models.cv.rcnn import (
+    FasterRCNN,
+    FasterRCNNConfig,
+    KeypointRCNN,
+    KeypointRCNNConfig,
+    MaskRCNN,
+    MaskRCNNConfig,
+)
 from nexus.models.cv.resnet import ResNet, ResNetConfig
 from nexus.models.cv.swin_transformer import SwinConfig, SwinTransformer
 from nexus.models.cv.vgg import VGG, VGGConfig
@@ -13,7 +20,11 @@ __all__ = [
     "VGG",
     "FasterRCNN",
     "FasterRCNNConfig",
+    "KeypointRCNN",
+    "KeypointRCNNConfig",
     "MLPMixer",
+    "MaskRCNN",
+    "MaskRCNNConfig",
     "MixerConfig",
     "ResNet",
     "ResNetConfig",

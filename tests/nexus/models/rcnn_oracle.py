@@ -32,6 +32,14 @@ OUR_SMALL: dict[str, Any] = {
 OUR_SMALL_RPN: dict[str, Any] = {"num_candidates": (100, 60), "num_proposals": (50, 20), "num_samples": 32}
 
 
+LOSSES = {
+    "rpn_objectness": "loss_objectness",
+    "rpn_box": "loss_rpn_box_reg",
+    "classification": "loss_classifier",
+    "box": "loss_box_reg",
+}
+
+
 def build(detector: Callable[..., nn.Module], norm: str, **parts: Any) -> nn.Module:
     """Returns a detector of torchvision with ResNet-18 that takes our images as they are."""
     from torchvision.models.detection import faster_rcnn

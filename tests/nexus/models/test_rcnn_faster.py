@@ -16,13 +16,6 @@ spec = importlib.util.spec_from_file_location("rcnn_oracle", Path(__file__).with
 oracle = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(oracle)
 
-LOSSES = {
-    "rpn_objectness": "loss_objectness",
-    "rpn_box": "loss_rpn_box_reg",
-    "classification": "loss_classifier",
-    "box": "loss_box_reg",
-}
-
 
 def pair(torchvision, monkeypatch, *, v2: bool, norm: str = "frozen"):
     from torchvision.models.detection import faster_rcnn, rpn
@@ -59,7 +52,7 @@ def test_predictions_equal_torchvision(torchvision, monkeypatch, v2):
 @pytest.mark.parametrize(("v2", "norm"), [(False, "frozen"), (True, "batch")])
 def test_losses_and_gradients_equal_torchvision(torchvision, monkeypatch, v2, norm):
     ours, theirs = pair(torchvision, monkeypatch, v2=v2, norm=norm)
-    oracle.compare_training(ours, theirs, LOSSES, oracle.scene()[1])
+    oracle.compare_training(ours, theirs, oracle.LOSSES, oracle.scene()[1])
 
 
 TINY = {

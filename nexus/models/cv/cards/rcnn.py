@@ -5,7 +5,7 @@ from typing import Any
 
 from nexus.core.preprocessing import Preprocessing
 from nexus.core.registry import Metric, ModelCard, Weights, register
-from nexus.models.cv.rcnn import FasterRCNN, faster_rcnn
+from nexus.models.cv.rcnn import FasterRCNN, KeypointRCNN, MaskRCNN, faster_rcnn, keypoint_rcnn, mask_rcnn
 
 DETECTION = Preprocessing(image_size=(800, 1333), resize="none", interpolation="bilinear")
 
@@ -13,10 +13,10 @@ DETECTION = Preprocessing(image_size=(800, 1333), resize="none", interpolation="
 FIRST: Mapping[str, Any] = {"backbone_norm": "frozen", "norm_eps": 0.0}
 
 
-def coco_weights(file: str, changes: Mapping[str, Any], **metrics: float) -> Weights:
-    """Returns a file of torchvision; labels are COCO's category numbers less 1, so that 11 of the 90 never occur."""
+def coco_weights(file: str, changes: Mapping[str, Any], tag: str = "coco", **metrics: float) -> Weights:
+    """Returns a file of torchvision; labels are COCO's category numbers less 1, so that 10 of the 90 never occur."""
     return Weights(
-        tag="coco" if changes is FIRST else "coco_v2",
+        tag=tag,
         url=f"https://download.pytorch.org/models/{file}",
         sha256=file.removesuffix(".pth").rpartition("-")[2],
         licence="bsd-3-clause",
@@ -49,5 +49,38 @@ register(
         weights=(coco_weights("fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", {}, box=46.7),),
         paper="https://arxiv.org/abs/2111.11429",
         good_for=("object-detection:alternative",),
+    ),
+    ModelCard(
+        name="maskrcnn_resnet50_fpn",
+        model_class=MaskRCNN,
+        config=mask_rcnn.VARIANTS["maskrcnn_resnet50_fpn"],
+        task="detection",
+        num_parameters=44_454_513,  # 44,401,393 with the published weights
+        weights=(coco_weights("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", FIRST, box=37.9, mask=34.6),),
+        paper="https://arxiv.org/abs/1703.06870",
+        good_for=("instance-segmentation",),
+    ),
+    ModelCard(
+        name="maskrcnn_resnet50_fpn_v2",
+        model_class=MaskRCNN,
+        config=mask_rcnn.VARIANTS["maskrcnn_resnet50_fpn_v2"],
+        task="detection",
+        num_parameters=46_359_409,
+        weights=(coco_weights("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth", {}, box=47.4, mask=41.8),),
+        paper="https://arxiv.org/abs/2111.11429",
+        good_for=("instance-segmentation",),
+    ),
+    ModelCard(
+        name="keypointrcnn_resnet50_fpn",
+        model_class=KeypointRCNN,
+        config=keypoint_rcnn.VARIANTS["keypointrcnn_resnet50_fpn"],
+        task="detection",
+        num_parameters=59_190_378,  # 59,137,258 with the published weights
+        weights=(
+            coco_weights("keypointrcnn_resnet50_fpn_coco-fc266e95.pth", FIRST, box=54.6, keypoint=65.0),
+            coco_weights("keypointrcnn_resnet50_fpn_coco-9f466800.pth", FIRST, "coco_legacy", box=50.6, keypoint=61.1),
+        ),
+        paper="https://arxiv.org/abs/1703.06870",
+        good_for=("pose-estimation",),
     ),
 )

@@ -1,5 +1,7 @@
 """The R-CNN family: a file for each stage of the figure, and one for each paper."""
 
 from nexus.models.cv.rcnn.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from nexus.models.cv.rcnn.keypoint_rcnn import KeypointRCNN, KeypointRCNNConfig
+from nexus.models.cv.rcnn.mask_rcnn import MaskRCNN, MaskRCNNConfig
 
-__all__ = ["FasterRCNN", "FasterRCNNConfig"]
+__all__ = ["FasterRCNN", "FasterRCNNConfig", "KeypointRCNN", "KeypointRCNNConfig", "MaskRCNN", "MaskRCNNConfig"]

@@ -4,18 +4,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from nexus.models.cv.rcnn.images import Size, Target
 
 
 class Samples(NamedTuple):
-    """Proposals of an image that are trained on: their boxes, labels (0 is the background), and objects' indices."""
+    """Proposals of an image that are trained on.
+
+    Attributes:
+        boxes: In pixels.
+        labels: Class that each answers for; 0 is the background, objects count from 1.
+        objects: Index of the object that a positive one answers for.
+        given: Whether it is an object's own box, which was put among the proposals.
+    """
 
     boxes: Float[Tensor, "n 4"]
     labels: Int[Tensor, " n"]
     objects: Int[Tensor, " n"]
+    given: Bool[Tensor, " n"]
 
     def positive(self) -> "Samples":
         """Only those that answer for an object."""
@@ -35,9 +43,13 @@ class SecondStage(nn.Module, ABC):
 
     @abstractmethod
     def losses(
-        self, levels: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Target]
-    ) -> tuple[dict[str, Tensor], list[Samples]]:
-        """Returns losses by name, and the proposals of each image that branches are to be trained on."""
+        self,
+        levels: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        targets: Sequence[Target],
+        image_sizes: Sequence[Size],
+    ) -> tuple[dict[str, Tensor], list[list[Samples]]]:
+        """Returns losses by name, and for each of its heads the samples of each image that it was trained on."""
 
     @abstractmethod
     def detect(
@@ -57,9 +69,9 @@ class Branch(nn.Module, ABC):
 
     @abstractmethod
     def losses(
-        self, levels: Sequence[Tensor], samples: Sequence[Samples], targets: Sequence[Target]
+        self, levels: Sequence[Tensor], samples: Sequence[Sequence[Samples]], targets: Sequence[Target]
     ) -> dict[str, Tensor]:
-        """Returns losses by name."""
+        """Returns losses by name; `samples` are those of each head of the second stage."""
 
     @abstractmethod
     def predict(

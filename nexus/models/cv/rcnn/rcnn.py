@@ -125,7 +125,7 @@ class RCNN(NexusModule):
             check_targets(targets, len(sizes), self.config.num_classes, *(b.target_key for b in self._branches()))
             outputs["losses"] = self.rpn.losses(first, targets)
             proposals = self.rpn.propose(first, sizes, for_training=True)
-            losses, samples = self.second_stage.losses(levels, proposals, targets)
+            losses, samples = self.second_stage.losses(levels, proposals, targets, sizes)
             outputs["losses"] |= losses
             for branch in self._branches():
                 outputs["losses"] |= branch.losses(levels, samples, targets)

@@ -143,10 +143,11 @@ def sample_proposals(proposals: Float[Tensor, "n 4"], target: Target, config: Sa
     chosen = torch.cat(
         sample_balanced(matches >= 0, matches == BACKGROUND, config.num_samples, config.positive_fraction)
     )
+    given = torch.arange(len(proposals), device=proposals.device) >= len(proposals) - len(objects)
     proposals, matches = proposals[chosen], matches[chosen]
     labels = torch.zeros_like(matches)
     labels[matches >= 0] = target["labels"][matches[matches >= 0]].to(labels) + 1
-    return Samples(proposals, labels, matches.clamp(min=0))
+    return Samples(proposals, labels, matches.clamp(min=0), given[chosen])
 
 
 class BoxHead(nn.Module):
@@ -223,13 +224,18 @@ class BoxStage(SecondStage):
         self.head = BoxHead(head, dim, num_classes)
 
     def losses(
-        self, levels: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Target]
-    ) -> tuple[dict[str, Tensor], list[Samples]]:
-        """Returns the losses `classification` and `box`, and the proposals that they were taken on."""
+        self,
+        levels: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        targets: Sequence[Target],
+        image_sizes: Sequence[Size],
+    ) -> tuple[dict[str, Tensor], list[list[Samples]]]:
+        """Returns the losses `classification` and `box`, and the samples that they were taken on."""
+        del image_sizes
         samples = [sample_proposals(boxes, target, self.sampler) for boxes, target in zip(proposals, targets)]
         logits, deltas = self.head(pool_regions(levels, [sample.boxes for sample in samples], self.head.config.pool))
         classification, box = self.head.losses(logits, deltas, samples, targets)
-        return {"classification": classification, "box": box}, samples
+        return {"classification": classification, "box": box}, [samples]
 
     def detect(
         self, levels: Sequence[Tensor], proposals: Sequence[Tensor], image_sizes: Sequence[Size]
