@@ -1,7 +1,10 @@
 """The zoo: one file per paper. Importing this package registers every variant."""
 
+from nexus.models.cv.efficient_net import EfficientNet, EfficientNetConfig
 from nexus.models.cv.mlp_mixer import MixerConfig, MLPMixer
 from nexus.models.cv.rcnn import (
+    CascadeRCNN,
+    CascadeRCNNConfig,
     FasterRCNN,
     FasterRCNNConfig,
     KeypointRCNN,
@@ -18,6 +21,10 @@ from nexus.models.cv import cards  # isort: skip  (the cards need the classes)
 
 __all__ = [
     "VGG",
+    "CascadeRCNN",
+    "CascadeRCNNConfig",
+    "EfficientNet",
+    "EfficientNetConfig",
     "FasterRCNN",
     "FasterRCNNConfig",
     "KeypointRCNN",

@@ -5,7 +5,16 @@ from typing import Any
 
 from nexus.core.preprocessing import Preprocessing
 from nexus.core.registry import Metric, ModelCard, Weights, register
-from nexus.models.cv.rcnn import FasterRCNN, KeypointRCNN, MaskRCNN, faster_rcnn, keypoint_rcnn, mask_rcnn
+from nexus.models.cv.rcnn import (
+    CascadeRCNN,
+    FasterRCNN,
+    KeypointRCNN,
+    MaskRCNN,
+    cascade_rcnn,
+    faster_rcnn,
+    keypoint_rcnn,
+    mask_rcnn,
+)
 
 DETECTION = Preprocessing(image_size=(800, 1333), resize="none", interpolation="bilinear")
 
@@ -24,6 +33,22 @@ def coco_weights(file: str, changes: Mapping[str, Any], tag: str = "coco", **met
         changes=changes,
         metrics=tuple(
             Metric(name=f"coco val2017 {kind} AP", value=value, source="torchvision 0.28 weights metadata")
+            for kind, value in metrics.items()
+        ),
+    )
+
+
+def mmdet_weights(file: str, tag: str, **metrics: float) -> Weights:
+    """Returns a file of mmdetection; labels are the 80 categories of COCO in their order."""
+    folder = file.partition("_coco")[0] + "_coco"
+    return Weights(
+        tag=tag,
+        url=f"https://download.openmmlab.com/mmdetection/v2.0/cascade_rcnn/{folder}/{file}",
+        sha256=file.removesuffix(".pth").rpartition("-")[2],
+        licence="apache-2.0",
+        preprocessing=DETECTION,
+        metrics=tuple(
+            Metric(name=f"coco val2017 {kind} AP", value=value, source="mmdetection's metafile")
             for kind, value in metrics.items()
         ),
     )
@@ -82,5 +107,59 @@ register(
         ),
         paper="https://arxiv.org/abs/1703.06870",
         good_for=("pose-estimation",),
+    ),
+    ModelCard(
+        name="cascadercnn_resnet50_fpn",
+        model_class=CascadeRCNN,
+        config=cascade_rcnn.VARIANTS["cascadercnn_resnet50_fpn"],
+        task="detection",
+        num_parameters=69_394_766,
+        weights=(
+            mmdet_weights(
+                "cascade_rcnn_r50_fpn_1x_coco_20200316-3dc56deb.pth",
+                "coco_1x",
+                box=40.3,
+            ),
+            mmdet_weights(
+                "cascade_rcnn_r50_fpn_20e_coco_bbox_mAP-0.41_20200504_175131-e9872a90.pth",
+                "coco_20e",
+                box=41.0,
+            ),
+        ),
+        paper="https://arxiv.org/abs/1712.00726",
+        good_for=("object-detection:alternative",),
+    ),
+    ModelCard(
+        name="cascadercnn_resnet101_fpn",
+        model_class=CascadeRCNN,
+        config=cascade_rcnn.VARIANTS["cascadercnn_resnet101_fpn"],
+        task="detection",
+        num_parameters=88_386_894,
+        weights=(
+            mmdet_weights(
+                "cascade_rcnn_r101_fpn_1x_coco_20200317-0b6a2fbf.pth",
+                "coco_1x",
+                box=42.0,
+            ),
+        ),
+        paper="https://arxiv.org/abs/1712.00726",
+        good_for=("object-detection:alternative",),
+    ),
+    ModelCard(
+        name="cascademaskrcnn_resnet50_fpn",
+        model_class=CascadeRCNN,
+        config=cascade_rcnn.VARIANTS["cascademaskrcnn_resnet50_fpn"],
+        task="detection",
+        num_parameters=77_324_606,
+        weights=(
+            mmdet_weights(
+                "cascade_mask_rcnn_r50_fpn_1x_coco_20200203-9d4dcb24.pth",
+                "coco_1x",
+                box=41.2,
+                mask=35.9,
+            ),
+        ),
+        paper="https://arxiv.org/abs/1906.09756",
+        good_for=("instance-segmentation:alternative",),
     ),
 )
