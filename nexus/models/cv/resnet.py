@@ -135,8 +135,15 @@ class ResNet(WeightInitMixin, NexusModule):
         self.head = nn.Linear(in_dim, config.num_classes) if config.num_classes else nn.Identity()
         self.init_weights_vision()
 
-    def forward(self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False) -> dict[str, Any]:
+    def forward(
+        self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False, output_features: bool = True
+    ) -> dict[str, Any]:
         """Classifies normalized images.
+
+        Args:
+            images: Any size.
+            output_attentions: Must be False: there are none.
+            output_features: Return `features`; without them inference needs less memory.
 
         Returns:
             `logits` (b, k), `embeddings` (b, d) the mean over all places, and `features`: five maps (b, d, h, w), the
@@ -149,13 +156,17 @@ class ResNet(WeightInitMixin, NexusModule):
             raise ValueError("ResNet has no attention maps; nexus.visualization.GradCAM shows where it looks.")
         check_images(images, self.config.in_channels)
         x = self.act(self.bn1(self.conv1(images)))
-        features = [x]
+        features = [x] if output_features else []
         x = self.maxpool(x)
         for stage in self.stages:
-            x = collect(stage, x, checkpointing=self.checkpointing)[-1]
-            features.append(x)
+            x = collect(stage, x, checkpointing=self.checkpointing, keep=False)[-1]
+            if output_features:
+                features.append(x)
         embeddings = reduce(x, "b d h w -> b d", "mean")
-        return {"logits": self.head(self.head_drop(embeddings)), "embeddings": embeddings, "features": features}
+        outputs: dict[str, Any] = {"logits": self.head(self.head_drop(embeddings)), "embeddings": embeddings}
+        if output_features:
+            outputs["features"] = features
+        return outputs
 
     @property
     def stages(self) -> tuple[nn.Sequential, ...]:

@@ -127,21 +127,27 @@ class VisionTransformer(WeightInitMixin, NexusModule):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=config.position_std)
 
-    def forward(self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False) -> dict[str, Any]:
+    def forward(
+        self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False, output_features: bool = True
+    ) -> dict[str, Any]:
         """Classifies normalized images.
 
         Args:
             images: Sides must be multiples of `patch_size`.
             output_attentions: Also return the attention maps, which the fused kernel must compute again.
+            output_features: Return `features`; without them inference needs less memory.
 
         Returns:
             `logits` (b, k), `embeddings` (b, d) the normalized class token, `features` the tokens (b, n, d) after each
             block, and on request `attentions` (b, heads, n, n) of each block. `token_layout` says which token is where.
         """
         tokens = self.embed(images)
-        features = collect(self.blocks, tokens, checkpointing=self.checkpointing)
+        keep = output_features or output_attentions
+        features = collect(self.blocks, tokens, checkpointing=self.checkpointing, keep=keep)
         embeddings = self.norm(features[-1][:, 0])
-        outputs = {"logits": self.head(embeddings), "embeddings": embeddings, "features": features}
+        outputs: dict[str, Any] = {"logits": self.head(embeddings), "embeddings": embeddings}
+        if output_features:
+            outputs["features"] = features
         if output_attentions:
             blocks, inputs = cast("list[ViTBlock]", self.blocks), [tokens, *features[:-1]]
             outputs["attentions"] = [block.attention_maps(x) for block, x in zip(blocks, inputs)]

@@ -11,7 +11,8 @@ from nexus.core.registry import ModelCard, all_cards, register
 
 
 def test_names_are_listed_by_pattern_and_task():
-    assert list_models("resnet*") == ["resnet101", "resnet152", "resnet18", "resnet34", "resnet50"]
+    assert list_models("resnet1?") == ["resnet18"]
+    assert list_models("resnet1??") == ["resnet101", "resnet152"]
     assert "resnet50" in list_models(task="classification")
     assert list_models("resnet*", task="no such task") == []
 

@@ -88,6 +88,8 @@ def test_collect_keeps_every_output(checkpointing):
     features = collect(blocks, x, checkpointing=checkpointing)
     assert torch.equal(features[0], blocks[0](x))
     assert torch.equal(features[1], blocks[1](features[0]))
+    (last,) = collect(blocks, x, checkpointing=checkpointing, keep=False)
+    assert torch.equal(last, features[1])
 
 
 def test_checkpointing_runs_each_block_again_in_the_backward_pass():

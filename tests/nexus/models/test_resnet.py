@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from nexus.core.registry import create_model, list_models, model_info
+from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
 from nexus.models.cv import ResNet, ResNetConfig
+from nexus.models.cv.resnet import VARIANTS
 
 SMALL = {
     "basic": ResNetConfig(block="basic", num_layers=(2, 1, 1, 1), num_classes=5, hidden_dim=8),
@@ -81,7 +82,7 @@ def test_training_mode_matches_torchvision(torchvision, kind):
     torch.testing.assert_close(ours.layer4[0].bn2.running_var, theirs.layer4[0].bn2.running_var)
 
 
-@pytest.mark.parametrize("name", list_models("resnet*"))
+@pytest.mark.parametrize("name", VARIANTS)
 def test_parameter_counts(name, torchvision):
     with torch.device("meta"):
         ours, theirs = create_model(name), torchvision.models.get_model(name, weights=None)
@@ -100,7 +101,7 @@ def test_published_parameter_counts():
 
 
 def test_cards_agree_with_timm(timm):
-    for name in list_models("resnet*"):
+    for name in VARIANTS:
         ours = {weights.tag: weights for weights in model_info(name).weights}
         theirs = {model.partition(".")[2] for model in timm.list_pretrained(f"{name}.*")}
         assert ours.keys() == theirs - {"bamboo"}  # bamboo's licence is not stated
@@ -117,7 +118,7 @@ def test_cards_agree_with_timm(timm):
 
 
 def test_cards_agree_with_torchvision(torchvision):
-    for name in list_models("resnet*"):
+    for name in VARIANTS:
         theirs = {weights.url: weights for weights in torchvision.models.get_model_weights(name)}
         ours = {weights.url: weights for weights in model_info(name).weights if weights.tag.startswith("tv")}
         assert ours.keys() == theirs.keys()
@@ -138,6 +139,13 @@ def test_features_are_the_stem_and_the_four_stages():
     assert shapes == [(8, 32, 48), (32, 16, 24), (64, 8, 12), (128, 4, 6), (256, 2, 3)]
     torch.testing.assert_close(outputs["embeddings"], outputs["features"][-1].mean((2, 3)))
     assert model.token_layout((64, 96)) is None
+
+
+def test_features_can_be_left_out():
+    model, images = ResNet(SMALL["basic"]).eval(), torch.randn(1, 3, 64, 64)
+    lean = model(images, output_features=False)
+    assert lean.keys() == {"logits", "embeddings"}
+    assert torch.equal(lean["logits"], model(images)["logits"])
 
 
 def test_zero_branches_leave_the_shortcut():

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from nexus.core.formats import rename_keys
-from nexus.core.registry import create_model, list_models, model_info
+from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
 from nexus.models.cv import VisionTransformer, ViTConfig
+from nexus.models.cv.vit import VARIANTS
 
 TINY = ViTConfig(image_size=32, patch_size=8, num_classes=5, embed_dim=24, num_layers=3, num_heads=2, mlp_ratio=2.0)
 
@@ -96,6 +97,17 @@ def test_reads_a_hub_folder_with_its_config_and_preprocessing(transformers, tmp_
     torch.testing.assert_close(ours(images)["logits"], theirs(images).logits, rtol=1e-5, atol=1e-5)
 
 
+def test_reads_a_hub_backbone_without_head(transformers, tmp_path):
+    settings = hub_vit(transformers).config
+    theirs = transformers.ViTModel(settings).eval()  # with a pooler, which is not part of the paper's model
+    theirs.save_pretrained(tmp_path)
+    ours = VisionTransformer.from_pretrained(tmp_path)
+    assert ours.config.num_classes == 0
+    images = torch.randn(2, 3, 32, 32)
+    wanted = theirs(images).last_hidden_state[:, 0]
+    torch.testing.assert_close(ours(images)["logits"], wanted, rtol=1e-5, atol=1e-5)
+
+
 def authors_arrays(config: ViTConfig, num_classes: int) -> dict[str, np.ndarray]:
     """Random weights under the names and in the layout of the authors' JAX files."""
     rng = np.random.default_rng(0)
@@ -165,7 +177,7 @@ def test_a_21k_file_with_pre_logits_needs_a_fresh_head(tmp_path):
     np.testing.assert_array_equal(model.cls_token.detach().numpy(), arrays["cls"])
 
 
-@pytest.mark.parametrize("name", list_models("vit_*"))
+@pytest.mark.parametrize("name", VARIANTS)
 def test_parameter_counts(name, timm):
     with torch.device("meta"):
         ours = create_model(name)
@@ -192,7 +204,7 @@ def test_published_parameter_counts(name, count):
 
 
 def test_cards_agree_with_timm(timm):
-    for name in list_models("vit_*"):
+    for name in VARIANTS:
         for weights in model_info(name).weights:
             if not weights.url.startswith("hf-hub:timm/"):
                 continue
@@ -214,7 +226,7 @@ def test_cards_agree_with_torchvision(torchvision):
         for name in ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
         for weights in torchvision.models.get_model_weights(name)
     }
-    cards = [(model_info(name), weights) for name in list_models("vit_*") for weights in model_info(name).weights]
+    cards = [(model_info(name), weights) for name in VARIANTS for weights in model_info(name).weights]
     ours = {weights.url: (card, weights) for card, weights in cards if weights.tag.startswith("tv")}
     assert ours.keys() == published.keys()
     for url, theirs in published.items():
@@ -257,6 +269,15 @@ def test_attentions_are_those_of_the_forward_pass():
     mixed = (outputs["attentions"][1] @ values).transpose(1, 2).flatten(2)
     torch.testing.assert_close(block.attn.proj(mixed), block.attn(block.norm1(x)), rtol=1e-5, atol=1e-6)
     assert "attentions" not in model(torch.randn(1, 3, 32, 32))
+
+
+def test_features_can_be_left_out():
+    model, images = VisionTransformer(TINY).eval(), torch.randn(1, 3, 32, 32)
+    full, lean = model(images, output_attentions=True), model(images, output_features=False)
+    assert lean.keys() == {"logits", "embeddings"}
+    assert torch.equal(lean["logits"], full["logits"])
+    both = model(images, output_features=False, output_attentions=True)
+    assert torch.equal(both["attentions"][2], full["attentions"][2])
 
 
 def test_patches_may_be_permuted_with_their_positions():
