@@ -1,13 +1,16 @@
 """Training step and inference against the reference of each family, as ratios of time and of memory, in one run.
 
-    python benchmarks/models.py [pattern] [--repetitions 7] [--threads 2] [--json FILE]
+    python benchmarks/models.py [pattern] [--repetitions 7] [--threads 2] [--cpu-time] [--json FILE]
 
-Each row of `ROWS` is one comparison. Both models get the same weights' shapes, the same images and the same memory
-layout (contiguous NCHW). After two warm-up steps the two take turns, so that what else the machine does hits both
-alike; the median of a model's repetitions is its time, and the ratio that is printed is the median of the ratios of
-neighbouring repetitions. On a CPU, memory is the peak resident size of a fresh process that imports only that
-library and takes one step, above the resident size after the model is built and its weights touched; on a GPU it is
-torch's peak of allocated bytes above the weights.
+Each row of `ROWS` is one comparison. Both models get images of the same size in the same memory layout (contiguous
+NCHW), and inference leaves out the features of each block, which the references do not return either. After two
+warm-up steps the two take turns, so that what else the machine does hits both alike; the median of a model's
+repetitions is its time, and the ratio is the median of the ratios of neighbouring repetitions.
+
+Memory is what the first step adds to the built model: on a CPU the peak resident size of a process of its own (VmHWM)
+less its resident size before the step, on a GPU torch's peak of allocated bytes likewise. The weights, which are the
+same, are left out, so that the ratio is the strictest one.
+
 A ratio below 1 means that nexus is faster, or smaller.
 """
 
@@ -15,9 +18,8 @@ import argparse
 import fnmatch
 import importlib.util
 import json
+import multiprocessing
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import cache
@@ -27,20 +29,32 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+Clock = Callable[[], float]
+
 
 class Row(NamedTuple):
-    """One comparison: a registered name, the call that builds the reference, and the sizes of a step."""
+    """One comparison.
+
+    Attributes:
+        name: A registered name.
+        reference: What builds the reference: `timm:NAME` or `torchvision:NAME`.
+        batch_inference: Images in an inference step.
+        batch_training: Images in a training step.
+        image_size: Their side in pixels.
+        left_out: Arguments of our forward that are False in inference, for what the reference does not return either.
+    """
 
     name: str
     reference: str
     batch_inference: int
     batch_training: int
     image_size: int = 224
+    left_out: tuple[str, ...] = ()
 
 
 ROWS = [
-    Row("vit_small_patch16_224", "timm:vit_small_patch16_224", 8, 4),
-    Row("resnet50", "timm:resnet50", 8, 4),
+    Row("vit_small_patch16_224", "timm:vit_small_patch16_224", 4, 4, left_out=("output_features",)),
+    Row("resnet50", "timm:resnet50", 4, 4, left_out=("output_features",)),
     Row("vgg11_bn", "torchvision:vgg11_bn", 4, 2),
     Row("mixer_b16_224", "timm:mixer_b16_224", 8, 4),
     Row("swin_tiny_patch4_window7_224", "timm:swin_tiny_patch4_window7_224", 8, 4),
@@ -79,14 +93,18 @@ def logits(outputs: Any) -> Tensor:
     return outputs["logits"] if isinstance(outputs, dict) else outputs
 
 
-def make_step(model: nn.Module, images: Tensor, training: bool) -> Callable[[], None]:
+def make_step(source: str, row: Row, training: bool, device: torch.device) -> Callable[[], None]:
     """Returns one step: forward, or forward, backward and an SGD update."""
+    model = build(source).to(device)
+    batch = row.batch_training if training else row.batch_inference
+    images = torch.randn(batch, 3, row.image_size, row.image_size, device=device)
     if not training:
         model.eval()
+        options = dict.fromkeys(row.left_out, False) if source.startswith("nexus:") else {}
 
         def infer() -> None:
             with torch.inference_mode():
-                logits(model(images))
+                logits(model(images, **options))
             synchronize(images.device)
 
         return infer
@@ -108,46 +126,49 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def times(row: Row, training: bool, repetitions: int, device: torch.device) -> tuple[list[float], list[float]]:
+def times(
+    row: Row, training: bool, repetitions: int, device: torch.device, clock: Clock
+) -> tuple[list[float], list[float]]:
     """Returns seconds of each repetition of ours and of the reference, taken in turns."""
-    batch = row.batch_training if training else row.batch_inference
-    images = torch.randn(batch, 3, row.image_size, row.image_size, device=device)
-    steps = [make_step(build(s).to(device), images, training) for s in (f"nexus:{row.name}", row.reference)]
+    steps = [make_step(source, row, training, device) for source in (f"nexus:{row.name}", row.reference)]
     for step in steps * 2:
         step()
     seconds: tuple[list[float], list[float]] = ([], [])
     for repetition in range(repetitions):
         order = (0, 1) if repetition % 2 else (1, 0)
         for index in order:
-            begin = time.perf_counter()
+            begin = clock()
             steps[index]()
-            seconds[index].append(time.perf_counter() - begin)
+            seconds[index].append(clock() - begin)
     return seconds
 
 
-def peak_memory(source: str, row: Row, training: bool, device: str) -> int:
-    """Returns the bytes that one step adds to a model, measured in a process of its own."""
-    batch = row.batch_training if training else row.batch_inference
-    arguments = [source, str(batch), str(row.image_size), str(int(training)), device, str(torch.get_num_threads())]
-    command = [sys.executable, str(Path(__file__).resolve()), "--measure-memory", *arguments]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+def peak_memory(source: str, row: Row, training: bool, device: torch.device) -> int:
+    """Returns the bytes that one step adds to a model; on a CPU it is measured in a process of its own."""
+    if device.type == "cuda":
+        return step_memory(source, row, training, device)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sender.send(step_memory(source, row, training, device)))
+    process.start()
+    sender.close()
+    figure = receiver.recv()
+    process.join()
+    return figure
 
 
-def measure_memory(source: str, batch: str, size: str, training: str, device: str, threads: str) -> None:
-    """The body of the process that `peak_memory` starts: prints one number."""
-    torch.set_num_threads(int(threads))
-    model = build(source).to(device)
-    images = torch.randn(int(batch), 3, int(size), int(size), device=device)
-    step = make_step(model, images, training == "1")
-    if device == "cuda":
+def step_memory(source: str, row: Row, training: bool, device: torch.device) -> int:
+    """Returns the peak during one step, less what was there before it."""
+    step = make_step(source, row, training, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
-        print(torch.cuda.max_memory_allocated() - before)
-        return
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+        return torch.cuda.max_memory_allocated() - before
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from here
     before = resident("VmRSS")
     step()
-    print(resident("VmHWM") - before)
+    return resident("VmHWM") - before
 
 
 def resident(field: str) -> int:
@@ -158,9 +179,10 @@ def resident(field: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {field}")
 
 
-def compare(row: Row, training: bool, repetitions: int, device: torch.device) -> dict[str, Any]:
-    ours, theirs = times(row, training, repetitions, device)
-    memory = [peak_memory(source, row, training, device.type) for source in (f"nexus:{row.name}", row.reference)]
+def compare(
+    row: Row, training: bool, memory: tuple[int, int], repetitions: int, device: torch.device, clock: Clock
+) -> dict[str, Any]:
+    ours, theirs = times(row, training, repetitions, device, clock)
     return {
         "model": row.name,
         "reference": row.reference,
@@ -181,30 +203,36 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds, for a machine that others use too")
     options = parser.parse_args()
+    clock = time.process_time if options.cpu_time else time.perf_counter
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(f"torch {torch.__version__}, {device}, {options.threads} threads; ratios are nexus / reference")
     print("model                    step       batch       ms   ref ms   time      MB  ref MB memory")
+    rows = [row for row in ROWS if fnmatch.fnmatch(row.name, options.pattern)]
+    # Memory first: processes are forked before this one starts threads.
+    memory = {
+        (row, training): (
+            peak_memory(f"nexus:{row.name}", row, training, device),
+            peak_memory(row.reference, row, training, device),
+        )
+        for row in rows
+        for training in (False, True)
+    }
     figures = []
-    for row in ROWS:
-        if not fnmatch.fnmatch(row.name, options.pattern):
-            continue
-        for training in (False, True):
-            figure = compare(row, training, options.repetitions, device)
-            figures.append(figure)
-            print(
-                f"{figure['model']:24} {figure['step']:10} {figure['batch']:5} {1e3 * figure['seconds']:8.1f} "
-                f"{1e3 * figure['reference_seconds']:8.1f} {figure['time_ratio']:6.3f} {figure['megabytes']:7.0f} "
-                f"{figure['reference_megabytes']:7.0f} {figure['memory_ratio']:6.3f}",
-                flush=True,
-            )
+    for (row, training), bytes_of_both in memory.items():
+        figure = compare(row, training, bytes_of_both, options.repetitions, device, clock)
+        figures.append(figure)
+        print(
+            f"{figure['model']:24} {figure['step']:10} {figure['batch']:5} {1e3 * figure['seconds']:8.1f} "
+            f"{1e3 * figure['reference_seconds']:8.1f} {figure['time_ratio']:6.3f} {figure['megabytes']:7.0f} "
+            f"{figure['reference_megabytes']:7.0f} {figure['memory_ratio']:6.3f}",
+            flush=True,
+        )
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--measure-memory"]:
-        measure_memory(*sys.argv[2:])
-    else:
-        main()
+    main()
