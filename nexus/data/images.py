@@ -78,8 +78,8 @@ def open_image(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None
         with naming(name):
             return as_array(source)
     if isinstance(source, PIL.Image):
-        with naming(name):
-            return _plain(source)
+        with _decoding(name):
+            return _plain(source if _orientation(source) == 1 else ImageOps.exif_transpose(source))
     data = source if isinstance(source, bytes) else _read(Path(source), name)
     if data.startswith(NPY_MAGIC):
         return _decode_npy(data, max_pixels, name)

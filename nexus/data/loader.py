@@ -173,8 +173,9 @@ class Loader:
         except BrokenProcessPool as error:
             self._pool = None
             raise WorkerError(
-                "A worker process of the loader died. Most often the memory ran out: use fewer than "
-                f"{self.num_workers} num_workers or smaller images; with num_workers=0 an error of the data set shows."
+                "A worker process of the loader died. Most often the memory ran out, or the part of it that processes "
+                f"share (/dev/shm): use fewer than {self.num_workers} num_workers or a smaller batch; with "
+                "num_workers=0 an error of the data set shows."
             ) from error
         finally:
             for future in waiting:

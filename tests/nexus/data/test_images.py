@@ -187,6 +187,10 @@ def test_a_tiff_of_more_channels_points_to_npy(tmp_path):
 def test_what_is_in_memory_is_taken_too():
     assert load_image(RGB) is RGB
     assert load_image(RGB.convert("RGBA")).mode == "RGB"
+    turned = PIL.open(io.BytesIO(with_orientation(RGB, 6)))
+    assert load_image(load_image(turned)).size == (20, 30)
+    with pytest.raises(ImageError, match="truncated or corrupt"):
+        load_image(PIL.open(io.BytesIO(encode(NOISE)[:2000])))
     assert load_image(COLOURS) is COLOURS
     assert np.array_equal(load_image(torch.from_numpy(COLOURS).permute(2, 0, 1)), COLOURS)
     with pytest.raises(ImageError, match=r"shape \(2, 3, 4, 5\) is not an image"):
