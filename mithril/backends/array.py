@@ -7,18 +7,9 @@ import math
 
 import numpy as xp
 
-from mithril.ops.table import Kernel, kernel
+from mithril.ops.table import kernel
 
-
-def shared(name: str, *backends: str):
-    """Decorator: the function implements operator `name` on these backends (default: numpy, jax and mlx)."""
-
-    def register(function: Kernel) -> Kernel:
-        for backend in backends or ("numpy", "jax", "mlx"):
-            kernel(name, backend)(function)
-        return function
-
-    return register
+ALL = "numpy jax mlx"
 
 
 def per_axis(value, rank):
@@ -29,7 +20,7 @@ def per_axis(value, rank):
 # Normalization
 
 
-@shared("layer_norm", "numpy", "jax")
+@kernel("layer_norm", "numpy jax")
 def layer_norm(input, weight=None, bias=None, dims=1, eps=1e-5):
     """Normalize over the last `dims` axes."""
     axes = tuple(range(-dims, 0))
@@ -39,14 +30,14 @@ def layer_norm(input, weight=None, bias=None, dims=1, eps=1e-5):
     return output if bias is None else output + bias
 
 
-@shared("rms_norm", "numpy", "jax")
+@kernel("rms_norm", "numpy jax")
 def rms_norm(input, weight=None, eps=1e-6):
     """Divide by the root of the mean square over the last axis."""
     output = input / xp.sqrt(xp.mean(xp.square(input), axis=-1, keepdims=True) + eps)
     return output if weight is None else output * weight
 
 
-@shared("group_norm")
+@kernel("group_norm", ALL)
 def group_norm(input, weight=None, bias=None, num_groups=1, eps=1e-5):
     """Normalize each group of channels of (n, c, *spatial)."""
     rows = input.reshape(input.shape[0], num_groups, -1)
@@ -58,7 +49,7 @@ def group_norm(input, weight=None, bias=None, num_groups=1, eps=1e-5):
     return output if bias is None else output + bias.reshape(wide)
 
 
-@shared("batch_norm")
+@kernel("batch_norm", ALL)
 def batch_norm(input, mean, var, weight=None, bias=None, eps=1e-5):
     """Normalize the channels of (n, c, *spatial) with given statistics, as one scale and one shift."""
     scale = 1 / xp.sqrt(var + eps)
@@ -68,7 +59,7 @@ def batch_norm(input, mean, var, weight=None, bias=None, eps=1e-5):
     return input * scale.reshape(wide) + shift.reshape(wide)
 
 
-@shared("batch_norm_training")
+@kernel("batch_norm_training", ALL)
 def batch_norm_training(input, mean, var, weight=None, bias=None, momentum=0.1, eps=1e-5):
     """Normalize with the batch's statistics; the running ones move towards them (the variance without bias)."""
     rows = (0, *range(2, input.ndim))
@@ -83,7 +74,7 @@ def batch_norm_training(input, mean, var, weight=None, bias=None, momentum=0.1, 
 # Attention and loss
 
 
-@shared("scaled_dot_product_attention", "numpy", "jax")
+@kernel("scaled_dot_product_attention", "numpy jax")
 def scaled_dot_product_attention(query, key, value, mask=None, is_causal=False, scale=None):
     """softmax(q k^T * scale + mask) v. A bool mask is True where a query may look."""
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
@@ -96,7 +87,7 @@ def scaled_dot_product_attention(query, key, value, mask=None, is_causal=False, 
     return (weights / xp.sum(weights, axis=-1, keepdims=True)) @ value
 
 
-@shared("cross_entropy")
+@kernel("cross_entropy", ALL)
 def cross_entropy(input, target, label_smoothing=0.0, ignore_index=-100):
     """Loss per place: -log of the probability of class `target` along axis 1 of the logits."""
     peak = xp.max(input, axis=1, keepdims=True)
@@ -109,7 +100,7 @@ def cross_entropy(input, target, label_smoothing=0.0, ignore_index=-100):
     return xp.where(known, loss, 0)
 
 
-@shared("norm")
+@kernel("norm", ALL)
 def vector_norm(input, axis=None, keepdims=False, ord=2):
     """The `ord`-norm of vectors along `axis`."""
     size = xp.abs(input)
@@ -122,14 +113,14 @@ def vector_norm(input, axis=None, keepdims=False, ord=2):
     return xp.sum(size**ord, axis=axis, keepdims=keepdims) ** (1 / ord)
 
 
-@shared("prelu")
+@kernel("prelu", ALL)
 def prelu(input, weight):
     """`input` where positive, else times its channel's weight."""
     slope = weight.reshape(-1, *(1,) * (input.ndim - 2))
     return xp.where(input > 0, input, slope * input)
 
 
-@shared("pixel_shuffle")
+@kernel("pixel_shuffle", ALL)
 def pixel_shuffle(input, factor):
     """(..., c * f * f, h, w) to (..., c, h * f, w * f)."""
     *lead, c, h, w = input.shape
@@ -172,9 +163,7 @@ def slide(combine, input, axis, kernel, stride, dilation, count):
     return output
 
 
-@shared("max_pool1d", "numpy", "mlx")
-@shared("max_pool2d", "numpy", "mlx")
-@shared("max_pool3d", "numpy", "mlx")
+@kernel("max_pool1d max_pool2d max_pool3d", "numpy mlx")
 def max_pool(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
     """Largest value of each window of (n, c, *spatial)."""
     plan = pool_plan(input.shape, kernel_size, stride, padding, dilation, ceil_mode)
@@ -186,9 +175,7 @@ def max_pool(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=F
     return input
 
 
-@shared("avg_pool1d", "numpy", "mlx")
-@shared("avg_pool2d", "numpy", "mlx")
-@shared("avg_pool3d", "numpy", "mlx")
+@kernel("avg_pool1d avg_pool2d avg_pool3d", "numpy mlx")
 def avg_pool(input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
     """Mean of each window of (n, c, *spatial)."""
     plan = pool_plan(input.shape, kernel_size, stride, padding, 1, ceil_mode)
@@ -230,17 +217,13 @@ def adaptive_pool(reduce, input, output_size):
     return input
 
 
-@shared("adaptive_avg_pool1d")
-@shared("adaptive_avg_pool2d")
-@shared("adaptive_avg_pool3d")
+@kernel("adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d", ALL)
 def adaptive_avg_pool(input, output_size):
     """Means over `output_size` bins per axis of (n, c, *spatial)."""
     return adaptive_pool(xp.mean, input, output_size)
 
 
-@shared("adaptive_max_pool1d")
-@shared("adaptive_max_pool2d")
-@shared("adaptive_max_pool3d")
+@kernel("adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d", ALL)
 def adaptive_max_pool(input, output_size):
     """Maxima over `output_size` bins per axis of (n, c, *spatial)."""
     return adaptive_pool(xp.max, input, output_size)
@@ -282,7 +265,7 @@ def cubic(x):
     return xp.where(x <= 1, near, xp.where(x < 2, far, 0))
 
 
-@shared("interpolate")
+@kernel("interpolate", ALL)
 def interpolate(input, size=None, scale_factor=None, mode="nearest", align_corners=False):
     """Resize the spatial axes of (n, c, *spatial), one matrix product per axis."""
     rank = input.ndim - 2
@@ -333,7 +316,7 @@ def grid_corners(shape, grid, mode, padding_mode, align_corners):
     return found
 
 
-@shared("grid_sample", "numpy", "jax")
+@kernel("grid_sample", "numpy jax")
 def grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corners=False):
     """Values of (n, c, h, w) at the places (n, y, x, 2) of `grid`, given as (x, y) from -1 to 1."""
     n, c, h, w = input.shape

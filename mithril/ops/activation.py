@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mithril.ops.rules import along, floating
-from mithril.ops.table import Call, Op, define
+from mithril.ops.rules import along, floating, row
+from mithril.ops.table import Call
 
 SIGMOID = "np.exp(-np.logaddexp(0, -{input}))"
 """exp of the log keeps all digits of small values and does not overflow."""
@@ -26,17 +26,7 @@ def activation(
     if numpy is not None:
         code["numpy"] = numpy
     gradients = None if gradient is None else {"input": gradient}
-    define(
-        Op(
-            name=name,
-            inputs=("input",),
-            attributes=attributes,
-            dtype=floating,
-            code=code,
-            gradient=gradients,
-            elementwise=True,
-        )
-    )
+    row(name, "input", code, attributes, dtype=floating, gradient=gradients, elementwise=True)
 
 
 activation(
@@ -119,24 +109,10 @@ def gelu_jax(call: Call) -> str:
     return f"jax.nn.gelu({call['input']}, approximate={call.attributes['approximate'] == 'tanh'})"
 
 
-define(
-    Op(
-        name="gelu",
-        inputs=("input",),
-        attributes={"approximate": "none"},
-        dtype=floating,
-        code={"torch": gelu_torch, "jax": gelu_jax},
-        elementwise=True,
-    )
-)
-define(
-    Op(
-        name="prelu",
-        inputs=("input", "weight"),
-        signature="n c ..., c -> n c ...",
-        code={"torch": "F.prelu({input}, {weight})"},
-    )
-)
+GELU = {"torch": gelu_torch, "jax": gelu_jax}
+
+row("gelu", "input", GELU, {"approximate": "none"}, dtype=floating, elementwise=True)
+row("prelu", "input weight", {"torch": "F.prelu({input}, {weight})"}, signature="n c ..., c -> n c ...")
 
 
 def softmax(name: str, mlx: str | None, gradient: str) -> None:
@@ -146,17 +122,7 @@ def softmax(name: str, mlx: str | None, gradient: str) -> None:
     }
     if mlx is not None:
         code["mlx"] = mlx
-    define(
-        Op(
-            name=name,
-            inputs=("input",),
-            attributes={"axis": -1},
-            shape=along,
-            dtype=floating,
-            code=code,
-            gradient={"input": gradient},
-        )
-    )
+    row(name, "input", code, {"axis": -1}, shape=along, dtype=floating, gradient={"input": gradient})
 
 
 softmax(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mithril.ops.rules import always, first, floating
-from mithril.ops.table import REQUIRED, Call, Op, define
+from mithril.ops.rules import always, floating, row
+from mithril.ops.table import REQUIRED, Call
 from mithril.types import DType, as_dtype, promote
 
 
@@ -21,7 +21,7 @@ def unary(name: str, code: str | dict[str, Any], gradient: str | None = None, dt
     if dtype is floating and isinstance(template, str):
         code["numpy"] = lambda call: _widened(call, template)
     gradients = None if gradient is None else {"input": gradient}
-    define(Op(name=name, inputs=("input",), dtype=dtype, code=code, gradient=gradients, elementwise=True))
+    row(name, "input", code, dtype=dtype, gradient=gradients, elementwise=True)
 
 
 def _widened(call: Call, template: str) -> str:
@@ -31,11 +31,17 @@ def _widened(call: Call, template: str) -> str:
     return template.format(input=text, xp="np")
 
 
-def binary(name: str, code: Any, left: str | None = None, right: str | None = None, **facts: Any) -> None:
+def binary(
+    name: str,
+    code: Any,
+    left: str | None = None,
+    right: str | None = None,
+    dtype: Any = promote,
+    commutative: bool = False,
+) -> None:
     """A row for a function of `left` and `right`, with the gradient for each."""
     gradient = {k: v for k, v in (("left", left), ("right", right)) if v is not None} or None
-    code = code if isinstance(code, dict) else {"any": code}
-    define(Op(name=name, inputs=("left", "right"), code=code, gradient=gradient, elementwise=True, **facts))
+    row(name, "left right", code, gradient=gradient, elementwise=True, dtype=dtype, commutative=commutative)
 
 
 def true_divide(call: Call) -> str:
@@ -186,78 +192,51 @@ unary(
 )
 
 # Choice, bounds and types
-define(
-    Op(
-        name="where",
-        inputs=("condition", "input", "other"),
-        dtype=lambda condition, input, other: promote(input, other),
-        code={"any": "{xp}.where({condition}, {input}, {other})"},
-        gradient={
-            "input": "np.where({condition}, {grad}, 0)",
-            "other": "np.where({condition}, 0, {grad})",
-        },
-        elementwise=True,
-    )
-)
-define(
-    Op(
-        name="clip",
-        inputs=("input",),
-        attributes={"min": None, "max": None},
-        dtype=first,
-        code={
-            "any": "{xp}.clip({input}, {min}, {max})",
-            "torch": lambda call: f"torch.clamp({call.arguments('input', min=None, max=None)})",
-        },
-        gradient={"input": lambda call: clip_gradient(call)},
-        elementwise=True,
-    )
-)
+
+
+def clip_torch(call: Call) -> str:
+    return f"torch.clamp({call.arguments('input', min=None, max=None)})"
 
 
 def clip_gradient(call: Call) -> str:
     """The gradient passes where neither bound has been crossed."""
     bounds = (("min", ">="), ("max", "<="))
     tests = [f"({call['input']} {sign} {call[b]})" for b, sign in bounds if call.attributes[b] is not None]
-    return f"np.where({' & '.join(tests) or 'True'}, {call.inputs['grad']}, 0)"
+    return f"np.where({' & '.join(tests) or 'True'}, {call['grad']}, 0)"
 
 
-def written_cast(call: Call) -> str:
-    """`x.to(torch.int64)` or `x.astype(jnp.int64)`."""
+def cast_text(call: Call) -> str:
+    """`x.to(torch.int64)` or `x.astype(np.int64)`."""
     return f"{call['input']}.{'to' if call.xp == 'torch' else 'astype'}({call['dtype']})"
 
 
-define(
-    Op(
-        name="cast",
-        inputs=("input",),
-        attributes={"dtype": REQUIRED},
-        dtype=lambda input, *, dtype: as_dtype(dtype),
-        code={"any": written_cast},
-        gradient={"input": "{grad}.astype({input}.dtype)"},
-        elementwise=True,
-    )
+def of_branches(condition: Any, input: Any, other: Any) -> Any:
+    return promote(input, other)
+
+
+def as_given(input: Any, *, dtype: Any) -> DType:
+    return as_dtype(dtype)
+
+
+WHERE = {"input": "np.where({condition}, {grad}, 0)", "other": "np.where({condition}, 0, {grad})"}
+CLIP = {"any": "{xp}.clip({input}, {min}, {max})", "torch": clip_torch}
+CAST = {"input": "{grad}.astype({input}.dtype)"}
+DETACH = {
+    "torch": "{input}.detach()",
+    "jax": "jax.lax.stop_gradient({input})",
+    "mlx": "mx.stop_gradient({input})",
+    "numpy": "{input}",
+}
+
+row(
+    "where",
+    "condition input other",
+    "{xp}.where({condition}, {input}, {other})",
+    dtype=of_branches,
+    gradient=WHERE,
+    elementwise=True,
 )
-define(
-    Op(
-        name="buffer",
-        inputs=("input",),
-        code={"any": "{input}"},
-        gradient={"input": "{grad}"},
-        identity=lambda: True,
-        elementwise=True,
-    )
-)
-define(
-    Op(
-        name="detach",
-        inputs=("input",),
-        code={
-            "torch": "{input}.detach()",
-            "jax": "jax.lax.stop_gradient({input})",
-            "mlx": "mx.stop_gradient({input})",
-            "numpy": "{input}",
-        },
-        elementwise=True,
-    )
-)
+row("clip", "input", CLIP, {"min": None, "max": None}, gradient={"input": clip_gradient}, elementwise=True)
+row("cast", "input", cast_text, {"dtype": REQUIRED}, dtype=as_given, gradient=CAST, elementwise=True)
+row("buffer", "input", "{input}", gradient={"input": "{grad}"}, identity=lambda: True, elementwise=True)
+row("detach", "input", DETACH, elementwise=True)

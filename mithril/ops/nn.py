@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import first, spread
-from mithril.ops.table import REQUIRED, Call, Op, define
+from mithril.ops.rules import row, spread
+from mithril.ops.table import REQUIRED, Call
 from mithril.types import Dimension, Shape, promote
 
 AXES = "dhw"
@@ -105,26 +105,20 @@ TRANSPOSED = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "gr
 for _rank in (1, 2, 3):
     _space = " ".join(AXES[-_rank:])
     _kernel = " ".join("k" + axis for axis in AXES[-_rank:])
-    define(
-        Op(
-            name=f"conv{_rank}d",
-            inputs=("input", "weight", "bias?"),
-            attributes=CONVOLUTION,
-            signature=f"n i {_space}, o i/groups {_kernel}, o",
-            shape=conv_shape(f"conv{_rank}d", _rank),
-            code={"torch": torch_call(f"conv{_rank}d", "input", "weight", "bias", **CONVOLUTION)},
+    for _name, _weight, _attributes, _shape in (
+        (f"conv{_rank}d", f"o i/groups {_kernel}", CONVOLUTION, conv_shape(f"conv{_rank}d", _rank)),
+        (f"conv_transpose{_rank}d", f"i o/groups {_kernel}", TRANSPOSED, conv_transpose_shape(_rank)),
+    ):
+        _code = {"torch": torch_call(_name, "input", "weight", "bias", **_attributes)}
+        row(
+            _name,
+            "input weight bias?",
+            _code,
+            _attributes,
+            signature=f"n i {_space}, {_weight}, o",
+            shape=_shape,
+            dtype=promote,
         )
-    )
-    define(
-        Op(
-            name=f"conv_transpose{_rank}d",
-            inputs=("input", "weight", "bias?"),
-            attributes=TRANSPOSED,
-            signature=f"n i {_space}, i o/groups {_kernel}, o",
-            shape=conv_transpose_shape(_rank),
-            code={"torch": torch_call(f"conv_transpose{_rank}d", "input", "weight", "bias", **TRANSPOSED)},
-        )
-    )
 
 
 # Pooling
@@ -182,19 +176,9 @@ AVG_POOL = {"kernel_size": REQUIRED, "stride": None, "padding": 0, "ceil_mode": 
 
 def pool(name: str, rank: int, attributes: dict[str, Any], shape: Any) -> None:
     word, *rest = attributes
-    space = " ".join(AXES[-rank:])
     defaults = {k: attributes[k] for k in rest}
-    define(
-        Op(
-            name=f"{name}{rank}d",
-            inputs=("input",),
-            attributes=attributes,
-            signature=f"n c {space}",
-            shape=shape,
-            dtype=first,
-            code={"torch": lambda call: pool_text(call, f"{name}{rank}d", word, defaults)},
-        )
-    )
+    code = {"torch": lambda call: pool_text(call, f"{name}{rank}d", word, defaults)}
+    row(f"{name}{rank}d", "input", code, attributes, signature=f"n c {' '.join(AXES[-rank:])}", shape=shape)
 
 
 def pool_text(call: Call, function: str, word: str, defaults: dict[str, Any]) -> str:
@@ -246,61 +230,38 @@ def group_norm_shape(input: Shape, *others: Any, num_groups: int, eps: float = 1
     return input
 
 
-define(
-    Op(
-        name="layer_norm",
-        inputs=("input", "weight?", "bias?"),
-        attributes={"dims": 1, "eps": 1e-5},
-        signature=norm_signature,
-        dtype=first,
-        code={"torch": layer_norm_torch},
-    )
+def three(input: Any, mean: Any, var: Any, *others: Any, **attributes: Any) -> tuple[Any, ...]:
+    """Dtypes of the output and of the running statistics."""
+    return input, mean, var
+
+
+AFFINE = "input weight? bias?"
+STATISTICS = "input mean var weight? bias?"
+NEXT = {"mean": "new_mean", "var": "new_var"}
+GROUP_NORM = {"torch": torch_call("group_norm", "input", "num_groups", weight=None, bias=None, eps=1e-5)}
+BATCH_NORM = {"torch": torch_call("batch_norm", "input", "mean", "var", "weight", "bias", eps=1e-5)}
+
+row("layer_norm", AFFINE, {"torch": layer_norm_torch}, {"dims": 1, "eps": 1e-5}, signature=norm_signature)
+row("rms_norm", "input weight?", {"torch": rms_norm_torch}, {"eps": 1e-6}, signature="... d, d -> ... d")
+row(
+    "group_norm",
+    AFFINE,
+    GROUP_NORM,
+    {"num_groups": REQUIRED, "eps": 1e-5},
+    signature="n c ..., c, c",
+    shape=group_norm_shape,
 )
-define(
-    Op(
-        name="rms_norm",
-        inputs=("input", "weight?"),
-        attributes={"eps": 1e-6},
-        signature="... d, d -> ... d",
-        dtype=first,
-        code={"torch": rms_norm_torch},
-    )
-)
-define(
-    Op(
-        name="group_norm",
-        inputs=("input", "weight?", "bias?"),
-        attributes={"num_groups": REQUIRED, "eps": 1e-5},
-        signature="n c ..., c, c",
-        shape=group_norm_shape,
-        dtype=first,
-        code={"torch": torch_call("group_norm", "input", "num_groups", weight=None, bias=None, eps=1e-5)},
-    )
-)
-define(
-    Op(
-        name="batch_norm",
-        inputs=("input", "mean", "var", "weight?", "bias?"),
-        attributes={"eps": 1e-5},
-        signature="n c ..., c, c, c, c -> n c ...",
-        dtype=first,
-        code={"torch": torch_call("batch_norm", "input", "mean", "var", "weight", "bias", eps=1e-5)},
-    )
-)
-define(
-    Op(
-        name="batch_norm_training",
-        inputs=("input", "mean", "var", "weight?", "bias?"),
-        attributes={"momentum": 0.1, "eps": 1e-5},
-        outputs=("output", "new_mean", "new_var"),
-        signature="n c ..., c, c, c, c -> n c ..., c, c",
-        dtype=lambda input, mean, var, *others, **attributes: (input, mean, var),
-        state={"mean": "new_mean", "var": "new_var"},
-    )
-)
+row("batch_norm", STATISTICS, BATCH_NORM, {"eps": 1e-5}, signature="n c ..., c, c, c, c -> n c ...")
+row("batch_norm_training", STATISTICS, {}, {"momentum": 0.1, "eps": 1e-5}, outputs=("output", "new_mean", "new_var"),
+    signature="n c ..., c, c, c, c -> n c ..., c, c", dtype=three, state=NEXT)  # fmt: skip
 
 
 # Attention
+
+
+def attention_dtype(query: Any, key: Any, value: Any, mask: Any = None, **attributes: Any) -> Any:
+    """The mask takes no part."""
+    return promote(query, key, value)
 
 
 def attention_torch(call: Call) -> str:
@@ -308,16 +269,10 @@ def attention_torch(call: Call) -> str:
     return f"F.scaled_dot_product_attention({arguments})"
 
 
-define(
-    Op(
-        name="scaled_dot_product_attention",
-        inputs=("query", "key", "value", "mask?"),
-        attributes={"is_causal": False, "scale": None},
-        signature="... q d, ... k d, ... k v, _ -> ... q v",
-        dtype=lambda query, key, value, *mask, **attributes: promote(query, key, value),
-        code={"torch": attention_torch},
-    )
-)
+ATTENTION = {"is_causal": False, "scale": None}
+
+row("scaled_dot_product_attention", "query key value mask?", {"torch": attention_torch}, ATTENTION,
+    signature="... q d, ... k d, ... k v, _ -> ... q v", dtype=attention_dtype)  # fmt: skip
 
 
 # Resampling
@@ -348,39 +303,14 @@ def scaled(size: Dimension, factor: float) -> Dimension:
     raise ShapeError(f"interpolate: scale_factor {factor} needs a known size, not {size}.")
 
 
-define(
-    Op(
-        name="interpolate",
-        inputs=("input",),
-        attributes={"size": None, "scale_factor": None, "mode": "nearest", "align_corners": False},
-        signature="n c ...",
-        shape=interpolate_shape,
-        dtype=first,
-        code={
-            "torch": torch_call(
-                "interpolate", "input", size=None, scale_factor=None, mode="nearest", align_corners=False
-            )
-        },
-    )
-)
+INTERPOLATE = {"size": None, "scale_factor": None, "mode": "nearest", "align_corners": False}
+GRID_SAMPLE = {"mode": "bilinear", "padding_mode": "zeros", "align_corners": False}
 
 
 def grid_sample_torch(call: Call) -> str:
     """`align_corners` is always written: torch warns where it is left out."""
     arguments = call.arguments("input", "grid", mode="bilinear", padding_mode="zeros", align_corners=None)
     return f"F.grid_sample({arguments})"
-
-
-define(
-    Op(
-        name="grid_sample",
-        inputs=("input", "grid"),
-        attributes={"mode": "bilinear", "padding_mode": "zeros", "align_corners": False},
-        signature="n c h w, n y x 2 -> n c y x",
-        dtype=first,
-        code={"torch": grid_sample_torch},
-    )
-)
 
 
 def pixel_shuffle_shape(shape: Shape, *, factor: int) -> Shape:
@@ -390,34 +320,29 @@ def pixel_shuffle_shape(shape: Shape, *, factor: int) -> Shape:
     return (*lead, c // factor**2, h * factor, w * factor)
 
 
-define(
-    Op(
-        name="pixel_shuffle",
-        inputs=("input",),
-        attributes={"factor": REQUIRED},
-        signature="n c h w",
-        shape=pixel_shuffle_shape,
-        dtype=first,
-        code={"torch": "F.pixel_shuffle({input}, {factor})"},
-    )
+def cross_entropy_torch(call: Call) -> str:
+    arguments = call.arguments("input", "target", label_smoothing=0.0, ignore_index=-100)
+    return f'F.cross_entropy({arguments}, reduction="none")'
+
+
+CROSS_ENTROPY = {"label_smoothing": 0.0, "ignore_index": -100}
+
+row(
+    "interpolate",
+    "input",
+    {"torch": torch_call("interpolate", "input", **INTERPOLATE)},
+    INTERPOLATE,
+    signature="n c ...",
+    shape=interpolate_shape,
 )
-
-# Loss
-
-
-define(
-    Op(
-        name="cross_entropy",
-        inputs=("input", "target"),
-        attributes={"label_smoothing": 0.0, "ignore_index": -100},
-        signature="n c ..., n ... -> n ...",
-        dtype=first,
-        kinds={"target": int},
-        code={
-            "torch": lambda call: (
-                f"F.cross_entropy({call.arguments('input', 'target', label_smoothing=0.0, ignore_index=-100)}"
-                ', reduction="none")'
-            )
-        },
-    )
+row("grid_sample", "input grid", {"torch": grid_sample_torch}, GRID_SAMPLE, signature="n c h w, n y x 2 -> n c y x")
+row(
+    "pixel_shuffle",
+    "input",
+    {"torch": "F.pixel_shuffle({input}, {factor})"},
+    {"factor": REQUIRED},
+    signature="n c h w",
+    shape=pixel_shuffle_shape,
 )
+row("cross_entropy", "input target", {"torch": cross_entropy_torch}, CROSS_ENTROPY, signature="n c ..., n ... -> n ...",
+    kinds={"target": int})  # fmt: skip

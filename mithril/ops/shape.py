@@ -5,24 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import along, axes_of, axis_of, differ, first, merge, resolve
-from mithril.ops.table import REQUIRED, Call, Op, define
-from mithril.types import Dim, Dimension, Shape, product, promote
-
-
-def row(name: str, rule: Any, code: Any, gradient: Any = None, /, **attributes: Any) -> None:
-    """A row with one `input` and its dtype."""
-    define(
-        Op(
-            name=name,
-            inputs=("input",),
-            attributes=attributes,
-            shape=rule,
-            dtype=first,
-            code=code if isinstance(code, dict) else {"any": code},
-            gradient=None if gradient is None else {"input": gradient},
-        )
-    )
+from mithril.ops.rules import axes_of, axis_of, differ, merge, promote_list, resolve, row, same
+from mithril.ops.table import REQUIRED, Call
+from mithril.types import Dim, Dimension, Shape, product
 
 
 def order(axes: Any, rank: int) -> tuple[int, ...]:
@@ -143,6 +128,10 @@ def broadcast_to_any(call: Call) -> str:
     return f"{call.xp}.broadcast_to({call['input']}, ({sizes}{',' if len(wanted) == 1 else ''}))"
 
 
+def reshape_shape(own: Shape, *, shape: Any) -> Shape:
+    return resolve(shape, product(own))
+
+
 def reshape_any(call: Call) -> str:
     return f"{call['input']}.reshape({', '.join(call.source(s) for s in call.attributes['shape'])})"
 
@@ -191,60 +180,83 @@ def pad_any(call: Call) -> str | None:
     return f"{call.xp}.pad({call['input']}, {call.source((*lead, *padding))}{options})"
 
 
-row(
-    "reshape",
-    lambda s, *, shape: resolve(shape, product(s)),
-    reshape_any,
-    "{grad}.reshape({input}.shape)",
-    shape=REQUIRED,
-)
-row("flatten", flatten_shape, {
-    "any": flatten_any,
-    "torch": lambda call: f"torch.flatten({call.arguments('input', start_dim=0, end_dim=-1)})",
-}, "{grad}.reshape({input}.shape)", start_dim=0, end_dim=-1)  # fmt: skip
-row("transpose", transpose_shape, {"torch": transpose_torch, "any": transpose_any}, transpose_gradient, axes=None)
-row("swapaxes", swapaxes_shape, {
-    "torch": "{input}.transpose({axis1}, {axis2})", "any": "{xp}.swapaxes({input}, {axis1}, {axis2})",
-}, "{grad}.swapaxes({axis1}, {axis2})", axis1=REQUIRED, axis2=REQUIRED)  # fmt: skip
-row("expand_dims", expand_dims_shape, {
-    "any": "{xp}.expand_dims({input}, {axis})",
-    "torch": lambda call: f"{call['input']}.unsqueeze({call['axis']})" if isinstance(call.attributes["axis"], int)
-    else f"{call['input']}.reshape({', '.join(map(call.source, call.shapes['output']))})",
-}, "{grad}.reshape({input}.shape)", axis=REQUIRED)  # fmt: skip
-row("squeeze", squeeze_shape, squeeze_any, "{grad}.reshape({input}.shape)", axis=None)
-row("broadcast_to", broadcast_to_shape, broadcast_to_any, shape=REQUIRED)
-row("tile", tile_shape, {"torch": tile_torch, "any": "{xp}.tile({input}, {repeats})"}, repeats=REQUIRED)
-row("repeat", repeat_shape, {
-    "torch": "torch.repeat_interleave({input}, {repeats}, dim={axis})",
-    "any": "{xp}.repeat({input}, {repeats}, axis={axis})",
-}, repeats=REQUIRED, axis=REQUIRED)  # fmt: skip
-row("roll", lambda shape, **attributes: shape, {
-    "torch": "torch.roll({input}, {shift}, {axis})", "any": "{xp}.roll({input}, {shift}, {axis})",
-}, lambda call: f"np.roll({call['grad']}, {negated(call.attributes['shift'])}, {call['axis']})",
-    shift=REQUIRED, axis=REQUIRED)  # fmt: skip
-row("flip", lambda shape, *, axis: (axes_of(axis, len(shape)), shape)[1], {
-    "torch": lambda call: f"torch.flip({call['input']}, {axes_text(call)})",
-    "any": "{xp}.flip({input}, {axis})",
-    "mlx": lambda call: f"{call['input']}[{reversing(call)}]",
-}, "np.flip({grad}, {axis})", axis=REQUIRED)  # fmt: skip
-row(
-    "pad", pad_shape, {"torch": pad_torch, "jax": pad_any, "numpy": pad_any}, padding=REQUIRED, mode="constant", value=0
-)
-
-
 def negated(shift: Any) -> Any:
     return -shift if isinstance(shift, int) else tuple(-s for s in shift)
 
 
-def axes_text(call: Call) -> str:
+def roll_back(call: Call) -> str:
+    return f"np.roll({call['grad']}, {negated(call.attributes['shift'])}, {call['axis']})"
+
+
+def unsqueeze_torch(call: Call) -> str:
+    if isinstance(call.attributes["axis"], int):
+        return f"{call['input']}.unsqueeze({call['axis']})"
+    return f"{call['input']}.reshape({', '.join(map(call.source, call.shapes['output']))})"
+
+
+def flatten_torch(call: Call) -> str:
+    return f"torch.flatten({call.arguments('input', start_dim=0, end_dim=-1)})"
+
+
+def flip_torch(call: Call) -> str:
     axis = call.attributes["axis"]
-    return f"({axis},)" if isinstance(axis, int) else call["axis"]
+    return f"torch.flip({call['input']}, {(axis,) if isinstance(axis, int) else call['axis']})"
 
 
-def reversing(call: Call) -> str:
-    """`:, ::-1` for axis 1."""
+def flip_mlx(call: Call) -> str:
+    """`x[:, ::-1]` for axis 1."""
     axes = axes_of(call.attributes["axis"], len(call.shapes["input"]))
-    return ", ".join("::-1" if a in axes else ":" for a in range(max(axes) + 1))
+    return f"{call['input']}[{', '.join('::-1' if a in axes else ':' for a in range(max(axes) + 1))}]"
+
+
+def flip_shape(shape: Shape, *, axis: Any) -> Shape:
+    axes_of(axis, len(shape))
+    return shape
+
+
+def triangle(name: str) -> None:
+    code = {
+        "torch": lambda call: f"torch.{name}({call.arguments('input', diagonal=0)})",
+        "any": lambda call: f"{call.xp}.{name}({call.arguments('input', diagonal=('k', 0))})",
+    }
+    gradient = {"input": f"np.{name}({{grad}}, {{diagonal}})"}
+    row(name, "input", code, {"diagonal": 0}, shape=same, gradient=gradient)
+
+
+BACK = {"input": "{grad}.reshape({input}.shape)"}
+TRANSPOSE = {"torch": transpose_torch, "any": transpose_any}
+SWAPAXES = {"torch": "{input}.transpose({axis1}, {axis2})", "any": "{xp}.swapaxes({input}, {axis1}, {axis2})"}
+EXPAND_DIMS = {"any": "{xp}.expand_dims({input}, {axis})", "torch": unsqueeze_torch}
+REPEAT = {
+    "torch": "torch.repeat_interleave({input}, {repeats}, dim={axis})",
+    "any": "{xp}.repeat({input}, {repeats}, axis={axis})",
+}
+ROLL = {"any": "{xp}.roll({input}, {shift}, {axis})"}
+FLIP = {"torch": flip_torch, "any": "{xp}.flip({input}, {axis})", "mlx": flip_mlx}
+PAD = {"torch": pad_torch, "jax": pad_any, "numpy": pad_any}
+AXES = {"axis1": REQUIRED, "axis2": REQUIRED}
+RANGE = {"start_dim": 0, "end_dim": -1}
+
+row("reshape", "input", reshape_any, {"shape": REQUIRED}, shape=reshape_shape, gradient=BACK)
+row("flatten", "input", {"any": flatten_any, "torch": flatten_torch}, RANGE, shape=flatten_shape, gradient=BACK)
+row("transpose", "input", TRANSPOSE, {"axes": None}, shape=transpose_shape, gradient={"input": transpose_gradient})
+row("swapaxes", "input", SWAPAXES, AXES, shape=swapaxes_shape, gradient={"input": "{grad}.swapaxes({axis1}, {axis2})"})
+row("expand_dims", "input", EXPAND_DIMS, {"axis": REQUIRED}, shape=expand_dims_shape, gradient=BACK)
+row("squeeze", "input", squeeze_any, {"axis": None}, shape=squeeze_shape, gradient=BACK)
+row("broadcast_to", "input", broadcast_to_any, {"shape": REQUIRED}, shape=broadcast_to_shape)
+row(
+    "tile",
+    "input",
+    {"torch": tile_torch, "any": "{xp}.tile({input}, {repeats})"},
+    {"repeats": REQUIRED},
+    shape=tile_shape,
+)
+row("repeat", "input", REPEAT, {"repeats": REQUIRED, "axis": REQUIRED}, shape=repeat_shape)
+row("roll", "input", ROLL, {"shift": REQUIRED, "axis": REQUIRED}, shape=same, gradient={"input": roll_back})
+row("flip", "input", FLIP, {"axis": REQUIRED}, shape=flip_shape, gradient={"input": "np.flip({grad}, {axis})"})
+row("pad", "input", PAD, {"padding": REQUIRED, "mode": "constant", "value": 0}, shape=pad_shape)
+triangle("tril")
+triangle("triu")
 
 
 # Joining and cutting
@@ -324,83 +336,29 @@ def unbind_any(call: Call) -> str:
     return f"tuple({x})"
 
 
-def join(name: str, shape: Any, torch: str, other: str) -> None:
-    define(
-        Op(
-            name=name,
-            inputs=("*input",),
-            attributes={"axis": 0},
-            shape=shape,
-            dtype=lambda dtypes, **attributes: promote(*dtypes),
-            code={
-                "torch": lambda call: f"torch.{torch}({call.arguments('input', axis=('dim', 0))})",
-                "any": lambda call: f"{call.xp}.{other}({call.arguments('input', axis=0)})",
-            },
-        )
-    )
+def meshgrid_shape(shapes: tuple[Shape, ...], *, indexing: str = "ij") -> tuple[Shape, ...]:
+    sizes = [shape[0] for shape in shapes]
+    return (tuple(sizes if indexing == "ij" else [*reversed(sizes[:2]), *sizes[2:]]),) * len(shapes)
 
 
-join("concat", concat_shape, "cat", "concatenate")
-join("stack", stack_shape, "stack", "stack")
-for _name, _shape, _torch, _any, _attributes in (
-    ("split", split_shape, split_torch, split_any, {"split_size": REQUIRED, "axis": 0}),
-    ("unbind", unbind_shape, "torch.unbind({input}, {axis})", unbind_any, {"axis": 0}),
-):
-    define(
-        Op(
-            name=_name,
-            inputs=("input",),
-            attributes=_attributes,
-            outputs=("*output",),
-            shape=_shape,
-            dtype=first,
-            code={"torch": _torch, "any": _any},
-        )
-    )
-define(
-    Op(
-        name="meshgrid",
-        inputs=("*input",),
-        attributes={"indexing": "ij"},
-        outputs=("*output",),
-        shape=lambda shapes, *, indexing="ij": (_grid_shape([s[0] for s in shapes], indexing),) * len(shapes),
-        dtype=lambda dtypes, **attributes: tuple(dtypes),
-        code={
-            "any": lambda call: f"{call.xp}.meshgrid({', '.join(call.inputs['input'])}, indexing={call['indexing']})"
-        },
-    )
-)
+def joined(torch: str, other: str) -> dict[str, Any]:
+    return {
+        "torch": lambda call: f"torch.{torch}({call.arguments('input', axis=('dim', 0))})",
+        "any": lambda call: f"{call.xp}.{other}({call.arguments('input', axis=0)})",
+    }
 
 
-def _grid_shape(sizes: list[Dimension], indexing: str) -> Shape:
-    return tuple(sizes if indexing == "ij" else [*reversed(sizes[:2]), *sizes[2:]])
+def meshgrid_any(call: Call) -> str:
+    return f"{call.xp}.meshgrid({', '.join(call.inputs['input'])}, indexing={call['indexing']})"
 
 
-define(
-    Op(
-        name="tril",
-        inputs=("input",),
-        attributes={"diagonal": 0},
-        shape=along,
-        dtype=first,
-        code={
-            "torch": lambda call: f"torch.tril({call.arguments('input', diagonal=0)})",
-            "any": lambda call: f"{call.xp}.tril({call.arguments('input', diagonal=('k', 0))})",
-        },
-        gradient={"input": "np.tril({grad}, {diagonal})"},
-    )
-)
-define(
-    Op(
-        name="triu",
-        inputs=("input",),
-        attributes={"diagonal": 0},
-        shape=along,
-        dtype=first,
-        code={
-            "torch": lambda call: f"torch.triu({call.arguments('input', diagonal=0)})",
-            "any": lambda call: f"{call.xp}.triu({call.arguments('input', diagonal=('k', 0))})",
-        },
-        gradient={"input": "np.triu({grad}, {diagonal})"},
-    )
-)
+LIST = ("*output",)
+SPLIT = {"torch": split_torch, "any": split_any}
+UNBIND = {"torch": "torch.unbind({input}, {axis})", "any": unbind_any}
+
+row("concat", "*input", joined("cat", "concatenate"), {"axis": 0}, shape=concat_shape, dtype=promote_list)
+row("stack", "*input", joined("stack", "stack"), {"axis": 0}, shape=stack_shape, dtype=promote_list)
+row("split", "input", SPLIT, {"split_size": REQUIRED, "axis": 0}, outputs=LIST, shape=split_shape)
+row("unbind", "input", UNBIND, {"axis": 0}, outputs=LIST, shape=unbind_shape)
+row("meshgrid", "*input", meshgrid_any, {"indexing": "ij"}, outputs=LIST, shape=meshgrid_shape,
+    dtype=lambda dtypes, **attributes: tuple(dtypes))  # fmt: skip

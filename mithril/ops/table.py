@@ -175,21 +175,21 @@ def define(op: Op) -> Op:
     return op
 
 
-def kernel(name: str, backend: str) -> Callable[[Kernel], Kernel]:
-    """Decorator: the function implements operator `name` on `backend`."""
+def kernel(names: str, backends: str) -> Callable[[Kernel], Kernel]:
+    """Decorator: the function implements these operators on these backends, words of one text each."""
 
     def register(function: Kernel) -> Kernel:
-        KERNELS[name, backend] = function
+        KERNELS.update({(name, backend): function for name in names.split() for backend in backends.split()})
         return function
 
     return register
 
 
-def gradient_kernel(name: str) -> Callable[[Kernel], Kernel]:
-    """Decorator: the function computes operator `name`'s gradients on NumPy."""
+def gradient_kernel(names: str) -> Callable[[Kernel], Kernel]:
+    """Decorator: the function computes these operators' gradients on NumPy."""
 
     def register(function: Kernel) -> Kernel:
-        GRADIENT_KERNELS[name] = function
+        GRADIENT_KERNELS.update(dict.fromkeys(names.split(), function))
         return function
 
     return register

@@ -21,9 +21,7 @@ def margins(padding, rank):
     return [(p, p) if isinstance(p, int) else tuple(p) for p in per_axis(padding, rank)]
 
 
-@kernel("conv1d", "jax")
-@kernel("conv2d", "jax")
-@kernel("conv3d", "jax")
+@kernel("conv1d conv2d conv3d", "jax")
 def convolution(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """Convolution of (n, c, *spatial) with (o, c / groups, *kernel), any rank."""
     rank = weight.ndim - 2
@@ -39,9 +37,7 @@ def convolution(input, weight, bias=None, stride=1, padding=0, dilation=1, group
     return output if bias is None else output + bias.reshape(-1, *(1,) * rank)
 
 
-@kernel("conv_transpose1d", "jax")
-@kernel("conv_transpose2d", "jax")
-@kernel("conv_transpose3d", "jax")
+@kernel("conv_transpose1d conv_transpose2d conv_transpose3d", "jax")
 def conv_transpose(input, weight, bias=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
     """Transposed convolution of (n, c, *spatial) with (c, o / groups, *kernel): a flipped kernel, a dilated input."""
     rank, (c, o) = weight.ndim - 2, weight.shape[:2]
@@ -64,9 +60,7 @@ def conv_transpose(input, weight, bias=None, stride=1, padding=0, output_padding
     return output if bias is None else output + bias.reshape(-1, *(1,) * rank)
 
 
-@kernel("max_pool1d", "jax")
-@kernel("max_pool2d", "jax")
-@kernel("max_pool3d", "jax")
+@kernel("max_pool1d max_pool2d max_pool3d", "jax")
 def max_pool(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
     """Largest value of each window of (n, c, *spatial)."""
     plan = pool_plan(input.shape, kernel_size, stride, padding, dilation, ceil_mode)
@@ -80,9 +74,7 @@ def max_pool(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=F
     return input
 
 
-@kernel("avg_pool1d", "jax")
-@kernel("avg_pool2d", "jax")
-@kernel("avg_pool3d", "jax")
+@kernel("avg_pool1d avg_pool2d avg_pool3d", "jax")
 def avg_pool(input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
     """Mean of each window of (n, c, *spatial)."""
     plan = pool_plan(input.shape, kernel_size, stride, padding, 1, ceil_mode)

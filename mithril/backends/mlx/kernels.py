@@ -20,9 +20,7 @@ def margins(padding, kernel, dilation):
     return [before for before, _ in pairs], [after for _, after in pairs]
 
 
-@kernel("conv1d", "mlx")
-@kernel("conv2d", "mlx")
-@kernel("conv3d", "mlx")
+@kernel("conv1d conv2d conv3d", "mlx")
 def convolution(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """Convolution of (n, c, *spatial) with (o, c / groups, *kernel), any rank."""
     kernel = weight.shape[2:]
@@ -38,9 +36,7 @@ def convolution(input, weight, bias=None, stride=1, padding=0, dilation=1, group
     return mx.moveaxis(output if bias is None else output + bias, -1, 1)
 
 
-@kernel("conv_transpose1d", "mlx")
-@kernel("conv_transpose2d", "mlx")
-@kernel("conv_transpose3d", "mlx")
+@kernel("conv_transpose1d conv_transpose2d conv_transpose3d", "mlx")
 def conv_transpose(input, weight, bias=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
     """Transposed convolution of (n, c, *spatial) with (c, o / groups, *kernel): a flipped kernel, a dilated input."""
     kernel, (c, o) = weight.shape[2:], weight.shape[:2]

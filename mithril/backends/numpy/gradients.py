@@ -12,8 +12,7 @@ from mithril.backends.numpy.kernels import erf, fold, margins, spread, trim, unf
 from mithril.ops.table import gradient_kernel
 
 
-@gradient_kernel("unbroadcast")
-@gradient_kernel("unbroadcast")
+@gradient_kernel("unbroadcast unbroadcast")
 def unbroadcast(grad, shape):
     """`grad` summed over the axes along which an operand of `shape` was broadcast."""
     extra = grad.ndim - len(shape)
@@ -21,9 +20,7 @@ def unbroadcast(grad, shape):
     return grad.sum(axis=tuple(axes)).reshape(shape) if axes else grad
 
 
-@gradient_kernel("conv1d")
-@gradient_kernel("conv2d")
-@gradient_kernel("conv3d")
+@gradient_kernel("conv1d conv2d conv3d")
 def convolution_gradient(grad, input, weight, bias, output, stride=1, padding=0, dilation=1, groups=1):
     """Gradients of `convolution` for input, weight and bias."""
     kernel = weight.shape[2:]
@@ -40,9 +37,7 @@ def convolution_gradient(grad, input, weight, bias, output, stride=1, padding=0,
     return input_grad, weight_grad, None if bias is None else grad.sum(axis=(0, *range(2, grad.ndim)))
 
 
-@gradient_kernel("conv_transpose1d")
-@gradient_kernel("conv_transpose2d")
-@gradient_kernel("conv_transpose3d")
+@gradient_kernel("conv_transpose1d conv_transpose2d conv_transpose3d")
 def conv_transpose_gradient(
     grad, input, weight, bias, output, stride=1, padding=0, output_padding=0, dilation=1, groups=1
 ):

@@ -21,9 +21,7 @@ def axis_windows(axis, kernel, stride, dilation, count):
         yield (*(slice(None),) * axis, slice(offset, offset + stride * (count - 1) + 1, stride))
 
 
-@gradient_kernel("max_pool1d")
-@gradient_kernel("max_pool2d")
-@gradient_kernel("max_pool3d")
+@gradient_kernel("max_pool1d max_pool2d max_pool3d")
 def max_pool_gradient(grad, input, output, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
     """Gradient of `max_pool`: to the first largest value of each window."""
     plan = pool_plan(input.shape, kernel_size, stride, padding, dilation, ceil_mode)
@@ -42,9 +40,7 @@ def max_pool_gradient(grad, input, output, kernel_size, stride=None, padding=0, 
     return (grad[tuple(slice(b, b + size) for (b, _), size in zip(margin, input.shape))],)
 
 
-@gradient_kernel("avg_pool1d")
-@gradient_kernel("avg_pool2d")
-@gradient_kernel("avg_pool3d")
+@gradient_kernel("avg_pool1d avg_pool2d avg_pool3d")
 def avg_pool_gradient(
     grad, input, output, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True
 ):
@@ -61,9 +57,7 @@ def avg_pool_gradient(
     return (grad,)
 
 
-@gradient_kernel("adaptive_avg_pool1d")
-@gradient_kernel("adaptive_avg_pool2d")
-@gradient_kernel("adaptive_avg_pool3d")
+@gradient_kernel("adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d")
 def adaptive_avg_pool_gradient(grad, input, output, output_size):
     """Gradient of `adaptive_avg_pool`."""
     for axis in range(2, input.ndim):
@@ -75,9 +69,7 @@ def adaptive_avg_pool_gradient(grad, input, output, output_size):
     return (grad,)
 
 
-@gradient_kernel("adaptive_max_pool1d")
-@gradient_kernel("adaptive_max_pool2d")
-@gradient_kernel("adaptive_max_pool3d")
+@gradient_kernel("adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d")
 def adaptive_max_pool_gradient(grad, input, output, output_size):
     """Gradient of `adaptive_max_pool`: to the first largest value of each bin."""
     sizes = output.shape[2:]
@@ -192,8 +184,7 @@ def prod_gradient(grad, input, output, axis=None, keepdims=False):
     return (spread_out(grad * output, input, axis, keepdims) / input,)
 
 
-@gradient_kernel("max")
-@gradient_kernel("min")
+@gradient_kernel("max min")
 def extremum_gradient(grad, input, output, axis=None, keepdims=False):
     """Gradient of `max` and `min`, in equal parts to equal values."""
     chosen = input == spread_out(output, input, axis, keepdims)

@@ -112,9 +112,7 @@ def unfold(input, kernel, stride, dilation, groups):
     return view.transpose(order).reshape(n, groups, rows, positions)
 
 
-@kernel("conv1d", "numpy")
-@kernel("conv2d", "numpy")
-@kernel("conv3d", "numpy")
+@kernel("conv1d conv2d conv3d", "numpy")
 def convolution(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """Convolution of (n, c, *spatial) with (o, c / groups, *kernel), any rank."""
     kernel = weight.shape[2:]
@@ -129,9 +127,7 @@ def convolution(input, weight, bias=None, stride=1, padding=0, dilation=1, group
     return output if bias is None else output + bias.reshape(-1, *(1,) * rank)
 
 
-@kernel("conv_transpose1d", "numpy")
-@kernel("conv_transpose2d", "numpy")
-@kernel("conv_transpose3d", "numpy")
+@kernel("conv_transpose1d conv_transpose2d conv_transpose3d", "numpy")
 def conv_transpose(input, weight, bias=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
     """Transposed convolution of (n, c, *spatial) with (c, o / groups, *kernel): the adjoint of `convolution`."""
     kernel, size = weight.shape[2:], input.shape[2:]

@@ -260,7 +260,7 @@ CASES = [(name, at) for name in OPS for at in range(len(EXAMPLES.get(name, ())))
 FRAMEWORKS = {"numpy": "NumpyBackend", "torch": "TorchBackend", "jax": "JaxBackend", "mlx": "MlxBackend"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tools():
     """Backends by label, NumPy and PyTorch in float64 too; those that cannot be imported are left out."""
     found = {}
@@ -271,7 +271,14 @@ def tools():
         except BackendError:
             continue
         found[label] = backend
-    return found
+    if "jax" not in found:
+        yield found
+        return
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)  # compiling is what takes the time here
+    yield found
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @cache
