@@ -11,10 +11,11 @@ from mithril.types import Dimension, Shape, promote
 def matmul_shape(left: Shape, right: Shape) -> Shape:
     if not left or not right:
         raise ShapeError("matmul: both operands need at least one dimension.")
-    if differ(left[-1], right[-2 if len(right) > 1 else 0]):
+    inner, place = (right[-2], "second last") if len(right) > 1 else (right[0], "only")
+    if differ(left[-1], inner):
         raise ShapeError(
             f"matmul: {left} @ {right}: the last size {left[-1]} of the left operand must equal "
-            f"the {'second last' if len(right) > 1 else 'only'} size of the right."
+            f"the {place} size {inner} of the right."
         )
     rows = left[-2:-1]
     columns = right[-1:] if len(right) > 1 else ()
