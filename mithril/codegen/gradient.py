@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from mithril.codegen.module import Body, Source, define_function
+from mithril.codegen.body import Body, define_function
+from mithril.codegen.module import Source
 from mithril.codegen.text import Names
 from mithril.errors import OperatorError
 from mithril.ops.table import GRADIENT_KERNELS
@@ -25,6 +26,8 @@ def generate_gradient(graph: Graph, trainable: Iterable[str], backend: str, xp: 
 
 class Backward(Body):
     """The lines of `evaluate_gradients`."""
+
+    inlines = False  # every value is read again on the way back
 
     def __init__(self, module: Source, trainable: list[str]):
         gradients = {k.__name__ for k in GRADIENT_KERNELS.values()}

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from mithril.codegen.body import Body, Function
 from mithril.codegen.kernels import paste
-from mithril.codegen.regions import Item, Region, build_regions, repeated
-from mithril.codegen.text import Names, Texts, shape_comment
+from mithril.codegen.regions import Region, build_regions, count_uses, repeated
+from mithril.codegen.text import Names
 from mithril.logical.model import snake_case
 from mithril.ops.table import implementation, is_kernel
-from mithril.physical.graph import Graph, Node, Value, Variadic
-from mithril.types import Dim
-
-WIDTH = 110
-"""Longest line that keeps its shape comment."""
+from mithril.physical.graph import Graph
 
 
 class Source:
@@ -32,6 +28,7 @@ class Source:
         self.blocks: list[str] = []
         self.kernels: list[Callable[..., Any]] = []
         self.root = build_regions(graph)
+        self.uses = count_uses(graph)
         self.repeated = repeated(self.root)
         self.reserved: set[str] = set()
         self.alike: dict[Any, list[Region]] = {}
@@ -85,192 +82,10 @@ class Source:
         return self.functions[region.signature]
 
 
-@dataclass
-class Function:
-    """A written block: its text and what a call has to give besides the values that flow in."""
-
-    name: str
-    text: str
-    needs_params: bool
-    sizes: list[str]
-    new_state: bool
-
-
-class Body:
-    """The lines of one function: of a repeated region, or of the whole graph."""
-
-    def __init__(self, module: Source, names: Names, region: Region):
-        self.module = module
-        self.region = region
-        self.texts = Texts(module.backend, module.xp, names)
-        self.lines: list[str] = []
-        self.uses_params = False
-        self.uses_state = False
-        self.state_keys = {id(v): key for key, v in module.graph.new_state.items()}
-        self.written: set[str] = set()
-
-    def evaluate(self) -> str:
-        """The module's entry: parameters and data in, outputs by key out."""
-        head, arguments = self.open()
-        self.write_items(self.region.items)
-        self.close_state()
-        sizes, missing = self.size_lines(list(self.module.graph.inputs.values()))
-        assert not missing, f"the sizes {missing} are no size of an input"
-        self.module.kernels += self.texts.kernels
-        ending = f"return {self.results_text()}" + (", new_state" if self.module.graph.new_state else "")
-        return define_function("evaluate", arguments, [*head, *sizes, *self.lines, ending])
-
-    def open(self) -> tuple[list[str], list[str]]:
-        """The first lines, which name the data, and the arguments."""
-        graph, texts = self.module.graph, self.texts
-        head = []
-        for value in graph.inputs.values():
-            if value.kind == "input":
-                name = texts.values[id(value)] = texts.names.new(value.hint)
-                head.append(f'{name} = data["{value.name}"]{shape_comment([value])}')
-            else:
-                texts.values[id(value)] = f'params["{value.name}"]'
-        stateful = any(v.kind == "state" for v in graph.inputs.values())
-        if stateful:
-            head.append("params = {**params, **state}")
-        if graph.new_state:
-            head.append("new_state = {}")
-        return head, ["params", "data", *(["state"] if stateful else [])]
-
-    def close_state(self) -> None:
-        """New state that no block has kept."""
-        new_state = self.module.graph.new_state
-        for key, value in new_state.items():
-            if key not in self.written and id(value) in self.texts.values:
-                self.lines.append(f'new_state["{key}"] = {self.texts.values[id(value)]}')
-
-    def results_text(self) -> str:
-        """The outputs by key."""
-        return "{" + ", ".join(f'"{k}": {self.texts.result(v)}' for k, v in self.module.graph.outputs.items()) + "}"
-
-    def function(self, name: str) -> Function:
-        """The function of a repeated region."""
-        region, texts = self.region, self.texts
-        only = len(region.arguments) == 1
-        arguments = [texts.names.new("x" if only else v.hint) for v in region.arguments]
-        for value, text in zip(region.arguments, arguments):
-            texts.values[id(value)] = text
-        for value in region.parameters:
-            texts.values[id(value)] = f'params[f"{{prefix}}_{value.name.removeprefix(region.prefix)}"]'
-        self.uses_params = bool(region.parameters)
-        self.write_items(region.items)
-        sizes, missing = self.size_lines(region.arguments)
-        ending = f"return {', '.join(texts.values[id(v)] for v in region.results)}"
-        if len(region.results) == 1 and self.lines[-1].startswith(f"{ending.removeprefix('return ')} = "):
-            ending = "return " + self.lines.pop().split(" = ", 1)[1]
-        first = (["params", "prefix"] if self.uses_params or self.uses_state else []) + arguments
-        last = [texts.symbols[s] for s in missing] + (["new_state"] if self.uses_state else [])
-        self.module.kernels += texts.kernels
-        text = define_function(name, [*first, *last], [*sizes, *self.lines, ending])
-        return Function(name, text, self.uses_params or self.uses_state, missing, self.uses_state)
-
-    def write_items(self, items: list[Item]) -> None:
-        """One line per operator, one call per repeated region, other regions in place."""
-        for item in items:
-            if isinstance(item, Node):
-                self.write_node(item)
-            elif item.signature in self.module.repeated:
-                self.write_call(item)
-            else:
-                self.write_items(item.items)
-
-    def write_node(self, node: Node) -> None:
-        expression = self.texts.expression(node)
-        names = []
-        for value in node.outputs:
-            name = self.texts.values[id(value)] = self.texts.names.new(self.hint(value))
-            names.append(name)
-        self.uses_params = self.uses_params or "params[" in expression
-        target = ", ".join(names) + ("," if node.is_list and len(names) == 1 else "")
-        self.add_line(f"{target} = {expression}", node.outputs)
-        for value in node.outputs:
-            key = self.state_keys.get(id(value))
-            if key is not None and key.startswith(self.region.prefix):
-                self.uses_state = True
-                self.written.add(key)
-                self.lines.append(f"new_state[{self.key_text(key)}] = {self.texts.values[id(value)]}")
-
-    def hint(self, value: Value) -> str:
-        """The author's name for it; inside a block, a name that belongs to the block's outside says nothing."""
-        node = value.node
-        assert node is not None
-        outside = self.region.prefix and value.hint == self.region.name
-        return node.op.name if outside or not value.hint else value.hint
-
-    def write_call(self, region: Region) -> None:
-        function = self.module.function(region)
-        arguments = [self.texts.values[id(v)] for v in region.arguments]
-        if function.needs_params:
-            arguments = ["params", self.key_text(region.prefix.removesuffix("_")), *arguments]
-            self.uses_params = True
-        arguments += [self.texts.symbol(s) for s in function.sizes]
-        if function.new_state:
-            self.uses_state = True
-            arguments.append("new_state")
-            self.written |= {region.prefix + key for key, _ in region.new_state}
-        names = []
-        for value in region.results:
-            name = self.texts.values[id(value)] = self.texts.names.new(value.hint or region.name)
-            names.append(name)
-        self.add_line(f"{', '.join(names)} = {function.name}({', '.join(arguments)})", region.results)
-
-    def key_text(self, key: str) -> str:
-        """A parameter's key or a prefix as it is written here."""
-        if not self.region.prefix:
-            return f'"{key}"'
-        rest = key.removeprefix(self.region.prefix)
-        return "prefix" if rest == key else f'f"{{prefix}}_{rest}"'
-
-    def add_line(self, text: str, values: Any) -> None:
-        """A line with the shapes of what it computes, where they are the same at every use and there is room."""
-        comment = shape_comment(values) if self.shapes_agree(values) else ""
-        self.lines.append(text + comment if len(text + comment) <= WIDTH else text)
-
-    def shapes_agree(self, values: Any) -> bool:
-        alike = self.module.alike.get(self.region.signature, [])
-        if len(alike) < 2:
-            return True
-        places = {id(v): (i, j) for i, node in enumerate(self.region.nodes) for j, v in enumerate(node.outputs)}
-        return all(
-            other.nodes[i].outputs[j].shape == value.shape
-            for value in values
-            for i, j in [places[id(value)]]
-            for other in alike
-        )
-
-    def size_lines(self, sources: list[Value]) -> tuple[list[str], list[str]]:
-        """Lines that read the sizes used here off the arguments' shapes, and the sizes that have to be passed in."""
-        lines, missing = [], []
-        alike = self.module.alike.get(self.region.signature, [self.region])
-        for symbol, name in self.texts.symbols.items():
-            for index, value in enumerate(sources):
-                found = [a for a, size in enumerate(_sizes(value)) if isinstance(size, Dim) and size.name == symbol]
-                uses = [r.arguments[index] for r in alike] if self.region.prefix else [value]
-                if found and all(found[0] < len(_sizes(u)) and _sizes(u)[found[0]] == Dim(symbol) for u in uses):
-                    lines.append(f"{name} = {self.texts.values[id(value)]}.shape[{found[0]}]")
-                    break
-            else:
-                missing.append(symbol)
-        return lines, missing
-
-
-def _sizes(value: Value) -> tuple[Any, ...]:
-    return () if isinstance(value.shape, Variadic) else value.shape
-
-
-def define_function(name: str, arguments: list[str], lines: list[str]) -> str:
-    """A function's text."""
-    return "\n".join([f"def {name}({', '.join(arguments)}):", *(f"    {line}" for line in lines)])
-
-
 def generate(graph: Graph, backend: str, xp: str, imports: tuple[str, ...]) -> str:
     """The source of a module whose `evaluate(params, data)` runs the graph.
 
-    With state it is `evaluate(params, data, state)`, and where state changes it returns `(outputs, new_state)`.
+    Where state changes it is `evaluate(params, data, state)` and returns `(outputs, new_state)`; state that is only
+    read is found among the params.
     """
     return Source(graph, backend, xp, imports).module()

@@ -9,6 +9,9 @@ from typing import Any, TypeAlias
 from mithril.physical.graph import Graph, Node, Value
 from mithril.physical.rules import hashable
 
+SHORTEST_LOOP = 3
+"""Fewer calls in a row are written one by one."""
+
 SMALLEST_FUNCTION = 3
 """Submodels of fewer operators are written in place."""
 
@@ -63,13 +66,19 @@ def build_regions(graph: Graph) -> Region:
     return root
 
 
-def _find_borders(root: Region, graph: Graph) -> None:
-    readers: dict[int, int] = {}  # how often a value is read, results counted
+def count_uses(graph: Graph) -> dict[int, int]:
+    """How often each value is read, results counted."""
+    uses: dict[int, int] = {}
     for node in graph.nodes:
         for value in node.values():
-            readers[id(value)] = readers.get(id(value), 0) + 1
+            uses[id(value)] = uses.get(id(value), 0) + 1
     for value in graph.results():
-        readers[id(value)] = readers.get(id(value), 0) + 1
+        uses[id(value)] = uses.get(id(value), 0) + 1
+    return uses
+
+
+def _find_borders(root: Region, graph: Graph) -> None:
+    readers = count_uses(graph)
     state = {id(value): key for key, value in graph.new_state.items()}
     for region in root.walk():
         made: set[int] = set()
@@ -129,3 +138,40 @@ def repeated(root: Region) -> set[Any]:
     count(root)
     large = {r.signature for r in root.walk() if len(r.nodes) >= SMALLEST_FUNCTION and r.results}
     return {s for s, n in counts.items() if n > 1 and s in large}
+
+
+def chains(items: list[Item], uses: dict[int, int]) -> dict[int, list[Region]]:
+    """Runs of alike regions, numbered without gaps, in which each reads the one before and nothing else does.
+
+    By the first region's place in `items`; these can be written as loops.
+    """
+    found: dict[int, list[Region]] = {}
+    start = 0
+    while start < len(items):
+        run = [items[start]]
+        while start + len(run) < len(items) and _follows(run[-1], items[start + len(run)], uses):
+            run.append(items[start + len(run)])
+        if len(run) >= SHORTEST_LOOP:
+            found[start] = run  # type: ignore[assignment]
+        start += len(run)
+    return found
+
+
+def _follows(first: Item, second: Item, uses: dict[int, int]) -> bool:
+    if not (isinstance(first, Region) and isinstance(second, Region)) or first.signature != second.signature:
+        return False
+    (stem, number), (other, following) = _numbered(first.name), _numbered(second.name)
+    if stem != other or following != number + 1 or len(first.results) != 1:
+        return False
+    handed = first.results[0]
+    reads = sum(value is handed for node in second.nodes for value in node.values())
+    if reads == 0 or uses[id(handed)] != reads or len(first.arguments) != len(second.arguments):
+        return False
+    place = next(i for i, value in enumerate(second.arguments) if value is handed)
+    others = [i for i in range(len(first.arguments)) if i != place]
+    return all(first.arguments[i] is second.arguments[i] for i in others)
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    stem = name.rstrip("0123456789")
+    return stem, int(name[len(stem) :] or -1)

@@ -40,7 +40,7 @@ class PhysicalModel:
         self._evaluate = backend.jit(run) if self.jit else backend.prepare(run)
         self._gradient: Any = None
         self.constants = {v.name: backend.array(v.data, v.dtype) for v in graph.inputs.values() if v.kind == "constant"}
-        self._has_state = any(v.kind == "state" for v in graph.inputs.values())
+        self._states = len(self.state_keys)
         self._checker = Checker(graph, backend)
 
     # What it consists of
@@ -168,11 +168,11 @@ class PhysicalModel:
         parameters, inputs, states = self._checker.sort(params or {}, data or {}, state)
         if self.constants:
             parameters = {**self.constants, **parameters}
-        if not self._has_state:
-            return parameters, inputs
-        if len(states) < len(self.state_keys):
+        if len(states) < self._states:
             states = {**self.initial_state(), **states}
-        return parameters, inputs, states
+        if self.graph.new_state:
+            return parameters, inputs, states
+        return {**parameters, **states} if states else parameters, inputs
 
     def evaluate_gradients(
         self,

@@ -49,12 +49,10 @@ def block(params, prefix, x):
 
 def evaluate(params, data):
     image = data["image"]  # (batch, 3, 8, 8)
-    stem = F.conv2d(image, params["stem_weight"], params["stem_bias"], padding=1)  # (batch, 8, 8, 8)
-    blocks_0 = block(params, "blocks_0", stem)  # (batch, 8, 8, 8)
-    blocks_1 = block(params, "blocks_1", blocks_0)  # (batch, 8, 8, 8)
-    blocks_2 = block(params, "blocks_2", blocks_1)  # (batch, 8, 8, 8)
-    flatten = torch.flatten(blocks_2, start_dim=1)  # (batch, 512)
-    logits = F.linear(flatten, params["head_weight"], params["head_bias"])  # (batch, 4)
+    x = F.conv2d(image, params["stem_weight"], params["stem_bias"], padding=1)  # (batch, 8, 8, 8)
+    for i in range(3):
+        x = block(params, f"blocks_{i}", x)  # (batch, 8, 8, 8)
+    logits = F.linear(torch.flatten(x, start_dim=1), params["head_weight"], params["head_bias"])  # (batch, 4)
     return {"logits": logits}
 '''
 
@@ -141,3 +139,58 @@ def test_a_written_file_is_the_one_that_runs(tmp_path):
     with pytest.raises(ValueError, match=r"shapes|aligned|matmul|mismatch"):
         compiled._module.evaluate(compiled.randomize_params(0), {"image": np.zeros((1, 4, 8, 8), np.float32)})
     assert compiled._module.__file__ == str(path)
+
+
+def test_unnamed_steps_are_written_into_the_line_that_reads_them():
+    x = IOKey("x", shape=[2, 3])
+    y = (x + 1.0).exp()
+    model = Model.create(out=(y * 2.0 - x) / y)
+    assert (
+        "    exp = np.exp(x + 1.0)  # (2, 3)\n    out = (exp * 2.0 - x) / exp"
+        in ml.compile(model, ml.NumpyBackend()).source
+    )
+
+
+def test_long_calls_are_wrapped():
+    model = Model(name="net")
+    model += Linear(3, name="a_layer_with_a_rather_long_name_that_fills_the_line")(input="an_input_with_a_long_name")
+    source = ml.compile(model, ml.TorchBackend(), shapes={"an_input_with_a_long_name": [2, 3]}).source
+    assert max(map(len, source.splitlines())) <= 110
+    assert "F.linear(\n        an_input_with_a_long_name, params[" in source
+
+
+def test_loops_start_and_end_where_the_numbers_do():
+    model = Model(name="net")
+    for i in range(2, 6):
+        inner = Model(name=f"stage_{i}")
+        inner += Linear(4, name="fc")(input="input")
+        inner += op("relu")
+        inner += op("exp")
+        model += inner
+    compiled = ml.compile(model, ml.NumpyBackend(dtype=ml.float64), shapes={"input": [2, 4]})
+    assert '    for i in range(2, 6):\n        x = stage(params, f"stage_{i}", x)' in compiled.source
+    params, x = compiled.randomize_params(0), np.ones((2, 4))
+    expected = x
+    for i in range(2, 6):
+        weight, bias = params[f"stage_{i}_fc_weight"], params[f"stage_{i}_fc_bias"]
+        expected = np.exp(np.maximum(expected @ weight.T + bias, 0))
+    np.testing.assert_allclose(compiled.evaluate(params, {"input": x})["output"], expected)
+
+
+def test_a_value_between_blocks_that_is_read_again_stays_visible():
+    model = Model(name="net")
+    for i in range(4):
+        inner = Model(name=f"stage_{i}")
+        for name in ("exp", "sin", "tanh"):
+            inner += op(name)
+        model += inner
+        if i == 1:
+            middle = model.cout
+    model |= op("add")(left=model.cout, right=middle, output=IOKey("out"))
+    compiled = ml.compile(model, ml.NumpyBackend(dtype=ml.float64), shapes={"input": [3]})
+    x = values = np.array([0.1, 0.2, 0.3])
+    kept = []
+    for _ in range(4):
+        values = np.tanh(np.sin(np.exp(values)))
+        kept.append(values)
+    np.testing.assert_allclose(compiled.evaluate({}, {"input": x})["out"], kept[3] + kept[1])

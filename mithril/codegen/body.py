@@ -1,0 +1,353 @@
+"""The lines of one function of the generated source."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mithril.codegen.regions import Item, Region, chains
+from mithril.codegen.text import Names, Texts, shape_comment
+from mithril.physical.graph import Node, Value, Variadic
+from mithril.types import Dim
+
+if TYPE_CHECKING:
+    from mithril.codegen.module import Source
+
+WIDTH = 110
+"""Longest line that keeps its shape comment."""
+
+INLINE_WIDTH = 92
+"""Longest line that an unnamed step is written into, instead of getting a line of its own."""
+
+ATOMS = (ast.Call, ast.Subscript, ast.Attribute, ast.Name, ast.Constant)
+
+
+@dataclass
+class Function:
+    """A written block: its text and what a call has to give besides the values that flow in."""
+
+    name: str
+    text: str
+    needs_params: bool
+    sizes: list[str]
+    new_state: bool
+
+
+@dataclass
+class Pending:
+    """A step that nobody named and one line reads: it is written into that line if it fits there."""
+
+    value: Value
+    text: str
+
+
+class Body:
+    """The lines of one function: of a repeated region, or of the whole graph."""
+
+    inlines = True
+
+    def __init__(self, module: Source, names: Names, region: Region):
+        self.module = module
+        self.region = region
+        self.texts = Texts(module.backend, module.xp, names)
+        self.lines: list[str] = []
+        self.pending: dict[str, Pending] = {}
+        self.uses_params = False
+        self.uses_state = False
+        self.state_keys = {id(v): key for key, v in module.graph.new_state.items()}
+        self.written: set[str] = set()
+        self.counter = ""  # of loops
+        self.looped: tuple[str, Value | None] = ("", None)  # what the last loop left, and in which variable
+
+    def evaluate(self) -> str:
+        """The module's entry: parameters and data in, outputs by key out."""
+        head, arguments = self.open()
+        self.write_items(self.region.items)
+        self.close_state()
+        ending = self.settle(f"return {self.results_text()}" + (", new_state" if self.module.graph.new_state else ""))
+        sizes, missing = self.size_lines(list(self.module.graph.inputs.values()))
+        assert not missing, f"the sizes {missing} are no size of an input"
+        self.module.kernels += self.texts.kernels
+        return define_function("evaluate", arguments, [*head, *sizes, *self.lines, ending])
+
+    def open(self) -> tuple[list[str], list[str]]:
+        """The first lines, which name the data, and the arguments."""
+        graph, texts = self.module.graph, self.texts
+        head = []
+        for value in graph.inputs.values():
+            if value.kind == "input":
+                name = texts.values[id(value)] = texts.names.new(value.hint)
+                head.append(f'{name} = data["{value.name}"]{shape_comment([value])}')
+            else:
+                texts.values[id(value)] = f'params["{value.name}"]'
+        if not graph.new_state:
+            return head, ["params", "data"]
+        return [*head, "params = {**params, **state}", "new_state = {}"], ["params", "data", "state"]
+
+    def close_state(self) -> None:
+        """New state that no block has kept."""
+        for key, value in self.module.graph.new_state.items():
+            if key not in self.written and id(value) in self.texts.values:
+                self.lines.append(self.settle(f'new_state["{key}"] = {self.texts.values[id(value)]}'))
+
+    def results_text(self) -> str:
+        """The outputs by key."""
+        return "{" + ", ".join(f'"{k}": {self.texts.result(v)}' for k, v in self.module.graph.outputs.items()) + "}"
+
+    def function(self, name: str) -> Function:
+        """The function of a repeated region."""
+        region, texts = self.region, self.texts
+        only = len(region.arguments) == 1
+        arguments = [texts.names.new("x" if only else v.hint) for v in region.arguments]
+        for value, text in zip(region.arguments, arguments):
+            texts.values[id(value)] = text
+        for value in region.parameters:
+            texts.values[id(value)] = f'params[f"{{prefix}}_{value.name.removeprefix(region.prefix)}"]'
+        self.uses_params = bool(region.parameters)
+        self.write_items(region.items)
+        ending = self.settle(f"return {', '.join(texts.values[id(v)] for v in region.results)}")
+        sizes, missing = self.size_lines(region.arguments)
+        if (
+            len(region.results) == 1
+            and self.lines
+            and self.lines[-1].startswith(f"{ending.removeprefix('return ')} = ")
+        ):
+            ending = "return " + self.lines.pop().split(" = ", 1)[1]
+        first = (["params", "prefix"] if self.uses_params or self.uses_state else []) + arguments
+        last = [texts.symbols[s] for s in missing] + (["new_state"] if self.uses_state else [])
+        self.module.kernels += texts.kernels
+        text = define_function(name, [*first, *last], [*sizes, *self.lines, ending])
+        return Function(name, text, self.uses_params or self.uses_state, missing, self.uses_state)
+
+    def write_items(self, items: list[Item]) -> None:
+        """One line per operator, one call per repeated region or a loop of them, other regions in place."""
+        loops = chains(items, self.module.uses)
+        place = 0
+        while place < len(items):
+            item = items[place]
+            run = loops.get(place, [])
+            if run and run[0].signature in self.module.repeated:
+                self.write_loop(run)
+            elif isinstance(item, Node):
+                self.write_node(item)
+            elif item.signature in self.module.repeated:
+                self.write_call(item)
+            else:
+                run = []
+                self.write_items(item.items)
+            place += len(run) if run and run[0].signature in self.module.repeated else 1
+
+    # One operator
+
+    def write_node(self, node: Node) -> None:
+        """Its line, or its text kept for the line that reads it."""
+        expression = self.texts.expression(node)
+        self.uses_params = self.uses_params or "params[" in expression
+        expression = self.settle(expression)
+        if self.may_wait(node, expression):
+            mark = f"_pending_{len(self.pending)}_"
+            self.pending[mark] = Pending(node.outputs[0], expression)
+            self.texts.values[id(node.outputs[0])] = mark
+            return
+        names = [self.name(value) for value in node.outputs]
+        target = ", ".join(names) + ("," if node.is_list and len(names) == 1 else "")
+        self.add_line(f"{target} = {expression}", node.outputs)
+        for value in node.outputs:
+            key = self.state_keys.get(id(value))
+            if key is not None and key.startswith(self.region.prefix):
+                self.uses_state = True
+                self.written.add(key)
+                self.lines.append(f"new_state[{self.key_text(key)}] = {self.texts.values[id(value)]}")
+
+    def may_wait(self, node: Node, expression: str) -> bool:
+        """Whether the step is short, was named by nobody, and is read once."""
+        value = node.outputs[0]
+        unnamed = len(node.outputs) == 1 and not node.is_list and self.hint(value) == node.op.name
+        once = self.module.uses.get(id(value)) == 1 and id(value) not in self.state_keys
+        return self.inlines and unnamed and once and len(expression) <= INLINE_WIDTH - 20
+
+    def settle(self, text: str) -> str:
+        """A text with the pending steps it reads written in, or written before it where they do not fit."""
+        for mark in [m for m in self.pending if m in text]:
+            step = self.pending.pop(mark)
+            at = text.find(mark)
+            before, after = text[:at], text[at + len(mark) :]
+            inner = step.text if _stands_alone(before, step.text, after) else f"({step.text})"
+            if text.count(mark) == 1 and len(before + inner + after) <= INLINE_WIDTH:
+                text = before + inner + after
+                self.texts.values[id(step.value)] = inner
+            else:
+                name = self.name(step.value)
+                self.add_line(f"{name} = {step.text}", [step.value])
+                text = text.replace(mark, name)
+        return text
+
+    def name(self, value: Value) -> str:
+        """A new variable for a value."""
+        name = self.texts.values[id(value)] = self.texts.names.new(self.hint(value))
+        return name
+
+    def hint(self, value: Value) -> str:
+        """The author's name for it; inside a block, a name that belongs to the block's outside says nothing."""
+        node = value.node
+        assert node is not None
+        outside = self.region.prefix and value.hint == self.region.name
+        return node.op.name if outside or not value.hint else value.hint
+
+    # Blocks
+
+    def write_call(self, region: Region) -> None:
+        """A call of the region's function."""
+        arguments = [self.settle(self.texts.values[id(v)]) for v in region.arguments]
+        call = self.call_text(region, arguments, self.key_text(region.prefix.removesuffix("_")))
+        names = []
+        for value in region.results:
+            name = self.texts.values[id(value)] = self.texts.names.new(value.hint or region.name)
+            names.append(name)
+        self.add_line(f"{', '.join(names)} = {call}", region.results)
+
+    def write_loop(self, run: list[Region]) -> None:
+        """Alike regions one after the other, as a loop over their numbers."""
+        first, last = run[0], run[-1]
+        place = next(i for i, v in enumerate(run[1].arguments) if v is first.results[0])
+        name = self.loop_variable(first, first.arguments[place])
+        number = int(first.name[len(first.name.rstrip("0123456789")) :])
+        self.counter = self.counter or self.texts.names.new("i")
+        key = self.key_text(first.prefix.removesuffix("_")).strip('f"').removesuffix(str(number))
+        arguments = [self.settle(self.texts.values[id(v)]) for v in first.arguments]
+        arguments[place] = name
+        call = self.call_text(first, arguments, f'f"{key}{{{self.counter}}}"')
+        for region in run[1:]:
+            self.written |= {region.prefix + k for k, _ in region.new_state}
+        span = f"{len(run)}" if number == 0 else f"{number}, {number + len(run)}"
+        self.lines.append(f"for {self.counter} in range({span}):")
+        same = all(r.results[0].shape == last.results[0].shape for r in run)
+        self.add_line(f"    {name} = {call}", last.results if same else [])
+        self.texts.values[id(last.results[0])] = name
+        self.looped = (name, last.results[0])
+
+    def loop_variable(self, first: Region, start: Value) -> str:
+        """The variable that a loop changes, set to its first value."""
+        before = self.settle(self.texts.values[id(start)])
+        name, old = self.looped
+        nodes = self.module.graph.nodes
+        later = nodes[nodes.index(first.nodes[0]) :]
+        if (
+            old is None
+            or any(v is old for n in later for v in n.values())
+            or any(v is old for v in self.module.graph.results())
+        ):
+            name = self.texts.names.new("x")
+        reads = sum(v is start for node in first.nodes for v in node.values())
+        if self.lines and self.lines[-1].startswith(f"{before} = ") and self.module.uses[id(start)] == reads:
+            self.lines[-1] = name + self.lines[-1].removeprefix(before)
+        elif before != name:
+            self.add_line(f"{name} = {before}", [start] if start.node is not None else [])
+        self.texts.values[id(start)] = name
+        return name
+
+    def call_text(self, region: Region, arguments: list[str], key: str) -> str:
+        """A call of a region's function for the parameters under `key`."""
+        function = self.module.function(region)
+        if function.needs_params:
+            arguments = ["params", key, *arguments]
+            self.uses_params = True
+        arguments = arguments + [self.texts.symbol(s) for s in function.sizes]
+        if function.new_state:
+            self.uses_state = True
+            arguments.append("new_state")
+            self.written |= {region.prefix + key for key, _ in region.new_state}
+        return f"{function.name}({', '.join(arguments)})"
+
+    def key_text(self, key: str) -> str:
+        """A parameter's key or a prefix as it is written here."""
+        if not self.region.prefix:
+            return f'"{key}"'
+        rest = key.removeprefix(self.region.prefix)
+        return "prefix" if rest == key else f'f"{{prefix}}_{rest}"'
+
+    # Lines
+
+    def add_line(self, text: str, values: Any) -> None:
+        """A line with the shapes of what it computes, where they are the same at every use and there is room."""
+        comment = shape_comment(values) if self.shapes_agree(values) else ""
+        self.lines += [text + comment] if len(text + comment) <= WIDTH else wrap(text)
+
+    def shapes_agree(self, values: Any) -> bool:
+        """Whether all regions that this function stands for compute values of the same shapes here."""
+        alike = self.module.alike.get(self.region.signature, [])
+        if len(alike) < 2:
+            return True
+        places = {id(v): (i, j) for i, node in enumerate(self.region.nodes) for j, v in enumerate(node.outputs)}
+        for value in values:
+            if id(value) not in places:
+                return False
+            i, j = places[id(value)]
+            if any(other.nodes[i].outputs[j].shape != value.shape for other in alike):
+                return False
+        return True
+
+    def size_lines(self, sources: list[Value]) -> tuple[list[str], list[str]]:
+        """Lines that read the sizes used here off the arguments' shapes, and the sizes that have to be passed in."""
+        lines, missing = [], []
+        alike = self.module.alike.get(self.region.signature, [self.region])
+        for symbol, name in self.texts.symbols.items():
+            for index, value in enumerate(sources):
+                found = [a for a, size in enumerate(_sizes(value)) if isinstance(size, Dim) and size.name == symbol]
+                uses = [r.arguments[index] for r in alike] if self.region.prefix else [value]
+                if found and all(found[0] < len(_sizes(u)) and _sizes(u)[found[0]] == Dim(symbol) for u in uses):
+                    lines.append(f"{name} = {self.texts.values[id(value)]}.shape[{found[0]}]")
+                    break
+            else:
+                missing.append(symbol)
+        return lines, missing
+
+
+def wrap(text: str) -> list[str]:
+    """A long line that ends in a call, with the call's arguments on lines of their own."""
+    depth = 0
+    for at in range(len(text) - 1, -1, -1):
+        depth += (text[at] in ")]}") - (text[at] in "([{")
+        if depth == 0:
+            break
+    if len(text) <= WIDTH or not text.endswith(")") or text[at] != "(" or not text[at - 1].isidentifier():
+        return [text]
+    indent = " " * (len(text) - len(text.lstrip()))
+    lines, line = [text[: at + 1]], ""
+    for argument in split_arguments(text[at + 1 : -1]):
+        longer = f"{line} {argument}," if line else f"{indent}    {argument},"
+        if line and len(longer) > WIDTH:
+            lines.append(line)
+            longer = f"{indent}    {argument},"
+        line = longer
+    return [*lines, line, f"{indent})"]
+
+
+def split_arguments(text: str) -> list[str]:
+    """The arguments of a call, at the commas outside of brackets and strings."""
+    parts, depth, start, quoted = [], 0, 0, False
+    for at, letter in enumerate(text):
+        quoted ^= letter == '"'
+        depth += 0 if quoted else (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0 and not quoted:
+            parts.append(text[start:at].strip())
+            start = at + 1
+    return [*parts, text[start:].strip()]
+
+
+def _stands_alone(before: str, text: str, after: str) -> bool:
+    """Whether an expression means the same in its place without parentheses."""
+    if isinstance(ast.parse(text, mode="eval").body, ATOMS):
+        return True
+    bare, safe = (ast.dump(ast.parse(before + inner + after)) for inner in (text, f"({text})"))
+    return bare == safe
+
+
+def _sizes(value: Value) -> tuple[Any, ...]:
+    return () if isinstance(value.shape, Variadic) else value.shape
+
+
+def define_function(name: str, arguments: list[str], lines: list[str]) -> str:
+    """A function's text."""
+    return "\n".join([f"def {name}({', '.join(arguments)}):", *(f"    {line}" for line in lines)])
