@@ -192,7 +192,7 @@ def die_at_13(index):
 def test_a_killed_worker_is_a_clear_error_and_the_next_epoch_works():
     data = Blobs(spoil=die_at_13)
     batches = loader(data, num_workers=1)
-    with pytest.raises(WorkerError, match=r"worker process of the loader died\..* /dev/shm.* fewer than 1 num_workers"):
+    with pytest.raises(WorkerError, match=r"worker process of the loader died\..*/dev/shm.* fewer than 1 num_workers"):
         list(batches)
     data.spoil = never
     assert len(list(batches.epoch(0))) == 3
