@@ -204,6 +204,6 @@ row(
     shape=lambda *, start, stop, step, dtype: (steps(start, stop, step),),
     dtype=given,
 )
-row("zeros_like", "input", "{xp}.zeros_like({input})", shape=same)
-row("ones_like", "input", "{xp}.ones_like({input})", shape=same)
-row("full_like", "input", FULL_LIKE, {"value": REQUIRED}, shape=same)
+row("zeros_like", "input", "{xp}.zeros_like({input})", shape=same, gradient={})
+row("ones_like", "input", "{xp}.ones_like({input})", shape=same, gradient={})
+row("full_like", "input", FULL_LIKE, {"value": REQUIRED}, shape=same, gradient={})

@@ -1,9 +1,9 @@
-"""Products: matmul, linear, einsum, outer."""
+"""Products and their inverses: matmul, linear, einsum, outer, solve, cholesky."""
 
 from __future__ import annotations
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import broadcast, differ, merge, promote_list, row
+from mithril.ops.rules import broadcast, differ, floating, merge, promote_list, row
 from mithril.ops.table import REQUIRED, Call
 from mithril.types import Dimension, Shape, promote
 
@@ -25,6 +25,8 @@ def matmul_shape(left: Shape, right: Shape) -> Shape:
 def einsum_terms(equation: str, count: int) -> tuple[list[str], str]:
     """The inputs' letters and the output's; without an arrow, letters that occur once, in alphabetical order."""
     inputs, arrow, output = equation.replace(" ", "").partition("->")
+    if "." in inputs:
+        raise ShapeError(f"einsum: '{equation}' has an ellipsis; name every axis.")
     terms = inputs.split(",")
     if len(terms) != count:
         raise ShapeError(f"einsum: '{equation}' names {len(terms)} operands, there are {count}.")
@@ -67,3 +69,9 @@ row("linear", "input weight bias?", LINEAR, signature="... i, o i, o -> ... o", 
 row("einsum", "*input", einsum_text, {"equation": REQUIRED}, shape=einsum_shape, dtype=promote_list)
 row("outer", "left right", "{xp}.outer({left}, {right})", signature="i, j -> i j", dtype=promote,
     gradient={"left": "{grad} @ {right}", "right": "{left} @ {grad}"})  # fmt: skip
+row("inverse", "input", "{xp}.linalg.inv({input})", signature="... n n -> ... n n", dtype=floating,
+    gradient={"input": "-{output}.swapaxes(-1, -2) @ {grad} @ {output}.swapaxes(-1, -2)"})  # fmt: skip
+row(
+    "solve", "left right", "{xp}.linalg.solve({left}, {right})", signature="... n n, ... n k -> ... n k", dtype=floating
+)
+row("cholesky", "input", "{xp}.linalg.cholesky({input})", signature="... n n -> ... n n", dtype=floating)

@@ -108,6 +108,35 @@ def gelu(input, approximate="none"):
     return 0.5 * input * (1 + mx.erf(input / math.sqrt(2)))
 
 
+@kernel("inverse", "mlx")
+def inverse(input):
+    """The inverse; MLX has none of its gradient."""
+    find = mx.custom_function(lambda a: mx.linalg.inv(a, stream=mx.cpu))
+    find.vjp(lambda a, grad, output: -mx.swapaxes(output, -1, -2) @ grad @ mx.swapaxes(output, -1, -2))
+    return find(input)
+
+
+@kernel("solve", "mlx")
+def solve(left, right):
+    """x with left x = right, through the inverse."""
+    return inverse(left) @ right
+
+
+@kernel("cholesky", "mlx")
+def cholesky(input):
+    """The lower triangle L with L L^T = `input`; MLX has none of its gradient."""
+
+    def pull(a, grad, output):
+        turned = mx.linalg.inv(mx.swapaxes(output, -1, -2), stream=mx.cpu)
+        inner = mx.tril(mx.swapaxes(output, -1, -2) @ grad) * (1 - 0.5 * mx.eye(output.shape[-1]))
+        whole = turned @ inner @ mx.swapaxes(turned, -1, -2)
+        return (whole + mx.swapaxes(whole, -1, -2)) / 2
+
+    find = mx.custom_function(lambda a: mx.linalg.cholesky(a, stream=mx.cpu))
+    find.vjp(pull)
+    return find(input)
+
+
 @kernel("pad", "mlx")
 def pad(input, padding, mode="constant", value=0):
     """Widen the last axes by (before, after) each; negative counts cut."""

@@ -97,6 +97,23 @@ def einsum_gradient(grad, operands, output, equation):
     return (grads,)
 
 
+@gradient_kernel("solve")
+def solve_gradient(grad, left, right, output):
+    """Gradients of `solve` for both sides."""
+    right_grad = np.linalg.solve(left.swapaxes(-1, -2), grad)
+    left_grad = -right_grad @ output.swapaxes(-1, -2)
+    return unbroadcast(left_grad, left.shape), unbroadcast(right_grad, right.shape)
+
+
+@gradient_kernel("cholesky")
+def cholesky_gradient(grad, input, output):
+    """Gradient of `cholesky` (Murray, "Differentiation of the Cholesky decomposition", 2016, Eq. 10)."""
+    inner = np.tril(output.swapaxes(-1, -2) @ grad) * (1 - 0.5 * np.eye(output.shape[-1], dtype=output.dtype))
+    half = np.linalg.solve(output.swapaxes(-1, -2), inner)
+    whole = np.linalg.solve(output.swapaxes(-1, -2), half.swapaxes(-1, -2)).swapaxes(-1, -2)
+    return ((whole + whole.swapaxes(-1, -2)) / 2,)
+
+
 @gradient_kernel("layer_norm")
 def layer_norm_gradient(grad, input, weight=None, bias=None, output=None, dims=1, eps=1e-5):
     """Gradients of `layer_norm` for input, weight and bias."""

@@ -174,6 +174,12 @@ def logsumexp(input, axis=None, keepdims=False):
     return output if keepdims else output.squeeze(axis)
 
 
+@kernel("cholesky", "numpy")
+def cholesky(input):
+    """The lower triangle L with L L^T = `input`, of its symmetric part."""
+    return np.linalg.cholesky((input + input.swapaxes(-1, -2)) / 2)
+
+
 @kernel("sort", "numpy")
 def sort(input, axis=-1, descending=False):
     """Values in order along `axis`."""

@@ -49,6 +49,12 @@ def b(*shape):
     return RNG.random(shape) < 0.6
 
 
+def spd(*shape):
+    """Symmetric positive definite matrices."""
+    half = n(*shape, shape[-1])
+    return half @ half.swapaxes(-1, -2) + 2 * np.eye(shape[-1])
+
+
 KEY = np.array([17, 42], np.int32)
 UNARY = {
     **dict.fromkeys(
@@ -148,6 +154,9 @@ EXAMPLES = {
         ([[f(2, 3), f(2, 3), f(2)]], {"equation": "bi,bi,b->b"}),
     ],
     "outer": [([f(3), f(4)], {})],
+    "inverse": [([spd(2, 3)], {})],
+    "solve": [([spd(2, 3), f(2, 3, 4)], {}), ([spd(3), f(3, 1)], {})],
+    "cholesky": [([spd(2, 3)], {}), ([spd(4)], {})],
     "index": [
         ([f(4, 5), None], {"key": (slice(1, None), 2)}), ([f(4, 5, 3), None], {"key": (..., None, slice(None, None, 2))}),
         ([f(4, 5), [i(4, 3)]], {"key": ("tensor",)}), ([f(4, 5, 2), [i(4, 3, 1), i(5, 2)]], {"key": ("tensor", "tensor")}),
