@@ -1,6 +1,7 @@
 """One step of training and one pass of validation, on whatever processes, precision and sharding a run has."""
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -18,7 +19,7 @@ from nexus.training.precision import Precision
 from nexus.training.random_state import random_state, set_random_state
 from nexus.training.recipe import Recipe
 from nexus.training.schedules import make_schedule
-from nexus.training.sharding import load_optimizer_state, load_values, optimizer_state, unsharded, whole
+from nexus.training.sharding import load_optimizer_state, load_values, local, optimizer_state, unsharded, whole
 
 Batch = Mapping[str, Any]
 
@@ -90,7 +91,7 @@ class Engine:
         if norm is not None:
             values.append(unsharded(norm))
             self.loss_names += ("gradient_norm",)
-        self.schedule.step()
+        self._step_schedule()
         if self.average is not None:
             self.average.update(self.model)
         return torch.stack([value.float() for value in values])
@@ -125,8 +126,13 @@ class Engine:
         return self._unsharded
 
     def state(self) -> dict[str, Any]:
-        """Returns everything that decides the next step, whole and on the CPU. All processes call it together."""
-        average = self.average
+        """Returns everything that decides the next step, whole and on the CPU.
+
+        All processes call it together; without sharding the main process alone gets it.
+        """
+        average, random = self.average, self.world.gather(random_state())
+        if not (self.sharded or self.world.is_main):
+            return {}
         return {
             "model": whole(self.model.state_dict()),
             "model_ema": whole(average.values) if average is not None else None,
@@ -135,7 +141,7 @@ class Engine:
             "schedule": self.schedule.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
             "loss_names": list(self.loss_names),
-            "random": self.world.gather(random_state()),
+            "random": random,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -154,6 +160,22 @@ class Engine:
         self.loss_names = tuple(state["loss_names"])
         if self.world.rank < len(state["random"]):
             set_random_state(state["random"][self.world.rank])
+
+    def first_broken_weight(self) -> str | None:
+        """Returns the name of a weight that is not finite in some process, or None. This waits for the device."""
+        names, weights = zip(*self.model.named_parameters(), strict=True)
+        norms = torch.stack(torch._foreach_norm([local(weight.detach()).float() for weight in weights]))
+        broken = self.world.sum((~norms.isfinite()).int().cpu()).nonzero()
+        return names[int(broken[0])] if len(broken) else None
+
+    def _step_schedule(self) -> None:
+        """Moves the learning rate; it warns if fp16 skipped the very first step, which is no mistake."""
+        if self.schedule.last_epoch > 0 or not self.precision.scaler.is_enabled():
+            self.schedule.step()
+            return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            self.schedule.step()
 
     def _place(self, batch: Batch) -> dict[str, Any]:
         device = self.world.device

@@ -215,7 +215,7 @@ class Run:
             if position.step % self.settings.log_every == 0 or position.batches == count:
                 self._log(lr)
             elif self.world.size == 1 and self.world.device.type == "cpu":
-                self._check(self.window[-1].tolist(), position.step, lr)
+                self._check(self.engine.loss_names, self.window[-1].tolist(), position.step, lr)
             stopped = self.world.any(stop.signal_number is not None)
             if stopped or (every is not None and self._is_due(every) and position.batches < count):
                 saved = self._save()
@@ -238,7 +238,7 @@ class Run:
         self.window.clear()
         step, count = self.position.step, len(rows)
         for number, row in enumerate(rows, start=step - count + 1):
-            self._check(row, number, lr)
+            self._check(self.engine.loss_names, row, number, lr)
         means = [sum(column) / count for column in zip(*rows, strict=True)]
         figures = dict(zip(self.engine.loss_names, means, strict=True))
         losses = [value for name, value in figures.items() if name != "gradient_norm"]
@@ -252,9 +252,9 @@ class Run:
             return []
         return (self.world.sum(torch.stack(self.window)) / self.world.size).tolist()
 
-    def _check(self, row: Sequence[float], step: int, lr: float) -> None:
+    def _check(self, names: Sequence[str], row: Sequence[float], step: int, lr: float) -> None:
         """Raises TrainingError if a value of a step is not a number; fp16 may skip a step whose gradient is not."""
-        for name, value in zip(self.engine.loss_names, row, strict=True):
+        for name, value in zip(names, row, strict=True):
             skipped = name == "gradient_norm" and self.settings.precision == "fp16"
             if not math.isfinite(value) and not skipped:
                 raise TrainingError(
@@ -282,6 +282,7 @@ class Run:
         if number % self.settings.validate_every and number != self.settings.epochs:
             return False
         figures = self.engine.evaluate(self.parts.val)
+        self._check([f"The held-out {name}" for name in figures], [*figures.values()], position.step, self.engine.lr)
         self._record({"kind": "val", "step": position.step, "epoch": number, **figures})
         headline = figures[self.parts.task.headline]
         if headline <= position.best:
@@ -297,7 +298,10 @@ class Run:
     def _save(self) -> Path:
         """Saves a checkpoint and removes those that are no longer kept. All processes wait for it."""
         for number, row in enumerate(self._window_values(), start=self.position.step - len(self.window) + 1):
-            self._check(row, number, self.engine.lr)
+            self._check(self.engine.loss_names, row, number, self.engine.lr)
+        broken = self.engine.first_broken_weight()
+        if broken is not None:
+            self._check([f"The weight {broken!r}"], [math.nan], self.position.step, self.engine.lr)
         folder, position = self.run_dir / "checkpoints", self.position
         rows = self.world.gather(torch.stack(self.window).cpu() if self.window else None)
         state = {**self.engine.state(), "position": vars(position).copy(), "window": rows}

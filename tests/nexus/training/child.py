@@ -20,7 +20,7 @@ fsync = os.fsync
 
 
 def fsync_or_die(descriptor):
-    """Counts the flushes of checkpoints (a run's own small files are flushed in the first two)."""
+    """Counts the flushes: one for `metrics.jsonl` at the start, then five for each checkpoint."""
     global flushes
     flushes += 1
     if flushes == settings.get("die_at_flush"):

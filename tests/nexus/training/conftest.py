@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import runpy
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -89,13 +88,10 @@ def start_child(run_dir: Path, recipe: Recipe, **settings: Any) -> Any:
     """Starts the small run in a process forked from one that has torch imported already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "nexus.training", "nexus.models.cv"])
-    settings = {"run_dir": run_dir, "recipe": recipe, "data": SMALL_DATA_FROM, **settings}
+    settings = {"run_dir": run_dir, "recipe": recipe, "data": str(Path(__file__)), **settings}
     process = context.Process(target=runpy.run_path, args=(str(CHILD), settings, "__main__"))
     process.start()
     return process
-
-
-SMALL_DATA_FROM = str(Path(__file__))
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +101,3 @@ def _keep_global_state() -> Any:
     yield
     np.random.set_state(numpy_state)
     torch.set_rng_state(torch_state)
-
-
-Start = Callable[..., Any]

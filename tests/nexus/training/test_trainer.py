@@ -69,6 +69,16 @@ def test_clipping_bounds_the_gradient(small):
     assert total == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_fp16_may_skip_the_first_step(small):
+    run, parts = engine(small, training={"precision": "fp16", "clip_norm": 1.0})
+    run.precision.scaler._init_scale = 2.0**40  # overflows
+    before = run.model.head.weight.detach().clone()
+    row = take_steps(run, parts, 1)[0]
+    assert not torch.isfinite(row[run.loss_names.index("gradient_norm")])
+    assert torch.equal(run.model.head.weight, before)
+    assert run.precision.scaler.get_scale() == 2.0**39
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains_float32_weights(small, precision):
     run, parts = engine(small, training={"precision": precision})
@@ -145,8 +155,8 @@ def test_wrong_fits(small, tmp_path):
         engine(small, training={"batch_size": 160})
     with pytest.raises(ValueError, match=r"model.name is not set"):
         engine(small, model={"name": None})
+    run, parts = engine(small, module=nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
     with pytest.raises(ValueError, match=r"logits of shape .*num_classes=4"):
-        run, parts = engine(small, module=nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
         take_steps(run, parts)
 
 
