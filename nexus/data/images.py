@@ -38,6 +38,7 @@ EXTENSIONS = frozenset(
     + [".ppm", ".pgm", ".pbm", ".pnm", ".npy"]
 )
 MAX_PIXELS = 89_478_485  # a quarter of a GiB as RGB; where Pillow begins to warn
+MAX_SIDE = 65_535  # as in JPEG; a longer side is a damaged header rather than a picture
 MAX_FILE_BYTES = 1 << 30
 NPY_MAGIC = b"\x93NUMPY"
 ALPHA_MODES = frozenset(["RGBA", "LA", "PA", "La", "RGBa"])
@@ -229,12 +230,16 @@ def _open(data: bytes, max_pixels: int, name: str) -> PIL.Image:
         raise ImageError(f"{name} {_guess(data)}") from error
     except Exception as error:  # a parser may raise anything about hostile bytes
         raise ImageError(f"{name}: {_corrupt(error)}") from error
-    if image.width * image.height > max_pixels:
+    _check_size(image.width, image.height, max_pixels, name)
+    return image
+
+
+def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
+    if max(width, height) > MAX_SIDE or width * height > max_pixels:
         raise ImageError(
-            f"{name} has {image.width} x {image.height} pixels; the limit is {max_pixels:,}: "
+            f"{name} has {width} x {height} pixels; the limit is {max_pixels:,}, and {MAX_SIDE:,} for a side: "
             "scale it down or raise max_pixels."
         )
-    return image
 
 
 def _guess(data: bytes) -> str:
@@ -305,8 +310,7 @@ def _decode_npy(data: bytes, max_pixels: int, name: str) -> np.ndarray:
         raise ImageError(f"{name} holds Python objects, not numbers; save a numeric array (h, w, c).")
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ImageError(f"{name} has shape {shape}; an image is (h, w) or (h, w, c).")
-    if shape[0] * shape[1] > max_pixels:
-        raise ImageError(f"{name} has {shape[1]} x {shape[0]} pixels; the limit is {max_pixels:,}: scale it down.")
+    _check_size(shape[1], shape[0], max_pixels, name)
     count = int(np.prod(shape, dtype=object))
     if len(data) - file.tell() < count * dtype.itemsize:
         raise ImageError(f"{name} is truncated: shape {shape} needs {count * dtype.itemsize:,} bytes; save it again.")

@@ -303,6 +303,7 @@ HOSTILE = {
     "bmp_bomb": (claims(RGB, "BMP", struct.pack("<ii", 30, 20), struct.pack("<ii", 60000, 60000)), "pixels"),
     "bmp_short": (encode(RGB, "BMP")[:100], "truncated or corrupt"),
     "ppm_bomb": (b"P6 99999 99999 255\n", "pixels"),
+    "ppm_endless_side": (b"P6 30 2031640 255\n" + bytes(3000), "65,535 for a side"),
     "ppm_short": (b"P6 20 20 255\n" + bytes(30), "truncated or corrupt"),
     "ppm_letters": (b"P3 2 2 255\nred green blue", "truncated or corrupt"),
     "webp_short": (encode(NOISE, "WEBP")[:100], "truncated or corrupt"),
