@@ -57,6 +57,7 @@ ROWS = [
     Row("resnet50", "timm:resnet50", 4, 4, left_out=("output_features",)),
     Row("vgg11_bn", "torchvision:vgg11_bn", 4, 2),
     Row("mixer_b16_224", "timm:mixer_b16_224", 8, 4),
+    Row("efficientnet_b0", "timm:efficientnet_b0", 8, 4),
     Row("swin_tiny_patch4_window7_224", "timm:swin_tiny_patch4_window7_224", 8, 4),
 ]
 

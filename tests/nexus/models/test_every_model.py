@@ -29,6 +29,12 @@ class Case(NamedTuple):
     attends: bool = False
 
 
+MBCONV = (
+    {"expand_ratio": 1, "stride": 2, "out_dim": 8, "num_layers": 2},
+    {"expand_ratio": 4, "kernel_size": 5, "stride": 2, "out_dim": 16, "num_layers": 2},
+)
+FUSED = ({"block": "fused", "expand_ratio": 4, "stride": 2, "out_dim": 8, "num_layers": 2}, MBCONV[1])
+
 # One row for each class of the zoo.
 CASES = [
     Case(
@@ -48,6 +54,8 @@ CASES = [
         (36, 44),
         attends=True,
     ),
+    Case("efficientnet_b0", {"stages": MBCONV, "embed_dim": 24}, 64, (45, 70)),
+    Case("tf_efficientnetv2_s", {"stages": FUSED, "embed_dim": 24}, 64, (45, 70)),
     Case("mixer_b16_224", {"image_size": 32, "patch_size": 8, "embed_dim": 24, "num_layers": 2}, 32),
 ]
 

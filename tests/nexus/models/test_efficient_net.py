@@ -1,0 +1,241 @@
+"""EfficientNet against torchvision, timm and transformers."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from nexus.core.registry import create_model, list_models, model_info
+from nexus.models.cv import EfficientNet, EfficientNetConfig
+from nexus.models.cv.efficient_net import pad_same, scale
+
+ROWS = [  # block, expansion, kernel, stride, width, blocks
+    ("mbconv", 1, 3, 1, 8, 2),
+    ("mbconv", 4, 5, 2, 16, 2),
+    ("mbconv", 6, 3, 2, 24, 1),
+]
+ROWS_V2 = [
+    ("fused", 1, 3, 1, 8, 2),
+    ("fused", 4, 3, 2, 16, 2),
+    ("mbconv", 4, 3, 2, 24, 2),
+]
+NAMES = ("block", "expand_ratio", "kernel_size", "stride", "out_dim", "num_layers")
+
+
+def tiny(rows, **changes):
+    stages = [dict(zip(NAMES, row)) for row in rows]
+    return EfficientNetConfig(num_classes=5, stem_dim=8, stages=stages, embed_dim=32, dropout=0.0).replace(**changes)
+
+
+def torchvision_net(torchvision, rows, eps=1e-5):
+    module = torchvision.models.efficientnet
+    settings, width = [], 8
+    for block, expand_ratio, kernel_size, stride, out_dim, num_layers in rows:
+        kind = module.FusedMBConvConfig if block == "fused" else module.MBConvConfig
+        settings.append(kind(expand_ratio, kernel_size, stride, width, out_dim, num_layers))
+        width = out_dim
+    norm = partial(nn.BatchNorm2d, eps=eps)
+    return module.EfficientNet(settings, 0.0, 0.0, num_classes=5, norm_layer=norm, last_channel=32)
+
+
+def timm_net(timm, rows, padding, eps=1e-5):
+    kinds = {("mbconv", 1): "ds", ("mbconv", 4): "ir", ("mbconv", 6): "ir", ("fused", 1): "cn", ("fused", 4): "er"}
+    text = [
+        [
+            f"{kinds[block, expand_ratio]}_r{num_layers}_k{kernel_size}_s{stride}_e{expand_ratio}_c{out_dim}"
+            + ("_skip" if block == "fused" and expand_ratio == 1 else "_se0.25" if block == "mbconv" else "")
+        ]
+        for block, expand_ratio, kernel_size, stride, out_dim, num_layers in rows
+    ]
+    return timm.models.EfficientNet(
+        block_args=timm.models._efficientnet_builder.decode_arch_def(text),
+        num_classes=5,
+        num_features=32,
+        stem_size=8,
+        pad_type=padding,
+        act_layer=nn.SiLU,
+        norm_layer=partial(nn.BatchNorm2d, eps=eps),
+    )
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS_V2], ids=["v1", "v2"])
+@pytest.mark.parametrize("size", [(64, 64), (45, 70)])
+def test_matches_torchvision(torchvision, assert_parity, rows, size):
+    ours, theirs = EfficientNet(tiny(rows, norm_eps=1e-3)), torchvision_net(torchvision, rows, eps=1e-3)
+    assert_parity(ours, theirs, torch.randn(2, 3, *size), spelling="torchvision")
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS_V2], ids=["v1", "v2"])
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("size", [(64, 64), (45, 70)])
+def test_matches_timm_in_both_padding_modes(timm, assert_parity, rows, padding, size):
+    ours = EfficientNet(tiny(rows, padding=padding))
+    theirs = timm_net(timm, rows, "same" if padding == "same" else "")
+    assert_parity(ours, theirs, torch.randn(2, 3, *size), spelling="timm")
+
+
+def hub_net(transformers):
+    _, expand_ratios, kernel_sizes, strides, out_channels, repeats = zip(*ROWS)
+    config = transformers.EfficientNetConfig(
+        num_labels=5,
+        image_size=64,
+        width_coefficient=0.5,
+        depth_coefficient=1.5,
+        in_channels=[32, 16, 32],
+        out_channels=[2 * width for width in out_channels],
+        expand_ratios=list(expand_ratios),
+        kernel_sizes=list(kernel_sizes),
+        strides=list(strides),
+        num_block_repeats=list(repeats),
+        depthwise_padding=[],
+        hidden_dim=640,
+    )
+    return transformers.EfficientNetForImageClassification(config)
+
+
+def test_matches_transformers(transformers, assert_parity, tmp_path):
+    theirs = hub_net(transformers)
+    theirs.save_pretrained(tmp_path)
+    ours = EfficientNet.from_pretrained(tmp_path)
+    assert [stage.num_layers for stage in ours.config.stages] == [3, 3, 2]
+    assert (ours.config.stem_dim, ours.config.embed_dim, ours.config.padding) == (16, 640, "same")
+    images = torch.randn(2, 3, 64, 64)
+    assert_parity(ours, theirs, images, spelling="hub", run=lambda model, x: model(x).logits)
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS_V2], ids=["v1", "v2"])
+def test_reads_files_of_torchvision_and_timm(torchvision, timm, tmp_path, rows):
+    images = torch.randn(2, 3, 64, 64)
+    for theirs in (torchvision_net(torchvision, rows).eval(), timm_net(timm, rows, "").eval()):
+        torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+        ours = EfficientNet.from_pretrained(tmp_path / "theirs.pth", **tiny(rows).to_dict())
+        torch.testing.assert_close(ours(images)["logits"], theirs(images), rtol=1e-5, atol=1e-5)
+
+
+def test_training_mode_matches_torchvision(torchvision):
+    """Batch statistics, running averages and gradients of one step in training mode."""
+    ours, theirs = EfficientNet(tiny(ROWS)).double().train(), torchvision_net(torchvision, ROWS).double().train()
+    ours.load_state_dict(EfficientNet.formats[0].to_ours(theirs.state_dict()))
+    images = torch.randn(4, 3, 64, 64).double()
+    logits, wanted = ours(images)["logits"], theirs(images)
+    torch.testing.assert_close(logits, wanted, rtol=1e-10, atol=1e-10)
+    logits.square().sum().backward()
+    wanted.square().sum().backward()
+    torch.testing.assert_close(ours.stem.conv.weight.grad, theirs.features[0][0].weight.grad, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(ours.top.norm.running_var, theirs.features[-1][1].running_var)
+
+
+def test_same_padding_puts_the_odd_pixel_below_and_to_the_right():
+    """On an even side a 3x3 convolution of stride 2 lacks one pixel, on an odd side two: TensorFlow's "SAME"."""
+    assert pad_same(torch.ones(1, 1, 4, 4), 3, 2)[0, 0].sum(1).tolist() == [4, 4, 4, 4, 0]
+    assert pad_same(torch.ones(1, 1, 5, 5), 3, 2)[0, 0].sum(1).tolist() == [0, 5, 5, 5, 5, 5, 0]
+    assert pad_same(torch.ones(1, 1, 4, 4), 5, 2)[0, 0].sum(0).tolist() == [0, 4, 4, 4, 4, 0, 0]
+    image = torch.arange(16.0).reshape(1, 1, 4, 4)
+    same = EfficientNet(tiny(ROWS, padding="same", in_channels=1)).eval().stem
+    symmetric = EfficientNet(tiny(ROWS, in_channels=1)).eval().stem
+    symmetric.load_state_dict(same.state_dict())
+    assert same(image).shape == symmetric(image).shape == (1, 8, 2, 2)
+    shifted = torch.zeros(1, 1, 4, 4)  # "SAME" sees at (0, 0) what "symmetric" sees at (1, 1) one pixel further
+    shifted[..., 1:, 1:] = image[..., :3, :3]
+    torch.testing.assert_close(same(image)[..., 0, 0], symmetric(shifted)[..., 1, 1])
+
+
+def test_scaling_is_compound():
+    """B3 is B0 with 1.2 times the width, rounded to 8, and 1.4 times the depth, rounded up (Eq. 3)."""
+    b3 = scale(EfficientNetConfig(), 1.2, 1.4)
+    assert (b3.stem_dim, b3.embed_dim) == (40, 1536)
+    assert [stage.out_dim for stage in b3.stages] == [24, 32, 48, 96, 136, 232, 384]
+    assert [stage.num_layers for stage in b3.stages] == [2, 3, 3, 5, 5, 6, 2]
+
+
+@pytest.mark.parametrize("name", list_models("*efficientnet*"))
+def test_parameter_counts(name, torchvision, timm):
+    with torch.device("meta"):
+        ours = create_model(name).num_parameters()
+    assert ours == model_info(name).num_parameters
+    if not name.endswith(("l2", "b8", "xl")):  # large; counted once, when the card was written
+        with torch.device("meta"):
+            library = torchvision.models.get_model if "v2_" in name and "tf" not in name else timm.create_model
+            assert ours == sum(p.numel() for p in library(name).parameters())
+
+
+def test_cards_agree_with_torchvision(torchvision):
+    ours = {
+        weights.url: (model_info(name), weights)
+        for name in list_models("efficientnet_*")
+        for weights in model_info(name).weights
+        if weights.tag.startswith("tv")
+    }
+    names = [
+        f"efficientnet_{size}" for size in ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "v2_s", "v2_m", "v2_l")
+    ]
+    published = {w.url: w for name in names for w in torchvision.models.get_model_weights(name)}
+    assert ours.keys() == published.keys()
+    for url, theirs in published.items():
+        (card, weights), transforms = ours[url], theirs.transforms()
+        preprocessing = weights.preprocessing
+        assert card.num_parameters == theirs.meta["num_params"]
+        assert weights.metrics[0].value == theirs.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+        assert preprocessing.resize_size == transforms.resize_size[0], url
+        assert preprocessing.image_size == (transforms.crop_size[0],) * 2, url
+        assert preprocessing.interpolation == transforms.interpolation.value, url
+        assert (preprocessing.mean, preprocessing.std) == (tuple(transforms.mean), tuple(transforms.std)), url
+
+
+def test_cards_agree_with_timm(timm):
+    tags = set()
+    for name in list_models("*efficientnet*"):
+        for weights in model_info(name).weights:
+            if not weights.url.startswith("hf-hub:timm/"):
+                continue
+            where = f"{name}.{weights.tag}"
+            tags.add(where)
+            theirs, ours = timm.get_pretrained_cfg(where), weights.preprocessing
+            _, *sides = theirs.test_input_size or theirs.input_size
+            crop = theirs.test_crop_pct or theirs.crop_pct
+            assert ours.image_size == tuple(sides), where
+            assert ours.resize == ("squash" if theirs.crop_mode == "squash" else "shorter"), where
+            assert ours.resize_size == (None if ours.resize == "squash" else int(sides[0] / crop)), where
+            assert (ours.mean, ours.std) == (theirs.mean, theirs.std), where
+            assert ours.interpolation == theirs.interpolation, where
+            assert weights.changes.get("num_classes", 1000) == theirs.num_classes, where
+            assert weights.licence == theirs.license, where
+    known = set()
+    for pattern in ("efficientnet_b?.*", "tf_efficientnet_b?.*", "tf_efficientnet_l2.*", "tf_efficientnetv2_*"):
+        known |= set(timm.list_models(pattern, pretrained=True))
+    assert tags == known
+
+
+def test_features_are_the_last_map_of_each_resolution():
+    outputs = EfficientNet(tiny(ROWS))(torch.randn(1, 3, 64, 48))
+    assert [tuple(x.shape) for x in outputs["features"]] == [(1, 8, 32, 24), (1, 16, 16, 12), (1, 24, 8, 6)]
+    with torch.device("meta"):
+        b0 = create_model("efficientnet_b0")(torch.empty(1, 3, 224, 224))
+    assert [tuple(x.shape[1:]) for x in b0["features"]] == [
+        (16, 112, 112),
+        (24, 56, 56),
+        (40, 28, 28),
+        (112, 14, 14),
+        (320, 7, 7),
+    ]
+
+
+def test_drop_path_rises_as_in_torchvision(torchvision):
+    module = torchvision.models.efficientnet
+    theirs = module.EfficientNet([module.MBConvConfig(4, 3, 1, 8, 8, 4)], 0.0, stochastic_depth_prob=0.2)
+    ours = EfficientNet(tiny([("mbconv", 4, 3, 1, 8, 4)], drop_path_rate=0.2))
+    wanted = [block.stochastic_depth.p for block in theirs.features[1]]
+    assert [block.drop_path.rate for block in ours.blocks[0]] == pytest.approx(wanted)
+
+
+def test_errors_say_what_would_fit():
+    model = EfficientNet(tiny(ROWS))
+    with pytest.raises(ValueError, match=r"EfficientNet has no attention maps; nexus\.visualization\.GradCAM"):
+        model(torch.zeros(1, 3, 32, 32), output_attentions=True)
+    with pytest.raises(ValueError, match=r"padding is 'valid'; it must be one of 'symmetric', 'same'"):
+        tiny(ROWS, padding="valid")
+    with pytest.raises(ValueError, match=r"Stage has no key 'kernel'. Did you mean 'kernel_size'\?"):
+        EfficientNetConfig.from_mapping({"stages": [{"kernel": 3, "out_dim": 8, "num_layers": 1}]})
+    with pytest.raises(ValueError, match="pooling_type is 'max'; EfficientNet is built with 'mean'"):
+        EfficientNet.config_from_hub({"pooling_type": "max"})
