@@ -13,6 +13,9 @@ from mithril.errors import OperatorError
 from mithril.ops.table import GRADIENT_KERNELS
 from mithril.physical.graph import Graph, Node, Value
 
+CONSTANT = ("detach", "floor_divide")
+"""Operators whose floating results count as constants."""
+
 
 def generate_gradient(graph: Graph, trainable: Iterable[str], backend: str, xp: str, imports: tuple[str, ...]) -> str:
     """The source of `evaluate_gradients(output_gradients, params, data[, state])`.
@@ -36,7 +39,7 @@ class Backward(Body):
         self.grads: dict[int, str] = {}
         self.needs = {id(v) for v in self.trainable}
         for node in module.graph.nodes:
-            if any(id(v) in self.needs for v in node.values()):
+            if node.op.name not in CONSTANT and any(id(v) in self.needs for v in node.values()):
                 self.needs |= {id(v) for v in node.outputs if v.dtype.is_floating}
 
     def define(self) -> str:
@@ -85,7 +88,8 @@ class Backward(Body):
 
     def write_reverse(self, node: Node) -> None:
         """From the gradients of a node's outputs to those of its inputs."""
-        if not any(id(v) in self.grads for v in node.outputs) or not any(id(v) in self.needs for v in node.values()):
+        reached = any(id(v) in self.grads for v in node.outputs)
+        if not reached or not any(id(v) in self.needs for v in node.values()):
             return
         if node.op.gradient is None and node.op.name not in GRADIENT_KERNELS:
             raise OperatorError(f"The operator '{node.op.name}' has no gradient on NumPy; it is used by {node!r}.")

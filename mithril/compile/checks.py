@@ -20,6 +20,7 @@ class Checker:
         self.backend = backend
         self.inputs = {k: v for k, v in graph.inputs.items() if v.kind != "constant"}
         self.constants = {k for k, v in graph.inputs.items() if v.kind == "constant"}
+        self.unused = graph.unused.keys()
         self.fixed = {
             k: v.shape
             for k, v in self.inputs.items()
@@ -43,7 +44,7 @@ class Checker:
             for key, value in values.items():
                 expected = self.inputs.get(key)
                 if expected is None:
-                    problems.append(self._superfluous(key, source))
+                    problems += self._superfluous(key, source)
                     continue
                 if not self.backend.is_array(value):
                     value = self._convert(key, value, expected, problems)
@@ -120,10 +121,12 @@ class Checker:
         )
         return f"'{expected.name}' is {found}, but {kind} is needed ({expected.path})."
 
-    def _superfluous(self, key: str, source: str) -> str:
+    def _superfluous(self, key: str, source: str) -> list[str]:
+        if key in self.unused:
+            return []
         if key in self.constants:
-            return f"'{key}' in {source} is a constant of the model and cannot be given."
-        return f"'{key}' in {source} is no key of {self.name}.{nearest(key, self.inputs)}"
+            return [f"'{key}' in {source} is a constant of the model and cannot be given."]
+        return [f"'{key}' in {source} is no key of {self.name}.{nearest(key, self.inputs)}"]
 
     def _missing(self, found: dict[str, dict[str, Any]], given: set[str]) -> list[str]:
         missing = []

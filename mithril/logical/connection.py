@@ -171,6 +171,7 @@ class Connection(Expression):
         self.type: Any = None
         self.pattern: tuple[Any, ...] | None = None
         self.trainable = False
+        self.constrained = False  # listed in model.constrained
         self.place: Place | None = None
         self.hint: tuple[str, ...] = ()  # name path of an unnamed input: the node and its key
 

@@ -468,7 +468,8 @@ class Model(Expression):
 
     def constrain(self, connection: Connection) -> None:
         """Remember that something is declared of a connection, for the inference."""
-        if not any(c is connection for c in self.constrained):
+        if not connection.constrained:
+            connection.constrained = True
             self.constrained.append(connection)
 
     def _pick(self, key: str | Connection) -> Connection:

@@ -171,7 +171,7 @@ class _Reader:
         if "shape" in facts:
             connection.pattern = tuple(facts["shape"])
         if facts.keys() & {"value", "type", "shape"}:
-            model.constrained.append(connection)
+            model.constrain(connection)
 
     def value(self, data: Any, model: Model | None) -> Any:
         if isinstance(data, list):

@@ -124,6 +124,9 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     new_state: dict[str, Value] = field(default_factory=dict)
+    unused: dict[str, Value] = field(
+        default_factory=dict
+    )  # inputs that no output needs; they may be given all the same
 
     def results(self) -> Iterator[Value]:
         """Values that leave the graph."""

@@ -27,7 +27,8 @@ def remove_dead(graph: Graph) -> Graph:
             kept.append(node)
             needed.update(id(v) for v in node.values())
     graph.nodes = kept[::-1]
-    graph.inputs = {k: v for k, v in graph.inputs.items() if id(v) in needed or v.kind == "input"}
+    graph.unused |= {k: v for k, v in graph.inputs.items() if id(v) not in needed}
+    graph.inputs = {k: v for k, v in graph.inputs.items() if id(v) in needed}
     return graph
 
 

@@ -152,3 +152,27 @@ def test_import_loads_no_framework():
     code = "import sys, mithril; print([m for m in ('torch', 'jax', 'mlx', 'numpy') if m in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+def test_gradients_stop_at_detach():
+    x = IOKey("x", shape=[3], trainable=True)
+    model = Model.create(out=(x * op("detach")(x)).sum())
+    compiled = ml.compile(model, ml.NumpyBackend())
+    found = compiled.evaluate_gradients({"x": np.array([1.0, 2.0, 3.0])})
+    np.testing.assert_allclose(found["x"], [1, 2, 3])
+
+
+def test_inputs_that_no_output_needs_may_be_left_out_or_given():
+    model = Model.create(loss=(IOKey("x") - IOKey("target")).mean(), out=IOKey("x") * IOKey("w", trainable=True))
+    compiled = ml.compile(model, ml.NumpyBackend(), discard_keys={"loss"})
+    assert compiled.data_keys == ["x"]
+    x, w = np.ones(3, np.float32), np.full(3, 2, np.float32)
+    for data in ({"x": x}, {"x": x, "target": x}):
+        np.testing.assert_allclose(compiled.evaluate({"w": w}, data)["out"], [2, 2, 2])
+
+
+def test_an_input_can_be_given_gradients_too():
+    model = Model.create(out=(IOKey("x") * IOKey("x")).sum())
+    compiled = ml.compile(model, ml.NumpyBackend(), shapes={"x": [3]}, trainable_keys={"x"})
+    x = np.array([1.0, 2.0, 3.0], np.float32)
+    np.testing.assert_allclose(compiled.evaluate_gradients({}, {"x": x})["x"], 2 * x)
