@@ -66,13 +66,19 @@ def _check_blob(path: Path) -> None:
         check_sha256(blob, blob.name)
 
 
-def hub_folder(repo: str) -> Path:
-    """Returns a folder that holds config.json, the weights, and what else a repository says about a model."""
-    config = hub_file(repo, ["config.json"])
+def hub_weights(repo: str) -> Path:
+    """Returns the weight file of a repository, or the index of its parts, which are fetched too."""
     weights = hub_file(repo, WEIGHT_FILES)
     if weights.name.endswith(".index.json"):
         for part in sorted(set(json.loads(weights.read_text())["weight_map"].values())):
             hub_file(repo, [part])
+    return weights
+
+
+def hub_folder(repo: str) -> Path:
+    """Returns a folder that holds config.json, the weights, and what else a repository says about a model."""
+    config = hub_file(repo, ["config.json"])
+    hub_weights(repo)
     if "model_type" in json.loads(config.read_text()):
         try:
             hub_file(repo, ["preprocessor_config.json"])

@@ -181,7 +181,7 @@ def fetch_weights(weights: Weights) -> Path:
     if not weights.url.startswith(hub.PREFIX):
         return download(weights.url, sha256=weights.sha256)
     repo, _, name = weights.url.removeprefix(hub.PREFIX).partition("#")
-    return hub.hub_file(repo, [name] if name else hub.WEIGHT_FILES)
+    return hub.hub_file(repo, [name]) if name else hub.hub_weights(repo)
 
 
 def _registered(card: ModelCard, weights: Weights) -> Source:

@@ -111,6 +111,17 @@ def test_a_hub_repository_put_there_by_hand(monkeypatch, tmp_path, model):
     assert torch.equal(loaded(IMAGES)["logits"], model(IMAGES)["logits"])
 
 
+def test_a_hub_repository_in_parts(monkeypatch, tmp_path, model):
+    monkeypatch.setenv("NEXUS_OFFLINE", "1")
+    monkeypatch.setenv("NEXUS_HOME", str(tmp_path))
+    folder = model.save_pretrained(tmp_path / "hub" / "me" / "mine")
+    (folder / "model.safetensors").rename(folder / "part-1.safetensors")
+    index = {"weight_map": dict.fromkeys(model.state_dict(), "part-1.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    loaded = NexusModule.from_pretrained("hf-hub:me/mine")
+    assert torch.equal(loaded(IMAGES)["logits"], model(IMAGES)["logits"])
+
+
 def test_save_and_load_are_bit_exact(model, tmp_path):
     folder = model.save_pretrained(tmp_path / "new" / "folder")
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
