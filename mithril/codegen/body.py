@@ -57,6 +57,7 @@ class Body:
         self.uses_state = False
         self.state_keys = {id(v): key for key, v in module.graph.new_state.items()}
         self.written: set[str] = set()
+        self.places: dict[int, tuple[int, int]] = {}  # of values: node and output
         self.counter = ""  # of loops
         self.looped: tuple[str, Value | None] = ("", None)  # what the last loop left, and in which variable
 
@@ -279,11 +280,12 @@ class Body:
         alike = self.module.alike.get(self.region.signature, [])
         if len(alike) < 2:
             return True
-        places = {id(v): (i, j) for i, node in enumerate(self.region.nodes) for j, v in enumerate(node.outputs)}
+        if not self.places:
+            self.places = {id(v): (i, j) for i, n in enumerate(self.region.nodes) for j, v in enumerate(n.outputs)}
         for value in values:
-            if id(value) not in places:
+            if id(value) not in self.places:
                 return False
-            i, j = places[id(value)]
+            i, j = self.places[id(value)]
             if any(other.nodes[i].outputs[j].shape != value.shape for other in alike):
                 return False
         return True

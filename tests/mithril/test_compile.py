@@ -176,3 +176,13 @@ def test_an_input_can_be_given_gradients_too():
     compiled = ml.compile(model, ml.NumpyBackend(), shapes={"x": [3]}, trainable_keys={"x"})
     x = np.array([1.0, 2.0, 3.0], np.float32)
     np.testing.assert_allclose(compiled.evaluate_gradients({}, {"x": x})["x"], 2 * x)
+
+
+def test_source_makes_its_tensors_on_the_device_of_the_backend():
+    torch = pytest.importorskip("torch")
+    backend = ml.TorchBackend(device="meta")
+    x = IOKey("x", shape=[None, 3])
+    model = Model.create(out=x + op("arange")(stop=x.shape[0])[:, None])
+    out = ml.compile(model, backend).evaluate({}, {"x": torch.empty(2, 3, device="meta")})["out"]
+    assert out.device.type == "meta"
+    assert out.shape == (2, 3)

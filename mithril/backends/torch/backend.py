@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -80,8 +81,20 @@ class TorchBackend(Backend):
         value = value.float() if value.dtype is torch.bfloat16 else value
         return value.detach().cpu().numpy()
 
+    def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, making its own tensors on this backend's device."""
+        if torch.device(str(self.device)).type == "cpu":
+            return function
+
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with torch.device(str(self.device)):
+                return function(*args, **kwargs)
+
+        return run
+
     def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return torch.compile(function)
+        return self.prepare(torch.compile(function))
 
     def vjp(self, function: Callable[[Arrays], Arrays], params: Arrays) -> Any:
         leaves = {key: value.detach().requires_grad_(value.is_floating_point()) for key, value in params.items()}
