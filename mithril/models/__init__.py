@@ -22,14 +22,26 @@ from mithril.models.convolution import (  # noqa: E402
     TransposedConvolution1D,
     TransposedConvolution2D,
 )
-from mithril.models.linear import MLP, Embedding, Linear  # noqa: E402
+from mithril.models.linear import MLP, Embedding, Linear, LinearSVM  # noqa: E402
+from mithril.models.loss import (  # noqa: E402
+    AbsoluteError,
+    BinaryCrossEntropy,
+    HingeLoss,
+    HuberLoss,
+    KLDivergence,
+    QuantileLoss,
+    SquaredError,
+    SquaredHingeLoss,
+)
 from mithril.models.normalization import BatchNorm1D, BatchNorm2D, GroupNorm, LayerNorm, RMSNorm  # noqa: E402
 from mithril.models.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell  # noqa: E402
 
 _LAYERS = [
     *("MultiHeadAttention", "Convolution1D", "Convolution2D", "Convolution3D", "TransposedConvolution1D"),
     *("TransposedConvolution2D", "MLP", "Embedding", "Linear", "BatchNorm1D", "BatchNorm2D", "GroupNorm", "LayerNorm"),
-    *("RMSNorm", "GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"),
+    *("RMSNorm", "GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "LinearSVM", "AbsoluteError"),
+    *("BinaryCrossEntropy", "HingeLoss", "HuberLoss", "KLDivergence", "QuantileLoss", "SquaredError"),
+    *("SquaredHingeLoss",),
 ]
 _OPERATORS = [primitive_class(row).__name__ for row in OPS.values()]
 __all__ = [*dict.fromkeys([*_LAYERS, *_OPERATORS]), "Connection", "IOKey", "Model", "Operator"]

@@ -51,3 +51,18 @@ class MLP(Model):
             linear = Linear(dimension, name=f"linear_{i}")
             self += linear(input="input") if i == 0 else linear
             self += activation(output=IOKey("output")) if i == last else activation
+
+
+class LinearSVM(Model):
+    """A linear support vector machine, (..., i) to (..., 1); trained with `HingeLoss` on `output`.
+
+    Keys: `input`, `weight` (1, i), `bias` (1), `output`, the signed distance to the margin, and `decision_output`, its
+    sign: -1 or 1.
+    """
+
+    def __init__(self, name: str | None = None):
+        super().__init__(name)
+        weight, bias = parameter("weight", [1, None]), parameter("bias", [1])
+        self |= op("linear")(input="input", weight=weight, bias=bias, output=IOKey("output"))
+        self |= op("sign")(input="output", output=IOKey("decision_output"))
+        self.set_cout("output")

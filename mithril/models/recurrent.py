@@ -105,7 +105,7 @@ class Recurrent(Operator):
         n, t, _ = sequence.shape
         if not isinstance(t, int):
             raise ValueError(f"{type(self).__name__} is unrolled in time, and the length {t} of its input is unknown.")
-        zeros = op("full", shape=(n, self.hidden_size), value=0.0)()
+        zeros = op("zeros_like")(sequence[:, 0, :1]).broadcast_to(n, self.hidden_size)  # in the dtype of the input
         states, outputs = (zeros,) * self.num_states, []
         for place in range(t):
             states = self.step(sequence[:, place], states, self.hidden_size, suffix="_l0")
