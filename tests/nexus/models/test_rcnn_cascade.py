@@ -1,6 +1,7 @@
 """Cascade R-CNN: sizes and names of mmdetection's files, and what the paper says of the heads in a row."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 
 from nexus.core.formats import to_our_names
 from nexus.core.registry import create_model
-from nexus.models.cv.rcnn import CascadeRCNN
+from nexus.models.cv.rcnn import CascadeRCNN, CascadeRCNNConfig
 from nexus.models.cv.rcnn.cascade_rcnn import MASKS
 from nexus.models.cv.rcnn.roi_heads import pool_regions
 from nexus.ops.boxes import iou
@@ -172,3 +173,46 @@ def test_errors():
         CascadeRCNN({"box_head": {"hidden_dim": 12}})
     with pytest.raises(ValueError, match="images have 1 channels"):
         CascadeRCNN(TINY)(torch.randn(1, 1, 64, 64))
+
+
+def test_equals_mmdetection():
+    """Against results of mmdetection 3.3 that golden/cascade_rcnn.py wrote, with the same weights and images."""
+    folder = Path(__file__).with_name("golden")
+    spec = importlib.util.spec_from_file_location("golden_cascade", folder / "cascade_rcnn.py")
+    golden = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(golden)
+    expected = json.loads((folder / "cascade_rcnn.json").read_text())
+    model = CascadeRCNN(
+        {
+            **TINY,
+            "rpn": CascadeRCNNConfig().rpn.replace(num_candidates=(100, 60), num_proposals=(40, 20)),
+            "box_head": CascadeRCNNConfig().box_head.replace(hidden_dim=12),
+            "sampler": {"num_samples": 4000},  # all of them, so that nothing is drawn
+            "detect": {"min_score": 0.01, "max_detections": 9},
+            "mask_head": MASKS.replace(num_convs=1, hidden_dim=8),
+        }
+    )
+    model = model.double().eval()
+    shapes = {key: value.shape for key, value in mmdetection_names(model.state_dict()).items()}
+    state, _ = to_our_names(golden.draw(shapes), model.formats)
+    model.load_state_dict(state)
+    images, target, proposals = golden.scene()
+    with torch.no_grad():
+        outputs = model(images)
+        given = [proposals, proposals], [target, target]
+        losses, stages = model.second_stage.losses(outputs["features"], *given, [(64, 96)] * 2)
+        losses |= model.branches["masks"].losses(outputs["features"], stages, given[1])
+    for place in range(2):
+        for key in ("boxes", "scores"):
+            wanted = torch.tensor(expected[key][place], dtype=torch.float64)
+            torch.testing.assert_close(outputs[key][place], wanted, rtol=1e-8, atol=1e-8)
+        assert outputs["labels"][place].tolist() == expected["labels"][place]
+    crops = torch.cat(outputs["mask_crops"])
+    for found, key in ((crops.mean((1, 2)), "mask_means"), (crops[:, 9, 17], "mask_centres")):
+        torch.testing.assert_close(found, torch.tensor(expected[key], dtype=torch.float64), rtol=1e-8, atol=1e-8)
+    theirs = {"classification": "loss_cls", "box": "loss_bbox", "mask": "loss_mask"}
+    for name, value in losses.items():
+        kind, stage = name.split("_")
+        wanted = expected["losses"][f"s{int(stage) - 1}.{theirs[kind]}"]
+        assert float(value) == pytest.approx(wanted, rel=1e-6)  # theirs compute targets in float32
+    assert len(losses) == len(expected["losses"]) == 9
