@@ -49,9 +49,9 @@ def test_losses_equal_those_of_one_process(small, tmp_path, settings):
     for ours, theirs in zip(together, alone.history, strict=True):
         assert ours.keys() == theirs.keys()
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6, rel=0)
-    one = NexusModule.from_pretrained(tmp_path / "alone" / "model").state_dict()
-    two = NexusModule.from_pretrained(tmp_path / "together" / "model").state_dict()
-    torch.testing.assert_close(two, one, atol=1e-5, rtol=0)
+    images = torch.randn(8, 1, 8, 8)  # not the weights: the gradient of a key's bias is noise, and Adam scales it up
+    one, two = (NexusModule.from_pretrained(tmp_path / name / "model")(images) for name in ("alone", "together"))
+    torch.testing.assert_close(two["logits"], one["logits"], atol=1e-5, rtol=0)
 
 
 def test_run_of_two_sharded_processes_goes_on_alone(small, tmp_path):
