@@ -32,7 +32,8 @@ def erf(x):
     p = (*p, 1.60837851487422766e-2, 6.58749161529837803e-4)
     q = (2.56852019228982242e00, 1.87295284992346725e00, 5.27905102951428412e-1)
     q = (*q, 6.05183413124413191e-2, 2.33520497626869185e-3)
-    x = np.asarray(x)
+    given = x.dtype
+    x = x.astype(np.float64 if given == np.float64 else np.float32, copy=False)
     size = np.abs(x)
     near = np.minimum(size, 0.46875) ** 2
     top, bottom = 1.85777706184603153e-1 * near, near
@@ -52,7 +53,7 @@ def erf(x):
     far = (1 / math.sqrt(math.pi) - far) / np.maximum(size, 4.0)
     tail = np.where(size <= 4.0, tail, far)
     outer = np.sign(x) * (1 - np.exp(-np.square(size)) * tail)
-    return np.where(size <= 0.46875, inner, outer).astype(x.dtype, copy=False)
+    return np.where(size <= 0.46875, inner, outer).astype(given, copy=False)
 
 
 def spread(value, rank):

@@ -11,6 +11,7 @@ import pytest
 
 from mithril import backends
 from mithril.codegen.kernels import paste
+from mithril.codegen.text import Names, Texts
 from mithril.errors import BackendError
 from mithril.ops.rules import broadcast
 from mithril.ops.table import GRADIENT_KERNELS, OPS, Call, implementation, is_kernel
@@ -299,20 +300,6 @@ def names_of(name):
     return names
 
 
-def source(backend, value):
-    """Source of an attribute."""
-    if isinstance(value, DType):
-        if backend.name == "jax" and value in (DType.int64, DType.float64):
-            return "int" if value is DType.int64 else "float"
-        bool_name = "bool" if backend.name == "torch" else "bool_"
-        return f"{backend.xp}.{bool_name if value is DType.bool else value.value}"
-    if isinstance(value, float) and math.isinf(value):
-        return "math.inf"
-    if isinstance(value, tuple):
-        return f"({', '.join(source(backend, v) for v in value)}{',' if len(value) == 1 else ''})"
-    return repr(value)
-
-
 @cache
 def pasted(function, backend):
     """The kernel made from its pasted source alone, with nothing but the framework's names: so it stands alone."""
@@ -340,7 +327,8 @@ def call_of(op, backend, arrays, attributes, extra=None):
             dtypes[name] = type(value) if weak else backend.dtype_of(value)
     for name, shape in zip(op.output_names, op_shapes(op, arrays, attributes, backend)):
         shapes.setdefault(name, shape)
-    return Call(op, inputs, attributes, shapes, dtypes, backend.xp, lambda v: source(backend, v)), scope
+    texts = Texts(backend.name, backend.xp, Names())
+    return Call(op, inputs, attributes, shapes, dtypes, backend.xp, texts.source), scope, texts
 
 
 def op_shapes(op, arrays, attributes, backend):
@@ -368,17 +356,9 @@ def signature_shapes(op, known, attributes):
     return apply_signature(parse(text), values, attributes, Sizes(), op.input_names)
 
 
-def evaluate(code, call, scope):
-    text = code(call) if callable(code) else code.format_map(_Fields(call))
-    return eval(text, scope)
-
-
-class _Fields(dict):
-    def __init__(self, call):
-        self.call = call
-
-    def __missing__(self, name):
-        return self.call.xp if name == "xp" else self.call[name]
+def evaluate(code, call, scope, texts):
+    """The value of a template or code function."""
+    return eval(texts.write(code, call), scope)
 
 
 def run(op, backend, arrays, attributes):
@@ -388,8 +368,8 @@ def run(op, backend, arrays, attributes):
     if is_kernel(op, backend.name):
         result = pasted(code, backend.name)(*arrays, **changed(op, complete))
     else:
-        call, scope = call_of(op, backend, arrays, complete)
-        result = evaluate(code, call, scope)
+        call, scope, texts = call_of(op, backend, arrays, complete)
+        result = evaluate(code, call, scope, texts)
     return tuple(result) if isinstance(result, tuple | list) else (result,)
 
 
@@ -453,12 +433,12 @@ def gradients_by_rule(op, backend, arrays, attributes, outputs, seeds):
         grad, output = (tuple(seeds), tuple(outputs)) if many else (seeds[0], outputs[0])
         function = pasted(GRADIENT_KERNELS[op.name], "numpy")
         return function(grad, *arrays, output, **changed(op, complete))
-    call, scope = call_of(op, backend, arrays, complete, {"grad": seeds[0], "output": outputs[0]})
+    call, scope, texts = call_of(op, backend, arrays, complete, {"grad": seeds[0], "output": outputs[0]})
     unbroadcast = pasted(GRADIENT_KERNELS["unbroadcast"], "numpy")
     found = []
     for name, value in zip(op.input_names, arrays):
         code = op.gradient.get(name)
-        grad = None if code is None or isinstance(value, int | float) else evaluate(code, call, scope)
+        grad = None if code is None or isinstance(value, int | float) else evaluate(code, call, scope, texts)
         found.append(unbroadcast(grad, value.shape) if grad is not None and op.elementwise else grad)
     return found
 
@@ -573,3 +553,40 @@ def check_finite_differences(op, backend, arrays, attributes, seeds, rule, step=
     grads = {key: at(rule, key) if isinstance(arrays[key[0]], list) else rule[key[0]] for key in leaves}
     told = sum(float((grad * ways[key]).sum()) for key, grad in grads.items() if grad is not None)
     np.testing.assert_allclose(told, (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=1e-6)
+
+
+FULL_PRECISION = {"inverse", "solve", "cholesky", "avg_pool3d"}
+"""No framework, or not PyTorch on a CPU, has these in float16."""
+
+
+@pytest.mark.parametrize("cls", ["NumpyBackend", "TorchBackend", "MlxBackend"])
+def test_half_precision(cls, tools):
+    """Every row keeps float16, and is near the value in float64."""
+    half, referee = getattr(backends, cls)(dtype="float16"), tools["numpy64"]
+    for name, number in CASES:
+        op, (inputs, attributes) = OPS[name], EXAMPLES[name][number]
+        if name in FULL_PRECISION | RANDOM or attributes.get("padding") == "same":
+            continue
+        truth = run(op, referee, arrays_of(referee, inputs), attributes)
+        for output, expected in zip(run(op, half, arrays_of(half, inputs), attributes), truth):
+            wanted = half.dtype if expected.dtype == np.float64 else as_dtype(expected.dtype)
+            assert (name, half.dtype_of(output)) == (name, wanted)
+            if expected.dtype == np.float64:
+                got = half.to_numpy(output).astype(np.float64)
+                np.testing.assert_allclose(got, expected, rtol=0.05, atol=0.05, err_msg=f"{name}-{number}")
+
+
+@pytest.mark.parametrize("name", ["gelu", "conv2d", "interpolate", "batch_norm", "scaled_dot_product_attention"])
+def test_jax_in_float64(name, tools):
+    """In 64-bit mode JAX agrees to the last digits, gradients too."""
+    if "jax" not in tools:
+        pytest.skip("JAX cannot be imported")
+    wide, torch = backends.JaxBackend(dtype="float64"), tools["torch64"]
+    inputs, attributes = EXAMPLES[name][0]
+    seeds = seeds_for(name, run(OPS[name], torch, arrays_of(torch, inputs), attributes))
+    outputs, grads = by_framework(OPS[name], wide, inputs, attributes, seeds)
+    expected, expected_grads = by_framework(OPS[name], torch, inputs, attributes, seeds)
+    assert wide.dtype_of(outputs[0]) is DType.float64
+    np.testing.assert_allclose(wide.to_numpy(outputs[0]), torch.to_numpy(expected[0]), rtol=1e-9, atol=1e-12)
+    for key, grad in grads.items():
+        np.testing.assert_allclose(grad, expected_grads[key], rtol=1e-9, atol=1e-12)
