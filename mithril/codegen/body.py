@@ -193,8 +193,8 @@ class Body:
         """The author's name for it; inside a block, a name that belongs to the block's outside says nothing."""
         node = value.node
         assert node is not None
-        outside = self.region.prefix and value.hint == self.region.name
-        return node.op.name if outside or not value.hint else value.hint
+        hint = value.hint.removeprefix(self.region.name) if self.region.prefix else value.hint
+        return hint.lstrip("_") or node.op.name
 
     # Blocks
 

@@ -68,7 +68,7 @@ class Source:
     def _function_name(self, region: Region) -> str:
         if region.type != "Model":
             return snake_case(region.type)
-        stems = {re.sub(r"[\d_]+$", "", r.name) for r in self.alike[region.signature]}
+        stems = {re.sub(r"[\d_]+$", "", r.label) for r in self.alike[region.signature]}
         stem = stems.pop() if len(stems) == 1 else "block"
         return "block" if stem in ("", "model") else stem.removesuffix("s")
 

@@ -23,6 +23,7 @@ class Region:
     name: str
     type: str
     prefix: str
+    label: str = ""  # its name, or that of the model whose parameters it shares
     items: list[Item] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     arguments: list[Value] = field(default_factory=list)
@@ -54,7 +55,9 @@ def build_regions(graph: Graph) -> Region:
         del path[depth + 1 :]
         for scope in node.scope[depth:-1]:
             outer = path[-1]
-            region = Region(scope.name, scope.type, f"{outer.prefix}{scope.name}_")
+            shared = scope.parameters if scope.parameters.startswith(outer.prefix) else ""
+            label = shared.removeprefix(outer.prefix) or scope.name
+            region = Region(scope.name, scope.type, f"{outer.prefix}{label}_", label)
             outer.items.append(region)
             path.append(region)
         path[-1].items.append(node)

@@ -15,10 +15,11 @@ from mithril.types import Dimension, DType
 
 
 class Scope(NamedTuple):
-    """One step of the path to a node: the submodel's name and its type."""
+    """One step of the path to a node: the submodel's name and its type; for a shared copy, whose parameters it has."""
 
     name: str
     type: str
+    parameters: str = ""
 
 
 class Variadic(NamedTuple):

@@ -77,7 +77,7 @@ class Inference:
         self.graph = Graph(self.name)
         self.dtype = dtype
         self.given = shapes
-        self.symbols: dict[str, Any] = {}  # sizes named in `shapes`
+        self.symbols: dict[str, Any] = {}  # sizes named in `shapes` or by the root's keys
         self.training = training
         self.constants = constants or {}
         self.rules = Rules(self.name)
@@ -123,7 +123,7 @@ class Inference:
 
     def _walk(self, model: Model, env: dict[str, Any], scope: Scopes, prefix: Names) -> None:
         """Run all nodes of a model; `env`, the values of its bound inputs, gains those of its other connections."""
-        frame = Frame(env, scope, prefix, {})
+        frame = Frame(env, scope, prefix, {} if scope or model is not self.root else self.symbols)
         declared = {id(c) for c in model.constrained}
         for connection in model.constrained:
             if connection.key in env:
@@ -144,10 +144,11 @@ class Inference:
     def _run(self, node: LogicalNode, bound: dict[str, Any], frame: Frame) -> dict[str, Any]:
         """The outputs of a node by its own keys."""
         child, scope, prefix = node.model, frame.scope, frame.prefix
+        original = self.prefixes.get(id(child.shares), ())
         if not (self.bare and not scope and isinstance(child, Operator)):
-            scope = (*scope, Scope(node.name, child.type_name))
+            scope = (*scope, Scope(node.name, child.type_name, "_".join(original)))
         if not (self.bare and node.outer is self.root):
-            prefix = self.prefixes.get(id(child.shares)) or (*prefix, node.name)
+            prefix = original or (*prefix, node.name)
         if isinstance(child, Primitive):
             return self._run_operator(child, bound, scope, prefix, node.place)
         self.prefixes.setdefault(id(child), prefix)

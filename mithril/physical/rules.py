@@ -40,7 +40,10 @@ class Rules:
             if size is None:
                 size = self.sizes.new("batch" if axis == 0 else f"{name}_{axis}")
             elif isinstance(size, str) and size not in ("...",):
-                size = symbols.setdefault(size, self.sizes.new(size) if size not in symbols else None)
+                if size not in symbols:
+                    symbols[size] = self.sizes.new(size)
+                    self.sizes.named |= symbols[size].symbols()
+                size = symbols[size]
             elif not isinstance(size, str):
                 size = size if hasattr(size, "terms") else int(size)
             sizes.append(size)

@@ -52,6 +52,7 @@ class Sizes:
 
     def __init__(self) -> None:
         self.known: dict[str, Dimension] = {}
+        self.named: set[str] = set()  # symbols with names of the author's
         self._names: dict[str, int] = {}
 
     def new(self, hint: str) -> Dim:
@@ -83,7 +84,8 @@ class Sizes:
             return left == right
         if left == right:
             return True
-        for this, other in ((right, left), (left, right)):
+        named = isinstance(right, Dim) and right.name in self.named
+        for this, other in ((left, right), (right, left)) if named else ((right, left), (left, right)):
             if isinstance(this, Dim) and this.name is not None:
                 if not (isinstance(other, Dim) and this.name in other.symbols()):
                     self.known[this.name] = other

@@ -194,3 +194,46 @@ def test_a_value_between_blocks_that_is_read_again_stays_visible():
         values = np.tanh(np.sin(np.exp(values)))
         kept.append(values)
     np.testing.assert_allclose(compiled.evaluate({}, {"input": x})["out"], kept[3] + kept[1])
+
+
+def test_shared_blocks_are_called_with_the_same_parameters():
+    cell = Model(name="cell")
+    cell |= op("tanh")(Linear(4, name="ih")(IOKey("x")) + Linear(4, name="hh")(IOKey("h")), output=IOKey("new"))
+    model, sequence = Model(name="rnn"), IOKey("sequence", shape=["n", 3, 2])
+    model |= cell(x=sequence[:, 0], h="h", new="h_0")
+    model |= cell.shared(name="again")(x=sequence[:, 1], h="h_0", new="h_1")
+    model |= cell.shared(name="once_more")(x=sequence[:, 2], h="h_1", new=IOKey("h_2"))
+    compiled = ml.compile(model, ml.NumpyBackend(dtype=ml.float64), shapes={"h": ["n", 4]}, data_keys={"sequence", "h"})
+    assert '    h_1 = cell(params, "cell", sequence[:, 1], h_0)  # (n, 4)' in compiled.source
+    params = compiled.randomize_params(0)
+    x, h = np.random.default_rng(0).standard_normal((2, 3, 2)), np.zeros((2, 4))
+    expected = h
+    for t in range(3):
+        inner = x[:, t] @ params["cell_ih_weight"].T + params["cell_ih_bias"]
+        expected = np.tanh(inner + expected @ params["cell_hh_weight"].T + params["cell_hh_bias"])
+    np.testing.assert_allclose(compiled.evaluate(params, {"sequence": x, "h": h})["h_2"], expected)
+
+
+def test_blocks_with_several_results_and_sizes_of_their_own():
+    model, tokens = Model(name="net"), IOKey("tokens", shape=["n", "t", 4])
+    means = []
+    for i in range(3):
+        block, x = Model(name=f"block_{i}"), IOKey("input")
+        y = Linear(4, name="fc")(x.reshape(x.shape[0] * x.shape[1], 4)).reshape(x.shape[0], x.shape[1], 4)
+        block |= op("buffer")(y.tanh() + x, output=IOKey("output"))
+        block |= op("buffer")(y.mean(axis=1), output=IOKey("average"))
+        wiring = block(input=tokens)
+        tokens = wiring.output
+        means.append(wiring.average)
+    model |= op("buffer")(tokens, output=IOKey("out"))
+    model |= op("buffer")(means[0] + means[1] * means[2], output=IOKey("average"))
+    compiled = ml.compile(model, ml.NumpyBackend(dtype=ml.float64))
+    assert "def block(params, prefix, x):\n    n = x.shape[0]\n    t = x.shape[1]\n" in compiled.source
+    params, x = compiled.randomize_params(0), np.random.default_rng(0).standard_normal((2, 5, 4))
+    outputs, found = compiled.evaluate(params, {"tokens": x}), []
+    for i in range(3):
+        y = x @ params[f"block_{i}_fc_weight"].T + params[f"block_{i}_fc_bias"]
+        found.append(y.mean(1))
+        x = np.tanh(y) + x
+    np.testing.assert_allclose(outputs["out"], x)
+    np.testing.assert_allclose(outputs["average"], found[0] + found[1] * found[2])
