@@ -24,7 +24,8 @@ def paste_masks(
     low, high = (centre - half).trunc().long(), (centre + half).trunc().long()
     down = _stretch(low[:, 1], high[:, 1], image_size[0], side, crops)
     across = _stretch(low[:, 0], high[:, 0], image_size[1], side, crops)
-    return down @ crops @ across.mT
+    with torch.autocast(crops.device.type, enabled=False):  # in 16 bits an outline would fray
+        return down @ crops @ across.mT
 
 
 def _stretch(

@@ -46,7 +46,9 @@ def roi_align(
     compiled = compiled_ops()
     if compiled is not None:
         regions = torch.cat([image_index[:, None].to(boxes), boxes], dim=1)
-        return compiled.roi_align(features, regions, spatial_scale, *output_size, sampling_ratio, aligned)
+        maps = features.to(boxes.dtype)  # it takes one type only, and 16 bits are too few for boxes
+        pooled = compiled.roi_align(maps, regions, spatial_scale, *output_size, sampling_ratio, aligned)
+        return pooled.to(features.dtype)
     boxes = boxes.detach() * spatial_scale - (0.5 if aligned else 0.0)
     start, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
     if not aligned:
@@ -123,7 +125,7 @@ def roi_pool(
     compiled = compiled_ops()
     if compiled is not None:
         regions = torch.cat([image_index[:, None].to(boxes), boxes], dim=1)
-        return compiled.roi_pool(features, regions, spatial_scale, *output_size)[0]
+        return compiled.roi_pool(features.to(boxes.dtype), regions, spatial_scale, *output_size)[0].to(features.dtype)
     height, width = features.shape[-2:]
     corners = _round_half_away(boxes.detach() * spatial_scale)
     rows = _bin_ranges(corners[:, 1], corners[:, 3], output_size[0], height)

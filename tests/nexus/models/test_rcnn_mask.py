@@ -119,3 +119,23 @@ def test_errors():
         ValueError, match=r"masks of a target have the shape \(1, 1, 64, 64\); they must be \(n, h, w\)"
     ):
         model(torch.randn(1, 3, 64, 64), [{**target, "masks": torch.zeros(1, 1, 64, 64)}])
+
+
+def test_boxes_keep_their_precision_in_bfloat16():
+    """Maps are computed in 16 bits; anchors, deltas, boxes and masks are not, or boxes would move by pixels."""
+    torch.manual_seed(0)
+    model = MaskRCNN(
+        {**oracle.OUR_SMALL, "pyramid_dim": 16, "box_head": {"hidden_dim": 8}, "mask_head": {"hidden_dim": 8}}
+    )
+    target = {"boxes": torch.tensor([[3.0, 3, 40, 50]]), "labels": torch.tensor([1]), "masks": torch.ones(1, 64, 64)}
+    image = torch.randn(1, 3, 64, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model(image, [target])["losses"]
+        with torch.no_grad():
+            outputs = model.eval()(image)
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    assert all(outputs[key][0].dtype == torch.float32 for key in ("boxes", "scores", "masks", "proposals"))
+    with torch.no_grad():
+        outputs = model.bfloat16()(image.bfloat16())
+    assert outputs["features"][0].dtype == torch.bfloat16
+    assert outputs["boxes"][0].dtype == torch.float32

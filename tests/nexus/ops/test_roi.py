@@ -169,3 +169,15 @@ def test_errors():
         ValueError, match=r"output_size is \(0, 7\) on maps of \(12, 15\) pixels; all must be at least 1"
     ):
         roi_align(maps(), BOXES, IMAGES, (0, 7))
+
+
+def test_align_reads_16_bit_maps_at_exact_places(torchvision, monkeypatch):
+    features, boxes = maps(dtype=torch.bfloat16), clip_boxes(BOXES.float(), (24, 30))
+    wanted = roi_align(features.float(), boxes, IMAGES, (4, 4), spatial_scale=0.5, sampling_ratio=2)
+    pure = roi_align(features, boxes, IMAGES, (4, 4), spatial_scale=0.5, sampling_ratio=2)
+    monkeypatch.setattr("nexus.ops.roi.compiled_ops", lambda: torch.ops.torchvision)
+    with torch.compiler.set_stance("force_eager"):
+        compiled = roi_align(features, boxes, IMAGES, (4, 4), spatial_scale=0.5, sampling_ratio=2)
+    for pooled in (pure, compiled):
+        assert pooled.dtype == torch.bfloat16
+        torch.testing.assert_close(pooled.float(), wanted, rtol=2e-2, atol=2e-2)

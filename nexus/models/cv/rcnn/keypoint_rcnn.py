@@ -20,6 +20,7 @@ from nexus.models.cv.rcnn.images import Size, Target
 from nexus.models.cv.rcnn.parts import Branch, Detections, Samples
 from nexus.models.cv.rcnn.rcnn import RCNN, RCNNConfig
 from nexus.models.cv.rcnn.roi_heads import PoolConfig, pool_regions
+from nexus.ops.boxes import full_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ class KeypointHead(Branch):
                 nn.init.zeros_(module.bias)
 
     def forward(self, levels: Sequence[Tensor], boxes: Sequence[Float[Tensor, "_ 4"]]) -> Float[Tensor, "n j s s"]:
-        x = self.heatmaps(self.convs(pool_regions(levels, boxes, self.config.pool)))
+        x = full_precision(self.heatmaps(self.convs(pool_regions(levels, boxes, self.config.pool))))
         return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
     def losses(

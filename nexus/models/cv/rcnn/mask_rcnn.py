@@ -21,6 +21,7 @@ from nexus.models.cv.rcnn.images import Size, Target
 from nexus.models.cv.rcnn.parts import Branch, Detections, Samples
 from nexus.models.cv.rcnn.rcnn import RCNN, RCNNConfig
 from nexus.models.cv.rcnn.roi_heads import PoolConfig, pool_regions
+from nexus.ops.boxes import full_precision
 from nexus.ops.masks import paste_masks
 from nexus.ops.roi import roi_align
 
@@ -85,7 +86,7 @@ class MaskHead(Branch):
     ) -> Float[Tensor, "n s s"]:
         """Returns logits of the masks of boxes; `labels` count classes of objects from 0."""
         x = self.convs(pool_regions(levels, boxes, self.config.pool))
-        maps = self.logits(F.relu(self.upsample(x)))
+        maps = full_precision(self.logits(F.relu(self.upsample(x))))
         return maps[torch.arange(len(labels), device=labels.device), labels + self.config.background]
 
     def losses(

@@ -22,7 +22,7 @@ from nexus.models.cv.rcnn.images import Size, Target
 from nexus.models.cv.rcnn.parts import Detections, Samples, SecondStage
 from nexus.models.cv.rcnn.pyramid import STRIDES
 from nexus.ops.box_coder import BoxCoder
-from nexus.ops.boxes import box_area, clip_boxes, iou, is_large, pairwise
+from nexus.ops.boxes import box_area, clip_boxes, full_precision, iou, is_large, pairwise
 from nexus.ops.matching import BACKGROUND, match_by_iou, sample_balanced
 from nexus.ops.nms import batched_nms
 from nexus.ops.roi import roi_align
@@ -122,7 +122,7 @@ def pool_regions(
     image = torch.cat([torch.full_like(part[:, 0], place, dtype=torch.long) for place, part in enumerate(boxes)])
     level = (4 + torch.log2(box_area(flat).sqrt() / 224) + 1e-6).floor().clamp(2, 5) - 2
     order = level.argsort(stable=True)
-    pooled = [flat.new_zeros(0, levels[0].shape[1], config.size, config.size)]
+    pooled = [levels[0].new_zeros(0, levels[0].shape[1], config.size, config.size)]
     for place, stride in enumerate(STRIDES):
         members = order[level[order] == place]
         if len(members):
@@ -171,7 +171,7 @@ class BoxHead(nn.Module):
     def forward(self, regions: Float[Tensor, "n d s s"]) -> tuple[Float[Tensor, "n k1"], Float[Tensor, "n k2 4"]]:
         """Returns class logits, the background first, and deltas for each class (or one for all)."""
         x = self.layers(self.convs(regions).flatten(1))
-        return self.scores(x), self.deltas(x).unflatten(1, (-1, 4))
+        return full_precision(self.scores(x)), full_precision(self.deltas(x)).unflatten(1, (-1, 4))
 
     def losses(
         self, logits: Tensor, deltas: Tensor, samples: Sequence[Samples], targets: Sequence[Target]

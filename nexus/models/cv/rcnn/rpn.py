@@ -20,7 +20,7 @@ from nexus.layers.fpn import conv_norm
 from nexus.models.cv.rcnn.images import Size, Target
 from nexus.ops.anchors import anchor_shapes, grid_anchors
 from nexus.ops.box_coder import BoxCoder
-from nexus.ops.boxes import clip_boxes, iou, is_large, pairwise
+from nexus.ops.boxes import clip_boxes, full_precision, iou, is_large, pairwise
 from nexus.ops.matching import BACKGROUND, match_by_iou, sample_balanced
 from nexus.ops.nms import batched_nms
 
@@ -117,7 +117,7 @@ class RegionProposalNetwork(nn.Module):
                 f"The pyramid has {len(levels)} levels and anchor_sizes {len(self.config.anchor_sizes)}; "
                 "each level needs its sizes."
             )
-        objectness, deltas = zip(*(self.head(level) for level in levels))
+        objectness, deltas = zip(*(map(full_precision, self.head(level)) for level in levels))
         anchors = [self.level_anchors(place, level, padded_size) for place, level in enumerate(levels)]
         return RPNOutput(torch.cat(objectness, 1), torch.cat(deltas, 1), torch.cat(anchors), [len(a) for a in anchors])
 
@@ -129,7 +129,8 @@ class RegionProposalNetwork(nn.Module):
         if config.strides is not None:
             stride = (config.strides[place], config.strides[place])
         shapes = anchor_shapes(config.anchor_sizes[place], config.anchor_ratios, rounded=config.rounded_anchors)
-        return grid_anchors(shapes.to(level), (height, width), stride)
+        dtype = torch.promote_types(level.dtype, torch.float32)
+        return grid_anchors(shapes.to(level.device, dtype), (height, width), stride)
 
     def propose(self, output: RPNOutput, image_sizes: Sequence[Size], *, for_training: bool) -> list[Tensor]:
         """Returns the proposals (n, 4) of each image, best first; no gradient flows through them."""
