@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mithril.errors import BackendError, MithrilError
 from mithril.logical.model import Model
 
 if TYPE_CHECKING:
@@ -45,7 +46,13 @@ def compile(
     """
     from mithril.compile.pipeline import Options, build
 
-    data, trainable, discarded = set(data_keys), set(trainable_keys), set(discard_keys)
+    if not isinstance(model, Model):
+        raise MithrilError(f"{model!r} is not a Model.")
+    if isinstance(backend, str | type) or not hasattr(backend, "xp"):
+        raise BackendError(f"{backend!r} is not a backend; pass one such as ml.TorchBackend().")
+    data, trainable, discarded = (
+        {keys} if isinstance(keys, str) else set(keys) for keys in (data_keys, trainable_keys, discard_keys)
+    )
     options = Options(dict(shapes or {}), data, dict(constant_keys or {}), trainable, discarded, inference)
     return build(model, backend, options, jit, file_path)
 

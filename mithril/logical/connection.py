@@ -56,7 +56,7 @@ def _binary(operator: str) -> tuple[Callable[[Any, Any], Wiring], Callable[[Any,
     )
 
 
-def _unary(operator: str) -> Callable[[Any], Wiring]:
+def _unary(operator: str) -> Any:
     return lambda self: record(operator, input=self)
 
 
@@ -257,6 +257,8 @@ def as_pattern(shape: Sequence[Any] | None, name: str | None) -> tuple[Any, ...]
     """Check a shape with names, unknown sizes and at most one "..." and make it a tuple."""
     if shape is None:
         return None
+    if isinstance(shape, str) or not hasattr(shape, "__iter__"):
+        raise ConnectionError(f"The shape {shape!r} of '{name}' is not a list of sizes.")
     pattern = tuple("..." if size is ... else size for size in shape)
     if pattern.count("...") > 1:
         raise ConnectionError(f"The shape {list(shape)} of '{name}' has '...' more than once.")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from mithril.errors import ConnectionError, OperatorError, ShapeError
-from mithril.logical.connection import MISSING, Connection, IOKey, Place, show_place
+from mithril.logical.connection import MISSING, Connection, IOKey, Place, as_pattern, show_place
 from mithril.logical.model import Model, snake_case
 from mithril.logical.model import Node as LogicalNode
 from mithril.logical.operator import Operator
@@ -219,7 +219,7 @@ class Inference:
         value.trainable, value.path, value.hint = trainable, path, name
         value.any_width, value.declared = type in KIND_DTYPES, type is not None
         if name in self.given and self.given[name] is not None:
-            value.shape = self.rules.concrete(self.given[name], name, self.symbols)
+            value.shape = self.rules.concrete(as_pattern(self.given[name], name), name, self.symbols)
             value.origin = "given to compile in shapes"
         self.graph.inputs[name] = value
         return value

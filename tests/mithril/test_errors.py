@@ -266,3 +266,17 @@ def test_names_are_identifiers():
     assert message(lambda: Model(name="a.b")) == "'a.b' cannot name a model: a name is a Python identifier."
     assert message(lambda: IOKey("1x")) == "'1x' cannot name a connection: a name is a Python identifier."
     assert message(lambda: IOKey("x", shape=[-1])) == "The shape [-1] of 'x' has the negative size -1."
+
+
+def test_wrong_arguments_of_compile():
+    assert message(lambda: ml.compile(resnet(), "torch")) == (
+        "'torch' is not a backend; pass one such as ml.TorchBackend()."
+    )
+    assert message(lambda: ml.compile("resnet", BACKEND)) == "'resnet' is not a Model."
+    assert message(lambda: ml.compile(resnet(), BACKEND, shapes={"input": 3})) == (
+        "The shape 3 of 'input' is not a list of sizes."
+    )
+    assert message(lambda: ml.compile(resnet(), BACKEND, shapes={"input": [2, 0.5, 8, 8]})) == (
+        "The shape [2, 0.5, 8, 8] of 'input' has the size 0.5; a size is a number, a name, None or '...'."
+    )
+    assert ml.compile(resnet(), BACKEND, data_keys="input").data_keys == ["input"]
