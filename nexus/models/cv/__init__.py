@@ -1,6 +1,7 @@
 """The zoo: one file per paper. Importing this package registers every variant."""
 
 from nexus.models.cv.efficient_net import EfficientNet, EfficientNetConfig
+from nexus.models.cv.mae import MAE, MAEConfig
 from nexus.models.cv.mlp_mixer import MixerConfig, MLPMixer
 from nexus.models.cv.rcnn import (
     CascadeRCNN,
@@ -20,6 +21,7 @@ from nexus.models.cv.vit import VisionTransformer, ViTConfig
 from nexus.models.cv import cards  # isort: skip  (the cards need the classes)
 
 __all__ = [
+    "MAE",
     "VGG",
     "CascadeRCNN",
     "CascadeRCNNConfig",
@@ -29,6 +31,7 @@ __all__ = [
     "FasterRCNNConfig",
     "KeypointRCNN",
     "KeypointRCNNConfig",
+    "MAEConfig",
     "MLPMixer",
     "MaskRCNN",
     "MaskRCNNConfig",

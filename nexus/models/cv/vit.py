@@ -13,7 +13,7 @@ Dims: b batch, c channels, h w pixels, n tokens, d width, k classes, e one head'
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from einops import rearrange
@@ -35,6 +35,7 @@ class ViTConfig(Config):
     Attributes:
         image_size: Pixels of the sides that the position embedding is made for: one number, or (height, width).
         num_classes: Outputs of the head; 0 leaves the head out, and `logits` are the embeddings.
+        pool: What the head reads: the normalized class token, or, as after MAE, the normalized mean of the patches.
         dropout: In the embedding, after attention, and in the MLP.
         attention_dropout: On attention weights.
         drop_path_rate: Of the last block; rises linearly from 0 at the first.
@@ -53,6 +54,7 @@ class ViTConfig(Config):
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
     norm_eps: float = 1e-6
+    pool: Literal["token", "mean"] = "token"
     dropout: float = 0.0
     attention_dropout: float = 0.0
     drop_path_rate: float = 0.0
@@ -121,7 +123,8 @@ class VisionTransformer(WeightInitMixin, NexusModule):
         self.pos_drop = nn.Dropout(config.dropout)
         rates = drop_path_rates(config.drop_path_rate, config.num_layers)
         self.blocks = nn.ModuleList([ViTBlock(config, rate) for rate in rates])
-        self.norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
+        last_norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
+        self.norm, self.fc_norm = (last_norm, nn.Identity()) if config.pool == "token" else (nn.Identity(), last_norm)
         self.head = nn.Linear(config.embed_dim, config.num_classes) if config.num_classes else nn.Identity()
         self.init_weights_vision(std=config.weight_std)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
@@ -138,13 +141,13 @@ class VisionTransformer(WeightInitMixin, NexusModule):
             output_features: Return `features`; without them inference needs less memory.
 
         Returns:
-            `logits` (b, k), `embeddings` (b, d) the normalized class token, `features` the tokens (b, n, d) after each
+            `logits` (b, k), `embeddings` (b, d) that the head reads, `features` the tokens (b, n, d) after each
             block, and on request `attentions` (b, heads, n, n) of each block. `token_layout` says which token is where.
         """
         tokens = self.embed(images)
         keep = output_features or output_attentions
         features = collect(self.blocks, tokens, checkpointing=self.checkpointing, keep=keep)
-        embeddings = self.norm(features[-1][:, 0])
+        embeddings = self.pool(features[-1])
         outputs: dict[str, Any] = {"logits": self.head(embeddings), "embeddings": embeddings}
         if output_features:
             outputs["features"] = features
@@ -152,6 +155,12 @@ class VisionTransformer(WeightInitMixin, NexusModule):
             blocks, inputs = cast("list[ViTBlock]", self.blocks), [tokens, *features[:-1]]
             outputs["attentions"] = [block.attention_maps(x) for block, x in zip(blocks, inputs)]
         return outputs
+
+    def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
+        """Returns what the head reads: one normalized vector for the image."""
+        if self.config.pool == "token":
+            return self.norm(tokens[:, 0])
+        return self.fc_norm(tokens[:, 1:].mean(dim=1))
 
     def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
         """Returns the class token and the patches with their positions (Eq. 1)."""
@@ -166,7 +175,13 @@ class VisionTransformer(WeightInitMixin, NexusModule):
         return TokenLayout(1, *self.patch_embed.grid(image_size))
 
     def fit_state(self, state: State) -> State:
-        """Resamples the position embedding of a (square) image size to this model's."""
+        """Resamples the position embedding of a (square) image size to this model's.
+
+        A model that pools the mean gets a fresh last norm from weights that have one for tokens, as MAE's authors do.
+        """
+        if self.config.pool == "mean" and "norm.weight" in state and "fc_norm.weight" not in state:
+            own = {f"fc_norm.{name}": value.detach() for name, value in self.fc_norm.named_parameters()}
+            state = {key: value for key, value in state.items() if not key.startswith("norm.")} | own
         positions = state.get("pos_embed")
         if positions is None or positions.shape[1] == self.pos_embed.shape[1]:
             return state

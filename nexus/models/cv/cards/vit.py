@@ -1,7 +1,8 @@
 """Cards of the Vision Transformers."""
 
-from nexus.core.registry import ModelCard, Weights, register
-from nexus.models.cv.cards.sources import timm_weights, torchvision_weights
+from nexus.core.preprocessing import Preprocessing
+from nexus.core.registry import Metric, ModelCard, Weights, register
+from nexus.models.cv.cards.sources import IMAGENET_TOP1, timm_weights, torchvision_weights
 from nexus.models.cv.vit import VARIANTS, VisionTransformer
 
 _NONCOMMERCIAL = "cc-by-nc-4.0"
@@ -134,6 +135,25 @@ def _from_timm(name: str, tag: str, top1: float | None) -> Weights:
     )
 
 
+# Fine-tuned from MAE by its authors: file, top-1.
+_MAE = {
+    "vit_base_patch16_224": ("mae_finetuned_vit_base.pth", 83.664),
+    "vit_large_patch16_224": ("mae_finetuned_vit_large.pth", 85.952),
+    "vit_huge_patch14_224": ("mae_finetuned_vit_huge.pth", 86.928),
+}
+
+
+def _from_mae(file: str, top1: float) -> Weights:
+    return Weights(
+        tag="mae_ft_in1k",
+        url=f"https://dl.fbaipublicfiles.com/mae/finetune/{file}",
+        licence=_NONCOMMERCIAL,
+        preprocessing=Preprocessing(resize_size=256),
+        changes={"pool": "mean"},
+        metrics=(Metric(name=IMAGENET_TOP1, value=top1, source="FINETUNE.md of facebookresearch/mae"),),
+    )
+
+
 register(
     *(
         ModelCard(
@@ -144,6 +164,7 @@ register(
             weights=(
                 *(_from_timm(name, tag, top1) for tag, top1 in _TIMM.get(name, {}).items()),
                 *_TORCHVISION.get(name, []),
+                *([_from_mae(*_MAE[name])] if name in _MAE else []),
             ),
             paper="https://arxiv.org/abs/2010.11929",
             good_for=("image-classification", "1k-10k", "100k+"),
