@@ -161,10 +161,11 @@ class Model(Expression):
         return self.connections[key].producer is not None
 
     def __call__(self, *args: Any, **bindings: Any) -> Wiring:
-        """The model with its wires named. Values by position go to its inputs in order."""
+        """The model with its wires named. Values by position go to its inputs in order, the canonical one first."""
         if args:
             cin = self._cin
-            names = [*(["input"] if cin is not None and not cin.named else []), *self.input_keys]
+            first = [] if cin is None else [cin.key if cin.named else "input"]
+            names = list(dict.fromkeys([*first, *self.input_keys]))
             if len(args) > len(names):
                 raise ConnectionError(
                     f"{self!r} has {len(names)} inputs ({', '.join(names)}), {len(args)} values were given."

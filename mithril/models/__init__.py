@@ -22,6 +22,7 @@ from mithril.models.convolution import (  # noqa: E402
     TransposedConvolution1D,
     TransposedConvolution2D,
 )
+from mithril.models.gpt import gpt2  # noqa: E402
 from mithril.models.linear import MLP, Embedding, Linear, LinearSVM  # noqa: E402
 from mithril.models.loss import (  # noqa: E402
     AbsoluteError,
@@ -35,8 +36,13 @@ from mithril.models.loss import (  # noqa: E402
 )
 from mithril.models.normalization import BatchNorm1D, BatchNorm2D, GroupNorm, LayerNorm, RMSNorm  # noqa: E402
 from mithril.models.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell  # noqa: E402
+from mithril.models.transformer import FeedForward, SelfAttention, transformer_block  # noqa: E402
+from mithril.models.vision import *  # noqa: E402, F403
+from mithril.models.vision import __all__ as _VISION  # noqa: E402
 
 _LAYERS = [
+    *_VISION,
+    *("gpt2", "FeedForward", "SelfAttention", "transformer_block"),
     *("MultiHeadAttention", "Convolution1D", "Convolution2D", "Convolution3D", "TransposedConvolution1D"),
     *("TransposedConvolution2D", "MLP", "Embedding", "Linear", "BatchNorm1D", "BatchNorm2D", "GroupNorm", "LayerNorm"),
     *("RMSNorm", "GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "LinearSVM", "AbsoluteError"),

@@ -74,7 +74,8 @@ class KLDivergence(Loss):
     """target (log target - input), where `input` is the log of a distribution and `target` one; 0 where target is 0."""
 
     def elements(self, input: Any, target: Any) -> Expression:
-        return target * (op("where")(target > 0, target, 1.0).log() - input)
+        positive: Any = op("where")(target > 0, target, 1.0)
+        return target * (positive.log() - input)
 
 
 class HingeLoss(Loss):

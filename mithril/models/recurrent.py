@@ -13,7 +13,7 @@ from mithril.logical.operator import Operator
 from mithril.models.common import op, parameter
 
 
-def gates(x: Any, h: Any, rows: int, suffix: str = "") -> tuple[Any, Any]:
+def gates(x: Any, h: Any, rows: int, suffix: str = "") -> tuple[Any, ...]:
     """Returns what the input and the hidden state give to `rows` gate values, each (n, rows)."""
     weights = (parameter(f"weight_ih{suffix}", [rows, None]), parameter(f"weight_hh{suffix}", [rows, None]))
     biases = (parameter(f"bias_ih{suffix}", [rows]), parameter(f"bias_hh{suffix}", [rows]))
