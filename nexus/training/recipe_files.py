@@ -157,7 +157,9 @@ def _build(cls: type[C], tree: Mapping[str, Any], path: str) -> C:
 
 def _hint(path: str) -> str:
     known = [*key_paths()]
-    same_leaf = [key for key in known if key.rpartition(".")[2] == path.rpartition(".")[2]]
+    leaf = path.rpartition(".")[2]
+    near = difflib.get_close_matches(leaf, {key.rpartition(".")[2] for key in known}, n=1, cutoff=0.6)
+    same_leaf = [key for key in known if key.rpartition(".")[2] in near]
     if same_leaf:
         close = difflib.get_close_matches(path, same_leaf, n=1, cutoff=0.0)
         return f"Did you mean {close[0]!r}?"
