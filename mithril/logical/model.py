@@ -87,6 +87,7 @@ class Model(Expression):
         self._anonymous: dict[int, tuple[IOKey, Connection]] = {}
         self._placements: dict[int, Node] = {}
         self._counts: dict[str, int] = {}
+        self._unnamed = 0
         self._read_cout = False
 
     # Keys
@@ -354,7 +355,9 @@ class Model(Expression):
     def _new(self, key: str | None = None) -> Connection:
         """A new connection; unnamed ones get a key that no name can be."""
         named = key is not None
-        key = key if key is not None else f"${len(self.connections)}"
+        if key is None:
+            key = f"${self._unnamed}"
+            self._unnamed += 1
         connection = self.connections[key] = Connection(self, key, named)
         return connection
 

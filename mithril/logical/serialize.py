@@ -154,6 +154,7 @@ class _Reader:
             model.submodels[node.name] = node
             child._placements[id(model)] = node
             child.frozen = True
+        model._unnamed = len(model.connections)
         model.exposed = [model.connections[key].key for key in data["exposed"]]
         model._cin = None if data["cin"] is None else model.connections[data["cin"]]
         model._cout = None if data["cout"] is None else model.connections[data["cout"]]

@@ -270,3 +270,19 @@ def test_an_operator_alone_has_keys_without_prefix():
 def test_only_models_can_be_added(build):
     with pytest.raises(ConnectionError, match="Only models can be added"):
         Model().__ior__(build())
+
+
+def test_a_model_grows_after_connections_were_merged():
+    model = Model()
+    model |= op("exp")(input="a")
+    model |= op("sin")(input="b")
+    model.merge_connections("a", "b")
+    model += op("cos")
+    model += op("tanh")
+    x = array(3)
+    np.testing.assert_allclose(run(model, {"a": x})["output"], np.tanh(np.cos(np.exp(x))))
+    grown = Model.from_json(model.to_json())
+    grown += op("absolute")
+    grown += op("sqrt")
+    expected = np.sqrt(np.abs(np.tanh(np.cos(np.exp(x)))))
+    np.testing.assert_allclose(run(grown, {"a": x})["output"], expected)
