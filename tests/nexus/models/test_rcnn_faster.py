@@ -177,6 +177,22 @@ def test_images_of_a_batch_do_not_mix_and_padding_is_told():
             torch.testing.assert_close(outputs["scores"][at], together["scores"][place])
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "efficientnet_b0"])
+def test_other_backbones_train_and_predict(name):
+    torch.manual_seed(0)
+    model = FasterRCNN({**TINY, "backbone": name})
+    images = [torch.randn(3, 64, 96), torch.randn(3, 96, 64)]
+    target = {"boxes": torch.tensor([[3.0, 3, 50, 60]]), "labels": torch.tensor([1])}
+    sum(model(images, [target, target])["losses"].values()).backward()
+    trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained.values())
+    left_out = [key for key in dict(model.named_parameters()) if key not in trained]
+    assert len(left_out) < 6  # what stands between the last map and the classifier
+    outputs = model.eval()(images)
+    assert [tuple(level.shape[-2:]) for level in outputs["features"]] == [(24, 24), (12, 12), (6, 6), (3, 3), (2, 2)]
+    assert len(outputs["boxes"]) == 2
+
+
 def test_evaluation_with_targets_gives_losses_and_boxes():
     torch.manual_seed(0)
     model = FasterRCNN(TINY)
@@ -227,6 +243,8 @@ def test_errors():
         FasterRCNN({"num_classes": 0})
     with pytest.raises(ValueError, match="Did you mean 'resnet50'"):
         FasterRCNN({"backbone": "resnet51"})
+    with pytest.raises(ValueError, match="gives feature maps of the strides"):
+        FasterRCNN({"backbone": "vit_base_patch32_224"})
     with torch.no_grad():
         model.second_stage.head.scores.bias.fill_(torch.nan)
     with pytest.raises(ValueError, match="Class scores are NaN; the weights or the image hold values"):

@@ -4,6 +4,7 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -11,36 +12,56 @@ from nexus.core.module import NexusModule
 from nexus.core.registry import create_model
 from nexus.layers.fpn import FeaturePyramid
 from nexus.layers.frozen_norm import freeze_batch_norm
+from nexus.layers.simple_pyramid import SimplePyramid
 
 STRIDES = (4, 8, 16, 32)
+TOKEN_STRIDE = 16
 
 
 class Maps(NamedTuple):
-    """Which of a backbone's features the pyramid takes, from fine to coarse, and their channels."""
+    """What a pyramid takes from a backbone.
+
+    Attributes:
+        index: Places of the maps among its `features`, from fine to coarse; only the last if they are tokens.
+        dims: Their channels.
+        tokens: Whether they are sequences of tokens, as a plain vision transformer gives.
+        unread: Parameters that no map depends on, such as those before the classifier.
+    """
 
     index: tuple[int, ...]
     dims: tuple[int, ...]
+    tokens: bool
+    unread: frozenset[str]
 
 
 @cache
 def backbone_maps(name: str, in_channels: int) -> Maps:
-    """Returns where the last maps of strides 4, 8, 16 and 32 stand among a registered backbone's `features`.
+    """Returns what a registered backbone gives, found by a pass without numbers on the meta device.
 
     Raises:
-        ValueError: The backbone is unknown, or does not give these maps.
+        ValueError: The backbone is unknown, or gives neither maps of strides 4, 8, 16, 32 nor tokens of stride 16.
     """
     side = 4 * STRIDES[-1]
-    with torch.device("meta"), torch.no_grad():
+    with torch.device("meta"):
         probe = create_model(name, num_classes=0, in_channels=in_channels).eval()
-        features = probe(torch.zeros(1, in_channels, side, side))["features"]
-    last = {side // x.shape[-1]: (index, x.shape[1]) for index, x in enumerate(features) if x.ndim == 4}
-    missing = [stride for stride in STRIDES if stride not in last]
-    if missing:
-        raise ValueError(
-            f"{name} gives no feature maps of stride {missing}; the pyramid needs {list(STRIDES)}, as a ResNet gives."
-        )
-    index, dims = zip(*(last[stride] for stride in STRIDES))
-    return Maps(index, dims)
+        with torch.enable_grad():
+            features = probe(torch.zeros(1, in_channels, side, side))["features"]
+        last = {side // x.shape[-1]: index for index, x in enumerate(features) if x.ndim == 4}
+        layout = probe.token_layout((side, side))
+        if layout is not None and features[-1].ndim == 3 and side // layout.height == TOKEN_STRIDE:
+            index = (len(features) - 1,)
+        elif all(stride in last for stride in STRIDES):
+            index = tuple(last[stride] for stride in STRIDES)
+        else:
+            raise ValueError(
+                f"{name} gives feature maps of the strides {sorted(last)}; the pyramid needs {list(STRIDES)} as a "
+                f"ResNet gives, or tokens of stride {TOKEN_STRIDE} as vit_base_patch16_224 gives."
+            )
+        torch.stack([features[place].sum() for place in index]).sum().backward()
+    unread = frozenset(key for key, parameter in probe.named_parameters() if parameter.grad is None)
+    tokens = features[index[-1]].ndim == 3
+    dims = tuple(features[place].shape[-1 if tokens else 1] for place in index)
+    return Maps(index, dims, tokens, unread)
 
 
 class PyramidBackbone(nn.Module):
@@ -52,7 +73,7 @@ class PyramidBackbone(nn.Module):
         out_dim: Channels of every level.
         norm: "batch", or "frozen" for batch normalization in the backbone that is never trained.
         norm_eps: Of the frozen normalization.
-        pyramid_norm: Batch normalization in the pyramid.
+        pyramid_norm: Batch normalization in the pyramid; that of a plain transformer always has layer normalization.
         num_frozen_stages: How many parts of a ResNet are not trained: 1 is the stem, 2 also the first stage, ...
     """
 
@@ -73,12 +94,23 @@ class PyramidBackbone(nn.Module):
         if norm == "frozen":
             freeze_batch_norm(self.body, eps=norm_eps)
         freeze_stages(self.body, num_frozen_stages)
-        self.fpn = FeaturePyramid(self.maps.dims, out_dim, norm=pyramid_norm)
+        for key, parameter in self.body.named_parameters():
+            if key in self.maps.unread:
+                parameter.requires_grad_(False)
+        if self.maps.tokens:
+            self.fpn = SimplePyramid(self.maps.dims[0], out_dim)
+        else:
+            self.fpn = FeaturePyramid(self.maps.dims, out_dim, norm=pyramid_norm)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b d _ _"]]:
         """Returns the levels P2 to P6."""
         features = self.body(images)["features"]
-        return self.fpn([features[index] for index in self.maps.index])
+        maps = [features[index] for index in self.maps.index]
+        layout = self.body.token_layout((images.shape[-2], images.shape[-1]))
+        if self.maps.tokens:
+            assert layout is not None
+            maps = [rearrange(x[:, layout.prefix :], "b (h w) d -> b d h w", h=layout.height) for x in maps]
+        return self.fpn(maps)
 
 
 def freeze_stages(body: nn.Module, num_stages: int) -> None:
