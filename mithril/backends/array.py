@@ -76,15 +76,21 @@ def batch_norm_training(input, mean, var, weight=None, bias=None, momentum=0.1, 
 
 @kernel("scaled_dot_product_attention", "numpy jax")
 def scaled_dot_product_attention(query, key, value, mask=None, is_causal=False, scale=None):
-    """softmax(q k^T * scale + mask) v. A bool mask is True where a query may look."""
+    """softmax(q k^T * scale + mask) v. A bool mask is True where a query may look; one that sees nothing gives 0."""
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = (query * scale) @ xp.swapaxes(key, -1, -2)
     if is_causal:
         mask = xp.tril(xp.ones(scores.shape[-2:], dtype=xp.int32)) > 0
     if mask is not None:
         scores = xp.where(mask, scores, -math.inf) if "bool" in str(mask.dtype) else scores + mask
-    weights = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))
-    return (weights / xp.sum(weights, axis=-1, keepdims=True)) @ value
+    peak = xp.max(scores, axis=-1, keepdims=True)
+    if mask is not None:
+        peak = xp.where(peak == -math.inf, 0, peak)
+    weights = xp.exp(scores - peak)
+    total = xp.sum(weights, axis=-1, keepdims=True)
+    if mask is not None:
+        total = xp.where(total == 0, 1, total)
+    return (weights / total) @ value
 
 
 @kernel("cross_entropy", ALL)

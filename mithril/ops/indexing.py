@@ -100,7 +100,8 @@ def take_shape(input: Shape, index: Shape, *, axis: int = 0) -> Shape:
 
 def take_torch(call: Call) -> str:
     """torch picks along an axis with a key of its own: `x[:, index]`."""
-    axis = axis_of(call.attributes["axis"], len(call.shapes["input"]))
+    axis = call.attributes["axis"]
+    axis = axis if axis >= 0 else axis_of(axis, len(call.shapes["input"]))
     return f"{call['input']}[{':, ' * axis}{call['index']}]"
 
 

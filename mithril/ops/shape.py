@@ -88,8 +88,10 @@ def expand_dims_shape(shape: Shape, *, axis: Any) -> Shape:
 
 
 def squeezed_axes(shape: Shape, axis: Any) -> tuple[int, ...]:
-    """Axes to drop: those of size 1 among `axis`. torch ignores others; so do we, for numbers."""
-    return tuple(a for a in axes_of(axis, len(shape)) if shape[a] == 1)
+    """Axes to drop: a named axis stays if its size is known not to be 1, as in torch."""
+    if axis is None and not all(isinstance(size, int) for size in shape):
+        raise ShapeError(f"squeeze: name the axis, the sizes of {shape} are not all known.")
+    return tuple(a for a in axes_of(axis, len(shape)) if shape[a] == 1 or isinstance(shape[a], Dim))
 
 
 def squeeze_shape(shape: Shape, *, axis: Any = None) -> Shape:
@@ -168,16 +170,19 @@ def pad_torch(call: Call) -> str:
     return f"F.pad({call['input']}, {call.source(flat)}{', ' + arguments if arguments else ''})"
 
 
-def pad_any(call: Call) -> str | None:
+def pad_any(call: Call) -> str:
     """np.pad and jnp.pad, whose pairs name every axis."""
     padding, shape = call.attributes["padding"], call.shapes.get("input")
-    lead = ((0, 0),) * (len(shape) - len(padding)) if shape is not None else ()
+    if shape is None:
+        pairs = f"((0, 0),) * ({call['input']}.ndim - {len(padding)}) + {call['padding']}"
+    else:
+        pairs = call.source((*((0, 0),) * (len(shape) - len(padding)), *padding))
     words = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
     mode = words[call.attributes["mode"]]
     options = "" if mode == "constant" else f', mode="{mode}"'
     if call.attributes["value"] != 0:
         options += f", constant_values={call['value']}"
-    return f"{call.xp}.pad({call['input']}, {call.source((*lead, *padding))}{options})"
+    return f"{call.xp}.pad({call['input']}, {pairs}{options})"
 
 
 def negated(shift: Any) -> Any:
@@ -205,7 +210,9 @@ def flip_torch(call: Call) -> str:
 
 def flip_mlx(call: Call) -> str:
     """`x[:, ::-1]` for axis 1."""
-    axes = axes_of(call.attributes["axis"], len(call.shapes["input"]))
+    axis = call.attributes["axis"]
+    axes = (axis,) if isinstance(axis, int) else axis
+    axes = axes if min(axes) >= 0 else axes_of(axes, len(call.shapes["input"]))
     return f"{call['input']}[{', '.join('::-1' if a in axes else ':' for a in range(max(axes) + 1))}]"
 
 

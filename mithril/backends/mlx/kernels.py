@@ -76,15 +76,17 @@ def rms_norm(input, weight=None, eps=1e-6):
 
 @kernel("scaled_dot_product_attention", "mlx")
 def scaled_dot_product_attention(query, key, value, mask=None, is_causal=False, scale=None):
-    """softmax(q k^T * scale + mask) v. A bool mask is True where a query may look."""
+    """softmax(q k^T * scale + mask) v. A bool mask is True where a query may look; one that sees nothing gives 0."""
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    seeing = mx.any(mask, axis=-1, keepdims=True) if mask is not None and mask.dtype == mx.bool_ else None
     if is_causal:
         mask = mx.tri(query.shape[-2], key.shape[-2], dtype=mx.int32) > 0
     shape = (*query.shape[:-1], value.shape[-1])
     q, k, v = (x.reshape(-1, 1, *x.shape[-2:]) if x.ndim != 4 else x for x in (query, key, value))
     if mask is not None and query.ndim != 4:
         mask = mx.broadcast_to(mask, (*query.shape[:-1], key.shape[-2])).reshape(-1, 1, *mask.shape[-2:])
-    return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask).reshape(shape)
+    output = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask).reshape(shape)
+    return output if seeing is None else output * seeing
 
 
 @kernel("grid_sample", "mlx")

@@ -192,8 +192,10 @@ def attention_gradient(grad, query, key, value, mask, output, is_causal=False, s
         mask = np.tri(query.shape[-2], key.shape[-2], dtype=bool)
     if mask is not None:
         scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights = weights / weights.sum(axis=-1, keepdims=True)
+    peak = scores.max(axis=-1, keepdims=True)
+    weights = np.exp(scores - np.where(peak == -np.inf, 0, peak))
+    total = weights.sum(axis=-1, keepdims=True)
+    weights = weights / np.where(total == 0, 1, total)
     weights_grad = grad @ value.swapaxes(-1, -2)
     scores_grad = weights * (weights_grad - (weights_grad * weights).sum(axis=-1, keepdims=True))
     query_grad = unbroadcast(scores_grad @ key * scale, query.shape)

@@ -43,6 +43,7 @@ def shape(name, *shapes, **attributes):
         (shape("einsum", ((B, T, 64), (B, H, 64)), equation="bqd,bkd->bqk"), (B, T, H)),
         (shape("topk", (B, 9), k=3), ((B, 3), (B, 3))),
         (shape("arange", stop=T), (T,)),
+        (shape("squeeze", (B, H, 1), axis=1), (B, 1)),
     ],
 )
 def test_symbolic_sizes(made, expected):
@@ -71,6 +72,7 @@ def test_symbolic_sizes(made, expected):
         ("interpolate", ((1, 2, 4, 4),), {}, "interpolate: give either size or scale_factor."),
         ("einsum", (((2, 3), (4, 5)),), {"equation": "ij,jk->ik"}, "einsum: axis 'j' of 'ij,jk->ik' is 3 and 4."),
         ("broadcast_to", ((2, 3),), {"shape": (2, 4)}, "(2, 3) does not broadcast to (2, 4)."),
+        ("squeeze", ((B, 1),), {}, "squeeze: name the axis, the sizes of (b, 1) are not all known."),
         ("topk", ((2, 3),), {"k": 4}, "topk: k 4 is larger than the 3 values along axis 1."),
         ("pixel_shuffle", ((1, 6, 2, 2),), {"factor": 2}, "6 channels are not a multiple of factor² = 4."),
     ],
