@@ -202,8 +202,15 @@ class EfficientNet(WeightInitMixin, NexusModule):
             bound = self.config.num_classes**-0.5
             nn.init.uniform_(self.head.weight, -bound, bound)
 
-    def forward(self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False) -> dict[str, Any]:
+    def forward(
+        self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False, output_features: bool = True
+    ) -> dict[str, Any]:
         """Classifies normalized images.
+
+        Args:
+            images: Any size.
+            output_attentions: Must be False: there are none.
+            output_features: Return `features`; without them inference needs less memory.
 
         Returns:
             `logits` (b, k), `embeddings` (b, d) the mean of the last convolution over all places, and `features`: the
@@ -218,19 +225,21 @@ class EfficientNet(WeightInitMixin, NexusModule):
         x = self.stem(images)
         features: list[Tensor] = []
         for stage, blocks in zip(self.config.stages, cast("list[nn.Sequential]", self.blocks)):
-            if stage.stride > 1:
+            if output_features and stage.stride > 1:
                 features.append(x)
-            x = collect(blocks, x, checkpointing=self.checkpointing)[-1]
+            x = collect(blocks, x, checkpointing=self.checkpointing, keep=False)[-1]
         features.append(x)
         embeddings = reduce(self.top(x), "b d h w -> b d", "mean")
-        return {"logits": self.head(self.head_drop(embeddings)), "embeddings": embeddings, "features": features}
+        outputs: dict[str, Any] = {"logits": self.head(self.head_drop(embeddings)), "embeddings": embeddings}
+        if output_features:
+            outputs["features"] = features
+        return outputs
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> EfficientNetConfig:
-        if mapping.get("hidden_act", "swish") not in ("swish", "silu"):
-            raise ValueError(f"hidden_act is {mapping['hidden_act']!r}; EfficientNet is built with 'swish'.")
-        if mapping.get("pooling_type", "mean") != "mean":
-            raise ValueError(f"pooling_type is {mapping['pooling_type']!r}; EfficientNet is built with 'mean'.")
+        for key, known in (("hidden_act", ("swish", "silu")), ("pooling_type", ("mean",))):
+            if mapping.get(key, known[0]) not in known:
+                raise ValueError(f"{key} is {mapping[key]!r}; EfficientNet is built with {known[0]!r}.")
         rows = zip(
             mapping.get("expand_ratios", (1, 6, 6, 6, 6, 6, 6)),
             mapping.get("kernel_sizes", (3, 3, 5, 3, 5, 5, 3)),
@@ -308,8 +317,7 @@ def _name_blocks(state: State, kinds: Sequence[Mapping[str, str]]) -> State:
             members.setdefault(found[0], []).append(key)
     renamed: State = {}
     for key, value in state.items():
-        found = re.match(r"blocks\.\d+\.\d+\.", key)
-        if found:
+        if found := re.match(r"blocks\.\d+\.\d+\.", key):
             rests = [other.removeprefix(found[0]) for other in members[found[0]]]
             kind = next((k for k in kinds if all(any(r.startswith(f"{n}.") for r in rests) for n in k)), {})
             for name, ours in kind.items():
@@ -330,8 +338,7 @@ def _number_stages(state: State) -> State:
     places: dict[int, str] = {}
     stage, place = -1, 0
     for index in sorted(widths):
-        new = widths[index] != widths.get(index - 1)
-        stage, place = (stage + 1, 0) if new else (stage, place + 1)
+        stage, place = (stage + 1, 0) if widths[index] != widths.get(index - 1) else (stage, place + 1)
         places[index] = f"blocks.{stage}.{place}."
     return {re.sub(r"^blocks\.(\d+)\.", lambda m: places[int(m[1])], key): value for key, value in state.items()}
 
@@ -433,9 +440,9 @@ def _variants() -> dict[str, EfficientNetConfig]:
         if size != "xl":
             variants[f"efficientnet_v2_{size}"] = _v2(size)
         variants[f"tf_efficientnetv2_{size}"] = _v2(size).replace(**_TENSORFLOW)
+    base = _v2("b0").replace(**_TENSORFLOW)
     for size in ("b0", "b1", "b2", "b3"):
-        width, depth, _ = _SCALES[size]
-        variants[f"tf_efficientnetv2_{size}"] = scale(_v2("b0"), width, depth, round_limit=0).replace(**_TENSORFLOW)
+        variants[f"tf_efficientnetv2_{size}"] = scale(base, *_SCALES[size][:2], round_limit=0)
     return variants
 
 

@@ -100,8 +100,15 @@ class MLPMixer(WeightInitMixin, NexusModule):
         self.head = nn.Linear(config.embed_dim, config.num_classes) if config.num_classes else nn.Identity()
         self.init_weights_vision()
 
-    def forward(self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False) -> dict[str, Any]:
+    def forward(
+        self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False, output_features: bool = True
+    ) -> dict[str, Any]:
         """Classifies normalized images.
+
+        Args:
+            images: Of the model's `image_size`.
+            output_attentions: Must be False: there are none.
+            output_features: Return `features`; without them inference needs less memory.
 
         Returns:
             `logits` (b, k), `embeddings` (b, d) the mean over normalized tokens, and `features` the tokens (b, n, d)
@@ -113,9 +120,13 @@ class MLPMixer(WeightInitMixin, NexusModule):
         if output_attentions:
             raise ValueError("MLPMixer has no attention maps; nexus.visualization.GradCAM shows where it looks.")
         self._check_size(images)
-        features = collect(self.blocks, self.patch_embed(images), checkpointing=self.checkpointing)
+        tokens = self.patch_embed(images)
+        features = collect(self.blocks, tokens, checkpointing=self.checkpointing, keep=output_features)
         embeddings = reduce(self.norm(features[-1]), "b n d -> b d", "mean")
-        return {"logits": self.head(embeddings), "embeddings": embeddings, "features": features}
+        outputs: dict[str, Any] = {"logits": self.head(embeddings), "embeddings": embeddings}
+        if output_features:
+            outputs["features"] = features
+        return outputs
 
     def _check_size(self, images: Tensor) -> None:
         check_images(images, self.config.in_channels)

@@ -109,10 +109,8 @@ def shift_mask(part: Partition) -> Float[Tensor, "m n n"]:
 
 def relative_positions(window: Size, window_size: int) -> Int[Tensor, "n n"]:
     """Returns the row of the bias table for each pair of tokens: their offset, counted row by row (Eq. 4)."""
-    rows, columns = torch.meshgrid(torch.arange(window[0]), torch.arange(window[1]), indexing="ij")
-    rows, columns = rows.flatten(), columns.flatten()
-    down = rows[:, None] - rows + window_size - 1
-    right = columns[:, None] - columns + window_size - 1
+    axes = torch.meshgrid(torch.arange(window[0]), torch.arange(window[1]), indexing="ij")
+    down, right = (axis.flatten()[:, None] - axis.flatten() + window_size - 1 for axis in axes)
     return down * (2 * window_size - 1) + right
 
 
@@ -259,7 +257,7 @@ class SwinStage(nn.Module):
 
     def forward(self, x: Float[Tensor, "b d h w"], *, checkpointing: bool = False) -> Float[Tensor, "b d2 h2 w2"]:
         x = self.downsample(rearrange(x, "b d h w -> b h w d"))
-        x = collect(self.blocks, x, checkpointing=checkpointing)[-1]
+        x = collect(self.blocks, x, checkpointing=checkpointing, keep=False)[-1]
         return rearrange(x, "b h w d -> b d h w")
 
     def attention_maps(self, x: Float[Tensor, "b d h w"]) -> list[Tensor]:
@@ -299,12 +297,15 @@ class SwinTransformer(WeightInitMixin, NexusModule):
             if name.endswith(TABLE):
                 nn.init.trunc_normal_(parameter, std=0.02)
 
-    def forward(self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False) -> dict[str, Any]:
+    def forward(
+        self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False, output_features: bool = True
+    ) -> dict[str, Any]:
         """Classifies normalized images.
 
         Args:
             images: Sides must be multiples of `patch_size`.
             output_attentions: Also return the attention maps, which the fused kernel must compute again.
+            output_features: Return `features`; without them inference needs less memory.
 
         Returns:
             `logits` (b, k), `embeddings` (b, d) the mean over normalized tokens, `features` the map (b, d, h, w) after
@@ -312,14 +313,18 @@ class SwinTransformer(WeightInitMixin, NexusModule):
             m windows of n tokens.
         """
         x = rearrange(self.pos_drop(self.patch_embed(images)), "b h w d -> b d h w")
-        features, attentions = [], []
+        features: list[Tensor] = []
+        attentions: list[Tensor] = []
         for stage in cast("list[SwinStage]", self.layers):
             if output_attentions:
                 attentions += stage.attention_maps(x)
             x = stage(x, checkpointing=self.checkpointing)
-            features.append(x)
+            if output_features:
+                features.append(x)
         embeddings = reduce(self.norm(rearrange(x, "b d h w -> b h w d")), "b h w d -> b d", "mean")
-        outputs = {"logits": self.head(embeddings), "embeddings": embeddings, "features": features}
+        outputs: dict[str, Any] = {"logits": self.head(embeddings), "embeddings": embeddings}
+        if output_features:
+            outputs["features"] = features
         if output_attentions:
             outputs["attentions"] = attentions
         return outputs
@@ -384,10 +389,6 @@ _MERGING_BEFORE = {  # others end a stage with patch merging; from the last stag
 }
 
 
-def _join_qkv(state: State) -> State:
-    return join_keys(state, ("q", "k", "v"), "qkv")
-
-
 SwinTransformer.hub_types = ("swin",)
 SwinTransformer.formats = (
     Format("authors", detect=r"^layers\.0\.downsample\.", rename={**_BUFFERS, **_MERGING_BEFORE}),
@@ -426,7 +427,7 @@ SwinTransformer.formats = (
             r"^layernorm\.": "norm.",
             r"^classifier\.": "head.",
         },
-        convert=_join_qkv,
+        convert=lambda state: join_keys(state, ("q", "k", "v"), "qkv"),
     ),
 )
 

@@ -82,8 +82,15 @@ class VGG(WeightInitMixin, NexusModule):
         self.head = nn.Linear(config.embed_dim, config.num_classes) if config.num_classes else nn.Identity()
         self.init_weights_vision(std=0.01)  # Sec. 3.1
 
-    def forward(self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False) -> dict[str, Any]:
+    def forward(
+        self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False, output_features: bool = True
+    ) -> dict[str, Any]:
         """Classifies normalized images.
+
+        Args:
+            images: Both sides at least 32 pixels.
+            output_attentions: Must be False: there are none.
+            output_features: Return `features`; without them inference needs less memory.
 
         Returns:
             `logits` (b, k), `embeddings` (b, d) the second hidden fully connected layer, and `features`: five maps
@@ -102,9 +109,12 @@ class VGG(WeightInitMixin, NexusModule):
             )
         starts = [0, *self.stage_ends[:-1]]
         stages = [partial(self._run, start, end) for start, end in zip(starts, self.stage_ends)]
-        features = collect(stages, images, checkpointing=self.checkpointing)
+        features = collect(stages, images, checkpointing=self.checkpointing, keep=output_features)
         embeddings = self._embed(features[-1])
-        return {"logits": self.head(embeddings), "embeddings": embeddings, "features": features}
+        outputs: dict[str, Any] = {"logits": self.head(embeddings), "embeddings": embeddings}
+        if output_features:
+            outputs["features"] = features
+        return outputs
 
     def _run(self, start: int, end: int, x: Tensor) -> Tensor:
         for index in range(start, end):

@@ -94,6 +94,13 @@ def test_outputs_are_finite_and_named(case):
         assert value.isfinite().all()
 
 
+def test_features_can_be_left_out(case):
+    model = build(case)
+    lean = model(images(case), output_features=False)
+    assert lean.keys() == {"logits", "embeddings"}
+    assert torch.equal(lean["logits"], model(images(case))["logits"])
+
+
 def test_images_of_a_batch_do_not_mix(case):
     model, batch = build(case), images(case, 3)
     together = model(batch)["logits"]
