@@ -77,7 +77,7 @@ class Texts:
             special = value is DType.bool and self.xp != "torch"
             return f"{self.xp}.{value.value}{'_' if special else ''}"
         if isinstance(value, Dim):
-            return value.source({s: self.symbol(s) for s in value.symbols()})
+            return value.source({s: self.symbol(s) for s in sorted(value.symbols())})
         if isinstance(value, tuple):
             return f"({', '.join(map(self.source, value))}{',' if len(value) == 1 else ''})"
         if isinstance(value, list):
