@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import os
+import socket
 import sys
 import time
 import urllib.error
@@ -32,6 +33,21 @@ def offline() -> bool:
 
 
 _OFFLINE_NAMES = ("NEXUS_OFFLINE", "HF_HUB_OFFLINE")
+
+
+def reachable(url: str) -> bool:
+    """Returns whether the server of an address answers within two seconds; behind a proxy, True without asking.
+
+    Libraries that try again and again keep a user without a network waiting; this says so at once.
+    """
+    parts = urlsplit(url)
+    if urllib.request.getproxies().get(parts.scheme) or parts.hostname is None:
+        return True
+    try:
+        with socket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), 2):
+            return True
+    except OSError:
+        return False
 
 
 def download(url: str, *, sha256: str = "", folder: Path | None = None) -> Path:
@@ -126,6 +142,8 @@ def _fetch_all(url: str, partial: Path) -> None:
                 break
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             problem = getattr(error, "reason", None) or repr(error)
+            if isinstance(problem, socket.gaierror):  # nobody answers to the name: there is no network to wait for
+                break
         except OSError as error:
             problem = f"{partial.parent} cannot take it ({error.strerror or error})"
             break

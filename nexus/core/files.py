@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import pickle
+import re
 import tempfile
 import warnings
 import zipfile
@@ -84,12 +85,10 @@ def _read_pickle(path: Path) -> Any:
             warnings.simplefilter("ignore")  # remarks on the pickle protocol, just before it is refused
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0].split("WeightsUnpickler error: ")[-1]
-        for line in str(error).splitlines():
-            if "WeightsUnpickler error" in line or "Unsupported" in line:
-                reason = line.split("WeightsUnpickler error: ")[-1].strip()
+        named = re.search(r"GLOBAL (\S+)", str(error))  # torch's other advice is to trust the file
+        reason = f" (it names {named[1]})" if named else ""
         raise WeightsError(
-            f"{path} holds more than weights and was refused; nothing in it was run ({reason}). "
+            f"{path} holds more than weights and was refused; nothing in it was run{reason}. "
             "Get the file as .safetensors, or save its state_dict alone."
         ) from None
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError, TypeError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nexus.core.download import check_sha256, home, offline
+from nexus.core.download import check_sha256, home, offline, reachable
 from nexus.core.files import WeightsError
 from nexus.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocessing
 
@@ -34,13 +34,14 @@ def hub_file(repo: str, names: Sequence[str]) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import constants, errors, hf_hub_download
 
+    cached_only = offline() or not reachable(constants.ENDPOINT)
     address = f"https://huggingface.co/{repo}/resolve/main/{names[0]}"
     problem = f"it has none of {', '.join(names)}"
     for name in names:
         try:
-            path = Path(hf_hub_download(repo, name, local_files_only=offline()))
+            path = Path(hf_hub_download(repo, name, local_files_only=cached_only))
         except errors.EntryNotFoundError as error:
             if isinstance(error, errors.LocalEntryNotFoundError):
                 problem = "it is not in the cache and the hub cannot be reached, or the network is switched off"
@@ -56,7 +57,9 @@ def hub_file(repo: str, names: Sequence[str]) -> Path:
             break
         _check_blob(path)
         return path
-    raise WeightsError(f"{names[0]} of {PREFIX}{repo} cannot be had: {problem}. Or put {address} into {folder}.")
+    raise WeightsError(
+        f"{names[0]} of {PREFIX}{repo} cannot be had: {problem}. Once you have {address}, put it into {folder}."
+    )
 
 
 def _check_blob(path: Path) -> None:

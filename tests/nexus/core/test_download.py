@@ -3,13 +3,15 @@
 import hashlib
 import http.server
 import multiprocessing
+import socket
 import threading
+import time
 from collections import Counter
 
 import pytest
 
 from nexus.core import download as module
-from nexus.core.download import check_sha256, download
+from nexus.core.download import check_sha256, download, reachable
 from nexus.core.files import WeightsError
 
 CONTENT = bytes(range(256)) * 4000
@@ -176,3 +178,20 @@ def test_eight_processes_share_one_download(server, tmp_path):
     assert [process.exitcode for process in processes] == [0] * 8
     assert Handler.asked["good"] == 1
     check_sha256(tmp_path / "w.bin", SHA256)
+
+
+def test_without_a_network_nobody_waits(monkeypatch, tmp_path):
+    def no_such_name(*_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_such_name)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it tried again"))
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    with pytest.raises(WeightsError, match=r"Name or service not known.*put the file at .*weights.pth yourself"):
+        download("https://files.example/weights.pth", folder=tmp_path)
+    assert not reachable("https://files.example")
+    assert list(tmp_path.glob("weights*")) == []
+
+
+def test_a_server_that_answers_is_reachable(server):
+    assert reachable(server)
