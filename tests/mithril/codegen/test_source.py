@@ -1,5 +1,6 @@
 """The generated source: kept texts, one function per repeated block, and that it stands alone."""
 
+import os
 import subprocess
 import sys
 
@@ -249,3 +250,19 @@ def test_the_header_names_the_constants():
     )
     values = compiled._module.evaluate(compiled.constants, {"x": np.ones((1, 3), np.float32)})
     np.testing.assert_allclose(values["out"], np.ones((1, 3)))
+
+
+def test_the_same_model_always_gives_the_same_text():
+    code = (
+        "import mithril as ml\n"
+        "x = ml.IOKey('x', shape=['b', 'n', 'm', 3])\n"
+        "y = x.reshape(x.shape[0] * x.shape[1] + x.shape[2], -1).exp()\n"
+        "print(ml.compile(ml.Model.create(out=y, other=y.sum(axis=0)), ml.NumpyBackend()).source)"
+    )
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in "123"
+    }
+    assert len(texts) == 1
