@@ -77,7 +77,7 @@ def expose_keys(model: Model, *keys: str, **named: str | Connection) -> Model:
                 f"'{connection.path()}' is an input of the model, so it cannot be exposed as an output."
             )
         if connection.key != name:
-            _rename(model, connection, name)
+            rename(model, connection, name)
         if name not in model.exposed:
             model.exposed.append(name)
     return model
@@ -86,11 +86,12 @@ def expose_keys(model: Model, *keys: str, **named: str | Connection) -> Model:
 def rename_key(model: Model, old: str | Connection, new: str) -> Model:
     """Give a connection another name."""
     _check_open(model, "rename_key")
-    _rename(model, model._pick(old), new)
+    rename(model, model._pick(old), new)
     return model
 
 
-def _rename(model: Model, connection: Connection, name: str) -> None:
+def rename(model: Model, connection: Connection, name: str) -> None:
+    """Change the key of a connection, which nothing outside of the model may know yet."""
     if name in model.connections:
         raise ConnectionError(f"{model!r} already has a connection named '{name}'.")
     if not name.isidentifier():

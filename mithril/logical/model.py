@@ -364,6 +364,9 @@ class Model(Expression):
     def _named(self, name: str) -> Connection:
         if name in self.connections:
             return self.connections[name]
+        if name == "input" and self._cin is not None and not self._cin.named:
+            editing.rename(self, self._cin, name)
+            return self._cin
         if not name.isidentifier():
             raise ConnectionError(f"{name!r} cannot name a connection: a name is a Python identifier.")
         connection = self._new(name)

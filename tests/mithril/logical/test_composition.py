@@ -286,3 +286,13 @@ def test_a_model_grows_after_connections_were_merged():
     grown += op("sqrt")
     expected = np.sqrt(np.abs(np.tanh(np.cos(np.exp(x)))))
     np.testing.assert_allclose(run(grown, {"a": x})["output"], expected)
+
+
+def test_input_names_the_canonical_input_that_has_no_name():
+    block = Model()
+    block += op("exp")
+    block |= op("add")(left="input", right=block.cout)
+    model = Model()
+    model += block(input="x")
+    x = array(3)
+    np.testing.assert_allclose(run(model, {"x": x})["output"], x + np.exp(x))
