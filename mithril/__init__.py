@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mithril import models
     from mithril.backends import Backend, JaxBackend, MlxBackend, NumpyBackend, TorchBackend
     from mithril.compile.running import PhysicalModel
+    from mithril.training import TrainModel
 
 float16, bfloat16, float32, float64 = DType.float16, DType.bfloat16, DType.float32, DType.float64
 int8, int16, int32, int64 = DType.int8, DType.int16, DType.int32, DType.int64
@@ -36,6 +37,7 @@ __all__ = [
     "PhysicalModel",
     "Tensor",
     "TorchBackend",
+    "TrainModel",
     "bfloat16",
     "bool",
     "compile",
@@ -66,6 +68,8 @@ def __getattr__(name: str) -> Any:
         return import_module("mithril.compile.running").PhysicalModel
     if name == "models":
         return import_module("mithril.models")
+    if name == "TrainModel":
+        return import_module("mithril.training").TrainModel
     if name == "from_torch":
         return import_module("mithril.interop").from_torch
     raise AttributeError(f"module 'mithril' has no attribute '{name}'")

@@ -513,7 +513,11 @@ class Model(Expression):
         return other
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
-        other = memo[id(self)] = type(self).__new__(type(self))
+        return self._copy_into(type(self).__new__(type(self)), memo)
+
+    def _copy_into(self, other: Model, memo: dict[int, Any]) -> Model:
+        """Give another model the same structure."""
+        memo[id(self)] = other
         for key, value in self.__dict__.items():
             other.__dict__[key] = value if key in ("_placements", "op", "shares") else deepcopy(value, memo)
         other.shares = memo.get(id(self.shares), self.shares)

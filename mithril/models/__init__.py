@@ -34,6 +34,7 @@ from mithril.models.loss import (  # noqa: E402
     SquaredError,
     SquaredHingeLoss,
 )
+from mithril.models.metric import Accuracy, F1Score, Precision, Recall  # noqa: E402
 from mithril.models.normalization import BatchNorm1D, BatchNorm2D, GroupNorm, LayerNorm, RMSNorm  # noqa: E402
 from mithril.models.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell  # noqa: E402
 from mithril.models.transformer import FeedForward, SelfAttention, transformer_block  # noqa: E402
@@ -42,6 +43,7 @@ from mithril.models.vision import __all__ as _VISION  # noqa: E402
 
 _LAYERS = [
     *_VISION,
+    *("Accuracy", "F1Score", "Precision", "Recall"),
     *("gpt2", "FeedForward", "SelfAttention", "transformer_block"),
     *("MultiHeadAttention", "Convolution1D", "Convolution2D", "Convolution3D", "TransposedConvolution1D"),
     *("TransposedConvolution2D", "MLP", "Embedding", "Linear", "BatchNorm1D", "BatchNorm2D", "GroupNorm", "LayerNorm"),

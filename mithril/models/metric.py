@@ -1,0 +1,66 @@
+"""Metrics. Keys: `input` (scores), `target`, `output`, a number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mithril.logical.connection import Expression, IOKey
+from mithril.logical.model import Model
+from mithril.models.common import op
+
+
+class Accuracy(Model):
+    """Share of right answers, of class scores (n, k, ...) and integer targets (n, ...)."""
+
+    def __init__(self, name: str | None = None):
+        super().__init__(name)
+        right = IOKey("input").argmax(axis=1) == IOKey("target", type=int)
+        self |= op("mean")(input=op("where")(right, 1.0, 0.0), output=IOKey("output"))
+        self.set_cin("input")
+
+
+class BinaryMetric(Model):
+    """From the counts of a decision: an element is found where `input` > `threshold`, and true where `target` > 0.
+
+    Args:
+        threshold: 0 for logits and margins, 0.5 for probabilities.
+    """
+
+    def __init__(self, threshold: float = 0.0, name: str | None = None):
+        super().__init__(name)
+        self.threshold = threshold
+        found: Any = op("where")(IOKey("input") > threshold, 1.0, 0.0)
+        true: Any = op("where")(IOKey("target") > 0, 1.0, 0.0)
+        value = self.of_counts((found * true).sum(), found.sum(), true.sum())
+        self |= op("buffer")(input=value, output=IOKey("output"))
+        self.set_cin("input")
+
+    def of_counts(self, both: Any, found: Any, true: Any) -> Expression:
+        """The metric of the counts of what is found and true, found, and true."""
+        raise NotImplementedError(f"{type(self).__name__} does not define of_counts.")
+
+
+def share(part: Any, whole: Any) -> Expression:
+    """`part / whole`, 0 of nothing."""
+    return part / op("maximum")(whole, 1.0)
+
+
+class Precision(BinaryMetric):
+    __doc__ = f"Share of the found that is true. {BinaryMetric.__doc__}"
+
+    def of_counts(self, both: Any, found: Any, true: Any) -> Expression:
+        return share(both, found)
+
+
+class Recall(BinaryMetric):
+    __doc__ = f"Share of the true that is found. {BinaryMetric.__doc__}"
+
+    def of_counts(self, both: Any, found: Any, true: Any) -> Expression:
+        return share(both, true)
+
+
+class F1Score(BinaryMetric):
+    __doc__ = f"Harmonic mean of precision and recall. {BinaryMetric.__doc__}"
+
+    def of_counts(self, both: Any, found: Any, true: Any) -> Expression:
+        return share(2 * both, found + true)
