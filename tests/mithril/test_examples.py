@@ -1,0 +1,34 @@
+"""The examples run as scripts, and what they print is what they say."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+PRINTED = {
+    "mithril_custom_models": ["the cell is the ready-made one: True", "as torch does: True"],
+    "mithril_sine_forecast": ["NumPy", "torch.optim", "optax"],
+    "mithril_vision_models": ["two tasks: {'age': (2, 1), 'gender': (2, 1), 'pred_gender': (2, 1)}", "def evaluate"],
+}
+
+
+def test_every_example_is_run():
+    assert {path.stem for path in EXAMPLES.glob("mithril_*.py")} == PRINTED.keys()
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_example(name, capsys):
+    for framework in re.findall(r"^import (optax|torch)$", (EXAMPLES / f"{name}.py").read_text(), re.MULTILINE):
+        pytest.importorskip(framework)
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    for text in PRINTED[name]:
+        assert text in printed
+    if name == "mithril_sine_forecast":
+        losses = re.findall(r"loss (\S+) -> (\S+), error on new sines (\S+)", printed)
+        assert len(losses) == 3
+        assert max(float(last) for _, last, _ in losses) < 0.03
+        assert max(float(error) for *_, error in losses) < 0.04
+        assert len({first for first, *_ in losses}) == 1
