@@ -255,7 +255,7 @@ def _from_nexus(settings: Mapping[str, Any], file: Path, cls: type[NexusModule],
 
 
 def _from_timm(settings: Mapping[str, Any], file: Path) -> Source:
-    card = model_info(settings["architecture"])
+    card = _timm_card(settings["architecture"])
     pretrained = settings.get("pretrained_cfg") or settings
     changes: dict[str, Any] = {}
     num_classes = settings.get("num_classes", pretrained.get("num_classes"))
@@ -265,6 +265,13 @@ def _from_timm(settings: Mapping[str, Any], file: Path) -> Source:
     return Source(
         file, card.model_class, card.config.replace(**changes), hub.preprocessing_from_timm(pretrained), names, card
     )
+
+
+def _timm_card(architecture: str) -> ModelCard:
+    """Returns the card of the variant that timm calls so: by our name, or by the name of a file that it lists."""
+    start = f"{hub.PREFIX}timm/{architecture}."
+    named = (card for card, weights in _all_weights() if weights.url.startswith(start))
+    return next(named, None) or model_info(architecture)
 
 
 def _from_transformers(settings: Mapping[str, Any], file: Path, folder: Path, cls: type[NexusModule]) -> Source:

@@ -4,15 +4,19 @@ from nexus.layers.attention import Attention
 from nexus.layers.collect import collect
 from nexus.layers.drop_path import DropPath, drop_path_rates
 from nexus.layers.images import check_image_size, check_images, image_sides
+from nexus.layers.layer_scale import LayerScale
 from nexus.layers.mlp import Mlp
 from nexus.layers.patch_embed import PatchEmbed
 from nexus.layers.position_embedding import resample_position_embedding
+from nexus.layers.swiglu import SwiGLU
 
 __all__ = [
     "Attention",
     "DropPath",
+    "LayerScale",
     "Mlp",
     "PatchEmbed",
+    "SwiGLU",
     "check_image_size",
     "check_images",
     "collect",

@@ -14,6 +14,7 @@ def resample_position_embedding(
     *,
     num_prefix: int = 0,
     antialias: bool = True,
+    offset: float = 0.0,
 ) -> Float[Tensor, "1 m d"]:
     """Returns the embedding for another grid of patches: bicubic on the grid, unchanged for prefix tokens.
 
@@ -23,11 +24,17 @@ def resample_position_embedding(
         new_grid: Rows and columns wanted.
         num_prefix: Tokens in front that have no place in the image.
         antialias: Low-pass filter when the grid shrinks, and the wider cubic kernel; timm does, the hub's ViT does not.
+        offset: Added to the rows and columns wanted where the step of the sampling is computed from them; DINOv2
+            was trained with 0.1.
     """
     if old_grid == new_grid:
         return embedding
     prefix, patches = embedding[:, :num_prefix], embedding[:, num_prefix:]
     image = rearrange(patches, "1 (h w) d -> 1 d h w", h=old_grid[0], w=old_grid[1])
     kept = image.dtype if image.dtype in (torch.float32, torch.float64) else torch.float32
-    image = F.interpolate(image.to(kept), size=new_grid, mode="bicubic", antialias=antialias)
+    if offset:
+        scales = [(new + offset) / old for new, old in zip(new_grid, old_grid)]
+        image = F.interpolate(image.to(kept), scale_factor=scales, mode="bicubic", antialias=antialias)
+    else:
+        image = F.interpolate(image.to(kept), size=new_grid, mode="bicubic", antialias=antialias)
     return torch.cat([prefix, rearrange(image.to(embedding.dtype), "1 d h w -> 1 (h w) d")], dim=1)

@@ -1,5 +1,6 @@
 """The zoo: one file per paper. Importing this package registers every variant."""
 
+from nexus.models.cv.dinov2 import DINOv2, DINOv2Config
 from nexus.models.cv.efficient_net import EfficientNet, EfficientNetConfig
 from nexus.models.cv.mae import MAE, MAEConfig
 from nexus.models.cv.mlp_mixer import MixerConfig, MLPMixer
@@ -25,6 +26,8 @@ __all__ = [
     "VGG",
     "CascadeRCNN",
     "CascadeRCNNConfig",
+    "DINOv2",
+    "DINOv2Config",
     "EfficientNet",
     "EfficientNetConfig",
     "FasterRCNN",

@@ -56,6 +56,20 @@ CASES = [
     ),
     Case("efficientnet_b0", {"stages": MBCONV, "embed_dim": 24}, 64, (45, 70)),
     Case("tf_efficientnetv2_s", {"stages": FUSED, "embed_dim": 24}, 64, (45, 70)),
+    Case(
+        "dinov2_vits14",
+        {"image_size": 32, "patch_size": 8, "embed_dim": 24, "num_layers": 3, "num_heads": 2},
+        32,
+        (48, 40),
+        attends=True,
+    ),
+    Case(
+        "dinov2_vits14_reg",
+        {"image_size": 32, "patch_size": 8, "embed_dim": 24, "num_layers": 2, "num_heads": 2, "ffn": "swiglu"},
+        32,
+        (24, 40),
+        attends=True,
+    ),
     Case("mixer_b16_224", {"image_size": 32, "patch_size": 8, "embed_dim": 24, "num_layers": 2}, 32),
 ]
 
@@ -111,7 +125,8 @@ def test_images_of_a_batch_do_not_mix(case):
 def test_every_parameter_gets_a_gradient(case):
     model = build(case).train()
     model(images(case, 4))["logits"].square().sum().backward()
-    for name, parameter in model.named_parameters():
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for name, parameter in trained.items():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.any(), name
@@ -207,4 +222,4 @@ def test_compiles_without_graph_breaks(case, training):
         model.set_gradient_checkpointing()
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         compiled(images(case))["logits"].sum().backward()
-        assert all(parameter.grad is not None for parameter in model.parameters())
+        assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
