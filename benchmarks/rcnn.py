@@ -3,8 +3,8 @@
     python benchmarks/rcnn.py [--threads 1] [--repeats 3] [--height 480] [--width 640]
 
 Both get the same weights and image, and detections are compared. torchvision runs twice: as it is where its compiled
-operators do not load, and with the operators of nexus in their place, so that only the models differ. Seconds are those of the processor, since other
-work on the machine hardly changes them.
+operators do not load, and with the operators of nexus in their place, so that only the models differ. Seconds are
+those of the processor, since other work on the machine hardly changes them.
 """
 
 import argparse

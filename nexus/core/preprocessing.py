@@ -20,7 +20,9 @@ class Preprocessing(Config):
     Attributes:
         image_size: (height, width) in pixels of what the model sees.
         resize: "shorter" scales the shorter side to `resize_size` and crops the centre, "squash" resizes
-            straight to `image_size` ignoring the aspect ratio, "none" expects the right size.
+            straight to `image_size` ignoring the aspect ratio, "within" scales the shorter side to `resize_size`,
+            or less where the longer would exceed that of `image_size`, and crops nothing (detectors), "none"
+            expects the right size.
         resize_size: Pixels of the shorter side before the crop; None means the smaller side of `image_size`.
         interpolation: Filter of the resize (always antialiased).
         mean: Per channel, in units of the [0, 1] range; its length is the number of channels.
@@ -28,7 +30,7 @@ class Preprocessing(Config):
     """
 
     image_size: tuple[int, int] = (224, 224)
-    resize: Literal["shorter", "squash", "none"] = "shorter"
+    resize: Literal["shorter", "squash", "within", "none"] = "shorter"
     resize_size: int | None = None
     interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = IMAGENET_MEAN

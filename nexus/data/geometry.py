@@ -159,6 +159,23 @@ class ResizeShorter:
 
 
 @dataclass(frozen=True)
+class ResizeWithin:
+    """The shorter side to `shorter` pixels, or less where the longer would exceed `longer`; both rounded down."""
+
+    shorter: int
+    longer: int
+    interpolation: str = "bilinear"
+
+    def __call__(self, image: Any, rng: np.random.Generator | None = None) -> Any:
+        h, w = image_size(image)
+        if self.shorter * max(h, w) <= self.longer * min(h, w):
+            target, side = self.shorter, min(h, w)
+        else:
+            target, side = self.longer, max(h, w)
+        return resize(image, (max(1, h * target // side), max(1, w * target // side)), self.interpolation)
+
+
+@dataclass(frozen=True)
 class CentreCrop:
     """The middle `size` (height, width); smaller images are padded with zeros. Offsets round as in torchvision."""
 

@@ -29,6 +29,7 @@ from nexus.data.geometry import (
     RequireSize,
     Resize,
     ResizeShorter,
+    ResizeWithin,
     Transform,
 )
 from nexus.data.images import Image, ImageError, as_array
@@ -161,6 +162,8 @@ def resize_steps(preprocessing: Preprocessing) -> list[Transform]:
         return [RequireSize(size)]
     if preprocessing.resize == "squash":
         return [Resize(size, interpolation)]
+    if preprocessing.resize == "within":
+        return [ResizeWithin(preprocessing.resize_size or min(size), max(size), interpolation)]
     return [ResizeShorter(preprocessing.resize_size or min(size), interpolation), CentreCrop(size)]
 
 

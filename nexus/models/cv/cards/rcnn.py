@@ -16,7 +16,7 @@ from nexus.models.cv.rcnn import (
     mask_rcnn,
 )
 
-DETECTION = Preprocessing(image_size=(800, 1333), resize="none", interpolation="bilinear")
+DETECTION = Preprocessing(image_size=(800, 1333), resize="within", resize_size=800, interpolation="bilinear")
 
 # The first files of torchvision hold a backbone whose normalization is constant, and whose epsilon was lost.
 FIRST: Mapping[str, Any] = {"backbone_norm": "frozen", "norm_eps": 0.0}
