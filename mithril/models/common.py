@@ -18,8 +18,3 @@ def op(name: str, **attributes: Any) -> Primitive:
 def parameter(name: str, shape: Sequence[int | None] | None = None) -> IOKey:
     """Returns a key that is learned. A None in its shape is deduced from the data."""
     return IOKey(name, shape=shape, trainable=True)
-
-
-def spread(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
-    """Returns one number per spatial axis."""
-    return (value,) * rank if isinstance(value, int) else tuple(value)

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from mithril.logical.connection import IOKey
 from mithril.logical.model import Model
-from mithril.models.common import op, parameter, spread
+from mithril.models.common import op, parameter
+from mithril.ops.rules import spread
 
 Sizes = int | Sequence[int]
 
@@ -44,7 +45,7 @@ class Convolution(Model):
         name: str | None = None,
     ):
         super().__init__(name)
-        weight = parameter("weight", [out_channels, None, *spread(kernel_size, self.rank)])
+        weight = parameter("weight", [out_channels, None, *spread(kernel_size, self.rank, "kernel_size")])
         wires = {"bias": parameter("bias", [out_channels])} if use_bias else {}
         conv = op(f"conv{self.rank}d", stride=stride, padding=padding, dilation=dilation, groups=groups)
         self |= conv(input="input", weight=weight, **wires, output=IOKey("output"))
@@ -89,7 +90,7 @@ class TransposedConvolution(Model):
         super().__init__(name)
         if out_channels % groups:
             raise ValueError(f"out_channels is {out_channels}; it must be a multiple of groups {groups}.")
-        weight = parameter("weight", [None, out_channels // groups, *spread(kernel_size, self.rank)])
+        weight = parameter("weight", [None, out_channels // groups, *spread(kernel_size, self.rank, "kernel_size")])
         wires = {"bias": parameter("bias", [out_channels])} if use_bias else {}
         settings = {"stride": stride, "padding": padding, "output_padding": output_padding}
         conv = op(f"conv_transpose{self.rank}d", **settings, dilation=dilation, groups=groups)

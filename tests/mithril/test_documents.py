@@ -360,7 +360,7 @@ def test_channel_shuffle(run):
 
 
 def test_depthwise_separable_convolution(run):
-    space = run("class DepthwiseSeparableConv(", Operator=ml.Operator)
+    space = run("class DepthwiseSeparableConv(")
     image = normal(2, 4, 6, 5)
     found, params = everywhere(lambda: space["DepthwiseSeparableConv"](6, 3, stride=2, padding=1), input=image)
     assert list(params) == ["depthwise_weight", "depthwise_bias", "pointwise_weight", "pointwise_bias"]

@@ -290,5 +290,38 @@ def test_errors_say_what_to_change():
         m.TransposedConvolution2D(5, 3, groups=2)
     with pytest.raises(ValueError, match="MLP has 1 activations and 2 dimensions; give one activation per dimension"):
         m.MLP([m.Relu()], [3, 4])
+    with pytest.raises(ValueError, match=r"kernel_size \(3, 3, 3\)"):
+        m.Convolution2D(4, (3, 3, 3))
+    with pytest.raises(AttributeError, match=r"mithril\.models has no 'Rely'\. Did you mean 'Relu'\?"):
+        m.Rely
     with pytest.raises(ValueError, match="LSTM is unrolled in time, and the length"):
         ml.compile(m.LSTM(3), ml.NumpyBackend(), shapes={"input": [2, None, 4]})
+
+
+def test_star_import_gives_layers_operators_and_models_alone():
+    space = {}
+    exec("from mithril.models import *", space)
+    assert {
+        "Model",
+        "IOKey",
+        "Linear",
+        "LayerNorm",
+        "Relu",
+        "Concat",
+        "Buffer",
+        "MaxPool2D",
+        "resnet18",
+    } <= space.keys()
+    assert space["LayerNorm"] is m.LayerNorm
+    assert not {"ops", "OPS", "np", "annotations", "nearest"} & space.keys()
+
+
+@pytest.mark.parametrize(
+    "build", [m.LSTMCell, m.BatchNorm2D, m.QuantileLoss, m.Linear], ids=lambda layer: layer.__name__
+)
+def test_layers_survive_json(build):
+    layer = build(0.3 if build is m.QuantileLoss else 4)
+    again = m.Model.from_json(layer.to_json())
+    shapes = {key: (2, 4) for key in ("input", "target", "h", "c") if key in layer.input_keys}
+    backend = ml.NumpyBackend()
+    assert ml.compile(again, backend, shapes=shapes).source == ml.compile(layer, backend, shapes=shapes).source
