@@ -1,0 +1,90 @@
+"""Every example in the documents runs: python blocks page by page, `nexus` commands through the command line."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("models", "weights", "data", "training", "explain", "cli")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Returns the fenced blocks of exactly this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A working folder with `photos/{train,val}/{china,flower}`: crops of scikit-learn's two photographs."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    rng = np.random.default_rng(0)
+    for name in ("china", "flower"):
+        image = datasets.load_sample_image(f"{name}.jpg")
+        for split, count in (("train", 8), ("val", 3)):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                top, left = rng.integers(0, 427 - 200), rng.integers(0, 640 - 200)
+                crop = image[top : top + 200, left : left + 200]
+                Image.fromarray(crop).resize((64, 64)).save(folder / f"{number}.png")
+    Image.fromarray(datasets.load_sample_image("flower.jpg")).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NEXUS_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_run(page, photos):
+    path = ROOT / "docs" / f"{page}.md"
+    namespace: dict = {"__name__": page}
+    for block in blocks(path, "python"):
+        exec(compile(block, str(path), "exec"), namespace)
+
+
+def test_commands_run(photos):
+    from typer.testing import CliRunner
+
+    from nexus.cli.commands import app
+
+    lines = [line for block in blocks(ROOT / "docs" / "cli.md", "bash") for line in block.splitlines() if line]
+    assert len(lines) >= 8
+    for line in lines:
+        program, *words = shlex.split(line, comments=True)
+        assert program == "nexus"
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, (line, result.output, result.exception)
+
+
+def test_every_option_is_documented():
+    from nexus.training.recipe_files import key_paths
+
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    missing = [key for key in key_paths() if not key.startswith("data.preprocessing.") and f"`{key}`" not in text]
+    assert not missing
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        path = ROOT / "docs" / f"{page}.md"
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), (page, target)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("nexus_digits", "--epochs 3"),
+        ("nexus_finetune", "photos --model resnet18 --from-scratch --epochs 1 --batch-size 8"),
+        ("nexus_own_model", "--epochs 1"),
+    ],
+)
+def test_examples_run(script, arguments, photos, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [script, *arguments.split(), "--run-dir", "run"])
+    runpy.run_path(str(ROOT / "examples" / f"{script}.py"), run_name="__main__")
+    assert "top-1 on held-out" in capsys.readouterr().out
+    assert (photos / "run" / "model" / "model.safetensors").is_file()
