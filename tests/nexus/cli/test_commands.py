@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from nexus.cli import main
 from nexus.cli.commands import app
 from nexus.core.preprocessing import Preprocessing
 from nexus.core.registry import create_model
@@ -37,10 +38,17 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
 
 
-def nexus(*arguments):
-    """Runs the command in a process of its own, where mistakes become one line."""
-    command = [sys.executable, "-m", "nexus", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def nexus(monkeypatch, capsys):
+    """Runs the command as the installed script does; returns its exit status and what stands on standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["nexus", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capsys.readouterr().err
+
+    return call
 
 
 def test_models_lists_names_that_match():
@@ -75,10 +83,10 @@ def test_recommend_answers_the_matrices_from_the_cards():
     assert run("recommend").exit_code == 0
 
 
-def test_recommend_names_the_nearest_need():
-    done = nexus("recommend", "--task", "image-clasification")
-    assert done.returncode == 2
-    assert done.stderr == "nexus: There is no task 'image-clasification'. Did you mean 'image-classification'?\n"
+def test_recommend_names_the_nearest_need(nexus):
+    status, message = nexus("recommend", "--task", "image-clasification")
+    assert status == 2
+    assert message == "nexus: There is no task 'image-clasification'. Did you mean 'image-classification'?\n"
 
 
 def test_eval_measures_a_saved_model(saved):
@@ -115,18 +123,25 @@ def test_explain_draws_a_picture(saved, digit, tmp_path, method):
         (["train"], "train needs a recipe"),
     ],
 )
-def test_mistakes_end_in_one_line_that_says_what_to_change(arguments, message):
-    done = nexus(*arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_mistakes_end_in_one_line_that_says_what_to_change(nexus, arguments, message):
+    status, shown = nexus(*arguments)
+    assert status == 2
+    assert message in shown
+    assert shown.count("\n") == 1
 
 
-def test_a_missing_image_is_named(saved):
-    done = nexus("predict", "no-such-image.png", "--model", saved)
+def test_a_missing_image_is_named(nexus, saved):
+    status, shown = nexus("predict", "no-such-image.png", "--model", saved)
+    assert status == 2
+    assert "no-such-image.png" in shown
+    assert shown.count("\n") == 1
+
+
+def test_the_module_is_the_command():
+    command = [sys.executable, "-m", "nexus", "train", "digits/vit_tinny"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert "no-such-image.png" in done.stderr
+    assert "Did you mean 'digits/vit_tiny'?" in done.stderr
     assert "Traceback" not in done.stderr
 
 
