@@ -13,7 +13,9 @@ from mithril.errors import ConnectionError
 from mithril.models import (
     AbsoluteError,
     Accuracy,
+    BatchNorm2D,
     CrossEntropy,
+    Dropout,
     F1Score,
     IOKey,
     Linear,
@@ -163,3 +165,28 @@ def test_errors_say_what_to_change():
     train.add_loss(SquaredError(), input="height", target="heights")
     with pytest.raises(ConnectionError, match="already has a connection named 'squared_error'; give another name"):
         train.add_loss(SquaredError(), input="height", target="heights")
+
+
+def test_state_of_the_model_is_returned_beside_the_gradients():
+    """Batch statistics and random keys; in inference mode they are only read."""
+    model = Model()
+    model += BatchNorm2D(4, name="norm")(input="input")
+    model += Dropout(0.5)
+    model |= Linear(1, name="fc")(model.cout, output=IOKey("output"))
+    train = TrainModel(model).add_loss(SquaredError(), input="output", target="target")
+    backend = ml.NumpyBackend(dtype=ml.float64)
+    data, keys = {"input": X, "target": HEIGHTS}, {"input", "target"}
+    compiled = ml.compile(train, backend, shapes={"input": X.shape}, data_keys=keys)
+    params = compiled.randomize_params(0)
+    _, gradients, state = compiled.evaluate_all(params, data, {"loss": 1.0})
+    assert gradients.keys() == {"norm_weight", "norm_bias", "fc_weight", "fc_bias"}
+    np.testing.assert_allclose(state["norm_running_mean"], 0.1 * X.mean(axis=0))
+    again = compiled.evaluate_all(params, data, {"loss": 1.0}, state)[2]
+    np.testing.assert_allclose(again["norm_running_mean"], 0.19 * X.mean(axis=0))
+    assert (again["random_key"] != state["random_key"]).any()
+    fixed = ml.compile(train, backend, shapes={"input": X.shape}, data_keys=keys, inference=True)
+    statistics = {key: state[key] for key in ("norm_running_mean", "norm_running_var")}
+    found = fixed.evaluate({**params, **statistics}, data)
+    normed = (X - state["norm_running_mean"]) / np.sqrt(state["norm_running_var"] + 1e-5)
+    expected = (normed * params["norm_weight"] + params["norm_bias"]) @ params["fc_weight"].T + params["fc_bias"]
+    np.testing.assert_allclose(found["output"], expected)
