@@ -217,3 +217,27 @@ def test_small_models_are_equal_on_every_backend(name):
         expected, found = (outputs(model(), inputs, params, b) for b in (None, backend))
         for key, value in expected.items():
             np.testing.assert_allclose(found[key], value, rtol=2e-4, atol=2e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "vision_transformer", "clip", "clip_resnet"])
+def test_gradients_on_numpy_equal_torch(name):
+    """The generated reverse code of whole models against autograd."""
+    random = np.random.default_rng(0)
+    image, text = random.standard_normal((2, 3, 32, 32)), random.integers(0, 11, (3, 5))
+    sizes = {"clip": (8, 32, 1, 64, 8, 5, 11, 8, 2, 1), "clip_resnet": (8, 32, (1, 1, 1, 1), 8, 8, 5, 11, 8, 2, 1)}
+    model, inputs = {
+        "gpt2": lambda: (m.gpt2(11, 6, 8, 2, 2), {"input": text}),
+        "vision_transformer": lambda: (m.vision_transformer(32, 8, 24, 2, 3, num_classes=5), {"input": image}),
+    }.get(name, lambda: (m.clip(*sizes[name]), {"image": image, "text": text}))()
+    found = []
+    for backend in (ml.NumpyBackend(dtype=ml.float64), ml.TorchBackend(dtype=ml.float64)):
+        compiled = ml.compile(model, backend, shapes={k: v.shape for k, v in inputs.items()}, inference=True)
+        params, key = {**compiled.randomize_params(0), **compiled.initial_state()}, compiled.output_keys[-1]
+        weights = np.random.default_rng(1).standard_normal(compiled.shapes[key])
+        gradients = compiled.evaluate_gradients(params, inputs, {key: weights})
+        found.append({k: backend.to_numpy(v) for k, v in gradients.items()})
+    ours, theirs = found
+    assert ours.keys() == theirs.keys() == set(compiled.trainable_keys)
+    for key, value in theirs.items():
+        np.testing.assert_allclose(ours[key], value, rtol=1e-7, atol=1e-9 * np.abs(value).max() + 1e-12, err_msg=key)
+        assert np.abs(value).max() > 0 or "k_proj_bias" in key, key
