@@ -10,6 +10,7 @@ from torch import nn
 from nexus.core.registry import create_model
 from nexus.layers.frozen_norm import FrozenBatchNorm2d
 from nexus.models.cv.rcnn import FasterRCNN
+from nexus.models.cv.rcnn.roi_heads import pool_regions
 from nexus.ops.boxes import iou
 
 spec = importlib.util.spec_from_file_location("rcnn_oracle", Path(__file__).with_name("rcnn_oracle.py"))
@@ -200,6 +201,29 @@ def test_evaluation_with_targets_gives_losses_and_boxes():
     images = torch.randn(1, 3, 64, 64)
     assert "boxes" not in model(images, [target])
     assert {"boxes", "losses"} <= model.eval()(images, [target]).keys()
+
+
+def test_both_stages_export():
+    """All but the choice of proposals and detections, whose number depends on the image."""
+    torch.manual_seed(0)
+    model = FasterRCNN(TINY).eval()
+
+    class Stages(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, image, boxes):
+            levels = self.model.backbone(image)
+            first = self.model.rpn(levels, (64, 96))
+            head = self.model.second_stage.head
+            return first.objectness, first.deltas, *head(pool_regions(levels, [boxes], head.config.pool))
+
+    sizes = torch.tensor([[0.0, 0, 9, 9], [5, 5, 60, 50], [0, 0, 96, 64]])
+    arguments = torch.randn(1, 3, 64, 96), torch.cat([sizes, sizes * 8])
+    program = torch.export.export(Stages(), arguments)
+    for found, wanted in zip(program.module()(*arguments), Stages()(*arguments)):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

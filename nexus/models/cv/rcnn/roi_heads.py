@@ -121,16 +121,23 @@ def pool_regions(
     flat = torch.cat(list(boxes))
     image = torch.cat([torch.full_like(part[:, 0], place, dtype=torch.long) for place, part in enumerate(boxes)])
     level = (4 + torch.log2(box_area(flat).sqrt() / 224) + 1e-6).floor().clamp(2, 5) - 2
+    size = (config.size, config.size)
+    options = {"sampling_ratio": config.sampling_ratio, "aligned": config.aligned}
+
+    def read(place: int, members: Tensor) -> Tensor:
+        return roi_align(
+            levels[place], flat[members], image[members], size, spatial_scale=1 / STRIDES[place], **options
+        )
+
+    everything = torch.arange(len(flat), device=flat.device)
+    if torch.compiler.is_exporting():  # sizes must not depend on values: all boxes from all levels, then a choice
+        return torch.stack([read(place, everything) for place in range(len(STRIDES))])[level.long(), everything]
     order = level.argsort(stable=True)
-    pooled = [levels[0].new_zeros(0, levels[0].shape[1], config.size, config.size)]
-    for place, stride in enumerate(STRIDES):
+    pooled = [levels[0].new_zeros(0, levels[0].shape[1], *size)]
+    for place in range(len(STRIDES)):
         members = order[level[order] == place]
         if len(members):
-            options = {"sampling_ratio": config.sampling_ratio, "aligned": config.aligned}
-            size = (config.size, config.size)
-            pooled.append(
-                roi_align(levels[place], flat[members], image[members], size, spatial_scale=1 / stride, **options)
-            )
+            pooled.append(read(place, members))
     return torch.cat(pooled)[order.argsort()]
 
 
