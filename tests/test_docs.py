@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("models", "weights", "data", "training", "explain", "cli")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -38,12 +38,11 @@ def photos(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
 def test_python_blocks_run(page, photos):
-    path = ROOT / "docs" / f"{page}.md"
-    namespace: dict = {"__name__": page}
-    for block in blocks(path, "python"):
-        exec(compile(block, str(path), "exec"), namespace)
+    namespace: dict = {"__name__": page.stem}
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), namespace)
 
 
 def test_commands_run(photos):
@@ -70,9 +69,8 @@ def test_every_option_is_documented():
 
 def test_links_lead_somewhere():
     for page in PAGES:
-        path = ROOT / "docs" / f"{page}.md"
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
-            assert (path.parent / target).exists(), (page, target)
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), (page, target)
 
 
 @pytest.mark.parametrize(

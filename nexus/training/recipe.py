@@ -166,6 +166,7 @@ class TrainingRecipe(Config):
         gradient_checkpointing: Recompute activations to save memory.
         sharding: "none" is DDP where there are several processes, "fsdp" shards weights and optimizer (FSDP2).
         sync_batchnorm: Batch norm over all processes (CUDA only).
+        num_threads: Threads of the CPU; None leaves torch's choice. Very small models are fastest on one.
         device: "auto" is CUDA if there is any, else the CPU; "cpu", "cuda", "mps".
         checkpoint_every: Steps between checkpoints; None is every epoch. The end and a new best always get one.
         keep_checkpoints: How many of the newest stay; the best stays too.
@@ -188,6 +189,7 @@ class TrainingRecipe(Config):
     gradient_checkpointing: bool = False
     sharding: Literal["none", "fsdp"] = "none"
     sync_batchnorm: bool = False
+    num_threads: int | None = None
     device: str = "auto"
     checkpoint_every: int | None = None
     keep_checkpoints: int = 2
@@ -197,7 +199,7 @@ class TrainingRecipe(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one = dict.fromkeys(("epochs", "batch_size", "accumulate", "checkpoint_every"), 1)
+        one = dict.fromkeys(("epochs", "batch_size", "accumulate", "checkpoint_every", "num_threads"), 1)
         _at_least(self, **one, keep_checkpoints=1, validate_every=1, log_every=1, seed=0)
         _above(self, "clip_norm")
         if self.ema is not None and not 0 < self.ema < 1:

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,8 @@ class Trainer:
             Interrupted: SIGTERM or SIGINT came; a checkpoint was saved.
         """
         started = time.monotonic()
-        with world(self.recipe.training.device) as processes:
+        settings = self.recipe.training
+        with cpu_threads(settings.num_threads), world(settings.device) as processes:
             seed_everything(self.recipe.training.seed)
             parts = assemble(self.recipe, processes, self.model, self.train_data, self.val_data)
             engine = Engine(parts.model, parts.task, self.recipe, processes, len(parts.train))
@@ -319,6 +321,17 @@ class Run:
         rows = state["window"]
         row = rows[self.world.rank] if len(rows) == self.world.size else None
         self.window = list(row.to(self.world.device)) if row is not None else []
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Limits torch to `count` threads of the CPU for a while; None leaves its choice."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def last_figures(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

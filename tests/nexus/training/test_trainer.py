@@ -12,6 +12,7 @@ from nexus.training.assembly import assemble, choose_preprocessing, make_model
 from nexus.training.distributed import World
 from nexus.training.engine import Engine
 from nexus.training.recipe import DataRecipe
+from nexus.training.trainer import cpu_threads
 
 ONE = World(0, 1, torch.device("cpu"))
 
@@ -203,3 +204,13 @@ def test_fit_names_the_nearest_key():
         fit("resnet18", "digits", epoch=3)
     with pytest.raises(ValueError, match=r"'name' is ambiguous: model.name, optimizer.name, schedule.name"):
         fit("resnet18", "digits", name="adamw")
+
+
+def test_threads_are_limited_for_the_run_alone():
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError), cpu_threads(1):
+        assert torch.get_num_threads() == 1
+        1 / 0
+    assert torch.get_num_threads() == before
+    with cpu_threads(None):
+        assert torch.get_num_threads() == before
