@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nexus.core.formats import State
+from nexus.core.torchscript import is_torchscript, read_torchscript
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".npz")
 
@@ -81,6 +82,8 @@ def _read_npz(path: Path) -> Any:
 
 def _read_pickle(path: Path) -> Any:
     try:
+        if is_torchscript(path):  # OpenAI publishes CLIP so; torch.load would refuse it, torch.jit.load run it
+            return read_torchscript(path)
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on the pickle protocol, just before it is refused
             return torch.load(path, map_location="cpu", weights_only=True)

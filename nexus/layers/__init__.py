@@ -3,6 +3,7 @@
 from nexus.layers.attention import Attention
 from nexus.layers.collect import collect
 from nexus.layers.drop_path import DropPath, drop_path_rates
+from nexus.layers.encoder_block import EncoderBlock
 from nexus.layers.images import check_image_size, check_images, image_sides
 from nexus.layers.layer_scale import LayerScale
 from nexus.layers.mlp import Mlp
@@ -13,6 +14,7 @@ from nexus.layers.swiglu import SwiGLU
 __all__ = [
     "Attention",
     "DropPath",
+    "EncoderBlock",
     "LayerScale",
     "Mlp",
     "PatchEmbed",

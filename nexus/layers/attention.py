@@ -1,5 +1,6 @@
 """Multi-head self-attention."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
@@ -17,6 +18,7 @@ class Attention(nn.Module):
         qkv_bias: Whether queries, keys and values have a bias.
         dropout: Probability of dropping an attention weight in training.
         proj_dropout: Probability of dropping an output value in training.
+        causal: Each token sees itself and those before it.
     """
 
     def __init__(
@@ -27,9 +29,11 @@ class Attention(nn.Module):
         qkv_bias: bool = True,
         dropout: float = 0.0,
         proj_dropout: float = 0.0,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.causal = causal
         self.dropout = dropout
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=qkv_bias)
         self.proj = nn.Linear(embed_dim, embed_dim)
@@ -37,7 +41,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         q, k, v = self._project(x)
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        dropout = self.dropout if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=self.causal)
         return self.proj_drop(self.proj(rearrange(x, "b heads n e -> b n (heads e)")))
 
     def maps(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b heads n n"]:
@@ -46,7 +51,11 @@ class Attention(nn.Module):
         The fused kernel never holds them, so they are computed again. Dropout is left out.
         """
         q, k, _ = self._project(x)
-        return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1)
+        scores = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
+        if self.causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(later, -torch.inf)
+        return scores.softmax(dim=-1)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = rearrange(self.qkv(x), "b n (three heads e) -> three b heads n e", three=3, heads=self.num_heads)

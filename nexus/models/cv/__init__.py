@@ -1,5 +1,6 @@
 """The zoo: one file per paper. Importing this package registers every variant."""
 
+from nexus.models.cv.clip import CLIP, CLIPConfig
 from nexus.models.cv.dinov2 import DINOv2, DINOv2Config
 from nexus.models.cv.efficient_net import EfficientNet, EfficientNetConfig
 from nexus.models.cv.mae import MAE, MAEConfig
@@ -22,8 +23,10 @@ from nexus.models.cv.vit import VisionTransformer, ViTConfig
 from nexus.models.cv import cards  # isort: skip  (the cards need the classes)
 
 __all__ = [
+    "CLIP",
     "MAE",
     "VGG",
+    "CLIPConfig",
     "CascadeRCNN",
     "CascadeRCNNConfig",
     "DINOv2",

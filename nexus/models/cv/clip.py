@@ -1,0 +1,441 @@
+"""CLIP.
+
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021.
+https://arxiv.org/abs/2103.00020
+
+A tower for images and a tower for text end in one space, trained so that an image is near its own text: any
+words then classify images. The image tower is a Vision Transformer, or a ResNet whose last pooling is attention.
+
+Dims: b images, t texts, c channels, h w pixels, n tokens, d width, e width of the shared space.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from nexus.core.config import Config
+from nexus.core.formats import Format, State, join_keys
+from nexus.core.module import NexusModule, TokenLayout
+from nexus.layers import (
+    EncoderBlock,
+    PatchEmbed,
+    check_image_size,
+    collect,
+    drop_path_rates,
+    resample_position_embedding,
+)
+from nexus.models.cv.clip_resnet import ResNetTower
+from nexus.ops.contrastive import softmax_contrastive_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPConfig(Config):
+    """Defaults are CLIP ViT-B/32 (Tables 19 and 20).
+
+    Attributes:
+        patch_size: Of a Vision Transformer; a ResNet halves the image five times and leaves it 32.
+        embed_dim: Width of the image tower: of its tokens, or of a ResNet's last map, 32 times that of its stem.
+        num_layers: Blocks of a Vision Transformer, or of each of the four stages of a ResNet.
+        num_heads: Of the image tower's attention; a ResNet's last pooling has as many.
+        text_dim: Width of the text tower.
+        context_length: Tokens that a text may have.
+        vocab_size: Of the tokenizer; its highest id ends every text.
+        projection_dim: Width of the space in which images and texts meet.
+        activation: OpenAI's weights need "quick_gelu", most later ones "gelu".
+        drop_path_rate: Of the last block of a Vision Transformer; rises linearly from 0 at the first.
+    """
+
+    image_size: int = 224
+    patch_size: int = 32
+    in_channels: int = 3
+    embed_dim: int = 768
+    num_layers: int | tuple[int, int, int, int] = 12
+    num_heads: int = 12
+    text_dim: int = 512
+    text_num_layers: int = 12
+    text_num_heads: int = 8
+    mlp_ratio: float = 4.0
+    context_length: int = 77
+    vocab_size: int = 49408
+    projection_dim: int = 512
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    norm_eps: float = 1e-5
+    drop_path_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_image_size(self.image_size, 32 if self.is_resnet else self.patch_size)
+        widths = {"embed_dim": (self.embed_dim, self.num_heads), "text_dim": (self.text_dim, self.text_num_heads)}
+        for name, (width, heads) in widths.items():
+            if width % heads:
+                raise ValueError(f"{name} {width} is not a multiple of its {heads} heads.")
+        if self.is_resnet and self.embed_dim % 64:
+            raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of 64, which a ResNet's stem needs.")
+
+    @property
+    def is_resnet(self) -> bool:
+        """Whether the image tower is a ResNet."""
+        return not isinstance(self.num_layers, int)
+
+
+class QuickGELU(nn.Module):
+    """The approximation of GELU that OpenAI trained with (Hendrycks and Gimpel 2016, Sec. 2)."""
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return x * torch.sigmoid(1.702 * x)
+
+
+_ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
+
+
+def _block(config: CLIPConfig, width: int, num_heads: int, *, causal: bool, drop_path: float = 0.0) -> EncoderBlock:
+    return EncoderBlock(
+        width,
+        num_heads,
+        int(width * config.mlp_ratio),
+        activation=_ACTIVATIONS[config.activation],
+        norm_eps=config.norm_eps,
+        causal=causal,
+        drop_path=drop_path,
+    )
+
+
+class VisionTower(nn.Module):
+    """A Vision Transformer with a norm before its first block, and a projection of the class token (Sec. 2.4)."""
+
+    def __init__(self, config: CLIPConfig, num_layers: int) -> None:
+        super().__init__()
+        width = config.embed_dim
+        self.patch_embed = PatchEmbed(config.patch_size, config.in_channels, width, bias=False)
+        self.grid = self.patch_embed.grid((config.image_size, config.image_size))
+        self.cls_token = nn.Parameter(torch.randn(1, 1, width) * width**-0.5)
+        self.pos_embed = nn.Parameter(torch.randn(1, 1 + self.grid[0] * self.grid[1], width) * width**-0.5)
+        self.norm_pre = nn.LayerNorm(width, eps=config.norm_eps)
+        rates = drop_path_rates(config.drop_path_rate, num_layers)
+        self.blocks = nn.ModuleList(
+            [_block(config, width, config.num_heads, causal=False, drop_path=rate) for rate in rates]
+        )
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.head = nn.Linear(width, config.projection_dim, bias=False)
+        nn.init.normal_(self.head.weight, std=width**-0.5)
+
+    def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        """Returns the class token and the patches with their positions, normalized."""
+        patches = self.patch_embed(images)
+        positions = resample_position_embedding(
+            self.pos_embed, self.grid, self.patch_embed.grid(images.shape[-2:]), num_prefix=1, antialias=False
+        )
+        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        return self.norm_pre(tokens + positions)
+
+    def forward(self, images: Float[Tensor, "b c h w"], checkpointing: bool, keep: bool) -> list[Tensor]:
+        """Returns the tokens before the first block and after each; without `keep` after the last alone."""
+        tokens = self.embed(images)
+        features = collect(self.blocks, tokens, checkpointing=checkpointing, keep=keep)
+        return [tokens, *features] if keep else features
+
+    def project(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b e"]:
+        """Returns the place of each image in the shared space, of any length."""
+        return self.head(self.norm(tokens[:, 0]))
+
+    def attention_maps(self, features: Sequence[Tensor]) -> list[Float[Tensor, "b heads n n"]]:
+        """Returns the attention weights of each block, for what `forward` kept."""
+        return [block.attention_maps(x) for block, x in zip(cast("list[EncoderBlock]", self.blocks), features)]
+
+
+class TextTower(nn.Module):
+    """A transformer that reads a text from left to right; its last token stands for the text (Sec. 2.4)."""
+
+    def __init__(self, config: CLIPConfig) -> None:
+        super().__init__()
+        width, count = config.text_dim, config.text_num_layers
+        self.token_embed = nn.Embedding(config.vocab_size, width)
+        self.pos_embed = nn.Parameter(torch.randn(1, config.context_length, width) * 0.01)
+        self.blocks = nn.ModuleList([_block(config, width, config.text_num_heads, causal=True) for _ in range(count)])
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.head = nn.Linear(width, config.projection_dim, bias=False)
+        nn.init.normal_(self.token_embed.weight, std=0.02)
+        nn.init.normal_(self.head.weight, std=width**-0.5)
+        for block in cast("list[EncoderBlock]", self.blocks):
+            nn.init.normal_(block.attn.qkv.weight, std=width**-0.5)
+            nn.init.normal_(block.attn.proj.weight, std=(2 * width * count) ** -0.5)
+            nn.init.normal_(block.mlp.fc1.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(block.mlp.fc2.weight, std=(2 * width * count) ** -0.5)
+
+    def forward(self, tokens: Int[Tensor, "t n"], checkpointing: bool) -> Float[Tensor, "t e"]:
+        """Returns the place of each text in the shared space, of any length."""
+        check_tokens(tokens, self.pos_embed.shape[1])
+        x = self.token_embed(tokens) + self.pos_embed[:, : tokens.shape[1]]
+        x = collect(self.blocks, x, checkpointing=checkpointing, keep=False)[-1]
+        ends = tokens.argmax(dim=-1)  # the highest id ends a text; what follows is padding
+        return self.head(self.norm(x[torch.arange(len(x), device=x.device), ends]))
+
+
+def check_tokens(tokens: Tensor, context_length: int) -> None:
+    """Raises unless `tokens` are ids of texts (t, n) of at most `context_length` tokens."""
+    if tokens.ndim != 2 or tokens.is_floating_point():
+        raise ValueError(
+            f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}; the model takes integer ids (texts, tokens), "
+            "as its tokenizer makes them."
+        )
+    if tokens.shape[1] > context_length:
+        raise ValueError(
+            f"The texts have {tokens.shape[1]} tokens; the model reads {context_length}. Truncate them in the "
+            f"tokenizer: truncation=True, max_length={context_length}."
+        )
+
+
+def _image_tower(config: CLIPConfig) -> VisionTower | ResNetTower:
+    if isinstance(config.num_layers, int):
+        return VisionTower(config, config.num_layers)
+    return ResNetTower(
+        config.num_layers,
+        image_size=config.image_size,
+        in_channels=config.in_channels,
+        embed_dim=config.embed_dim,
+        num_heads=config.num_heads,
+        out_dim=config.projection_dim,
+    )
+
+
+class CLIP(NexusModule):
+    """Images and texts in one space. `config` is a `CLIPConfig` or a mapping of its fields.
+
+    Images may have any size whose sides are multiples of the patch (of 32 for a ResNet): positions are interpolated.
+    """
+
+    config: CLIPConfig
+    head_prefixes = ()
+
+    def __init__(self, config: CLIPConfig | Mapping[str, Any]) -> None:
+        super().__init__(config)
+        self.visual = _image_tower(self.config)
+        self.text = TextTower(self.config)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def forward(
+        self,
+        images: Float[Tensor, "b c h w"],
+        tokens: Int[Tensor, "t n"],
+        *,
+        output_attentions: bool = False,
+        output_features: bool = True,
+        output_losses: bool = False,
+    ) -> dict[str, Any]:
+        """Compares normalized images with texts.
+
+        Args:
+            images: Sides must be multiples of the patch, or of 32 for a ResNet.
+            tokens: Ids from CLIP's tokenizer, each text ended by the highest id of the vocabulary.
+            output_attentions: Also return the image tower's attention maps.
+            output_features: Return `features`; without them inference needs less memory.
+            output_losses: Text i belongs to image i: return `losses`, over the pairs of all processes.
+
+        Returns:
+            `logits` (b, t), the scaled cosines: their softmax over texts is a zero-shot classifier; `embeddings` (b, e)
+            of images and `text_embeddings` (t, e), of length 1; `features` of the image tower, tokens (b, n, d) or
+            maps (b, d, h, w) after each block; on request `attentions` and `losses`.
+        """
+        kept = self.visual(images, self.checkpointing, output_features or output_attentions)
+        embeddings = F.normalize(self.visual.project(kept[-1]), dim=-1)
+        text_embeddings = self.encode_text(tokens)
+        scale = self.logit_scale.exp()
+        outputs: dict[str, Any] = {
+            "logits": scale * embeddings @ text_embeddings.T,
+            "embeddings": embeddings,
+            "text_embeddings": text_embeddings,
+        }
+        if output_features:
+            outputs["features"] = kept[1:]
+        if output_attentions:
+            if isinstance(self.visual, ResNetTower):
+                raise ValueError("A ResNet has no attention maps; read them from a CLIP with a Vision Transformer.")
+            outputs["attentions"] = self.visual.attention_maps(kept)
+        if output_losses:
+            outputs["losses"] = {"contrastive": softmax_contrastive_loss(embeddings, text_embeddings, scale)}
+        return outputs
+
+    def encode_image(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b e"]:
+        """Returns the place of each image in the shared space, of length 1."""
+        features = self.visual(images, self.checkpointing, False)
+        return F.normalize(self.visual.project(features[-1]), dim=-1)
+
+    def encode_text(self, tokens: Int[Tensor, "t n"]) -> Float[Tensor, "t e"]:
+        """Returns the place of each text in the shared space, of length 1."""
+        return F.normalize(self.text(tokens, self.checkpointing), dim=-1)
+
+    def token_layout(self, image_size: Sequence[int]) -> TokenLayout | None:
+        if isinstance(self.visual, ResNetTower):
+            return None
+        return TokenLayout(1, *self.visual.patch_embed.grid(image_size))
+
+    def fit_state(self, state: State) -> State:
+        """Resamples the image tower's positions from another (square) image size."""
+        key = "visual.attnpool.pos_embed" if self.config.is_resnet else "visual.pos_embed"
+        positions, own = state.get(key), self.get_parameter(key)
+        if positions is None or positions.shape[1] == own.shape[1]:
+            return state
+        old, new = math.isqrt(positions.shape[1] - 1), math.isqrt(own.shape[1] - 1)
+        if old * old + 1 != positions.shape[1]:
+            return state
+        fitted = resample_position_embedding(
+            positions, (old, old), (new, new), num_prefix=1, antialias=self.config.is_resnet
+        )
+        return {**state, key: fitted}
+
+    @classmethod
+    def config_from_hub(cls, mapping: Mapping[str, Any]) -> CLIPConfig:
+        vision, text = mapping.get("vision_config") or {}, mapping.get("text_config") or {}
+        activation, other = (tower.get("hidden_act", "quick_gelu") for tower in (vision, text))
+        if activation != other:
+            raise ValueError(f"The towers' hidden_act are {activation!r} and {other!r}; CLIP has one for both.")
+        vocab_size, end = text.get("vocab_size", 49408), text.get("eos_token_id", 49407)
+        if end not in (2, vocab_size - 1):  # 2 stands in OpenAI's own files, and means the highest id
+            raise ValueError(f"eos_token_id is {end}; CLIP ends a text with the highest id, {vocab_size - 1}.")
+        ratio = vision.get("intermediate_size", 3072) / vision.get("hidden_size", 768)
+        text_ratio = text.get("intermediate_size", 2048) / text.get("hidden_size", 512)
+        if ratio != text_ratio:
+            raise ValueError(f"The MLPs are {ratio:g} and {text_ratio:g} times as wide; CLIP has one ratio for both.")
+        return CLIPConfig(
+            image_size=vision.get("image_size", 224),
+            patch_size=vision.get("patch_size", 32),
+            in_channels=vision.get("num_channels", 3),
+            embed_dim=vision.get("hidden_size", 768),
+            num_layers=vision.get("num_hidden_layers", 12),
+            num_heads=vision.get("num_attention_heads", 12),
+            text_dim=text.get("hidden_size", 512),
+            text_num_layers=text.get("num_hidden_layers", 12),
+            text_num_heads=text.get("num_attention_heads", 8),
+            mlp_ratio=ratio,
+            context_length=text.get("max_position_embeddings", 77),
+            vocab_size=vocab_size,
+            projection_dim=mapping.get("projection_dim", 512),
+            activation=activation,
+            norm_eps=vision.get("layer_norm_eps", 1e-5),
+        )
+
+
+def _from_openai(state: State) -> State:
+    """Projections become the weights of linear layers, positions and the class token get their leading axes."""
+    converted = dict(_with_axes(state))
+    for key in ("visual.head.weight", "text.head.weight"):
+        if key in converted:
+            converted[key] = converted[key].T.contiguous()
+    return join_keys(converted, ("attnpool.k", "attnpool.v"), "attnpool.kv")
+
+
+def _from_hub(state: State) -> State:
+    return join_keys(_with_axes(state), ("q", "k", "v"), "qkv")
+
+
+def _with_axes(state: State) -> State:
+    leading = {"pos_embed": (None,), "cls_token": (None, None)}
+    return {key: value[leading.get(key.rpartition(".")[2], ...)] for key, value in state.items()}
+
+
+_TRANSFORMER = {
+    r"\.resblocks\.": ".blocks.",
+    r"\.ln_(\d)\.": r".norm\1.",
+    r"\.attn\.in_proj_": ".attn.qkv.",
+    r"\.attn\.out_proj\.": ".attn.proj.",
+    r"\.mlp\.c_fc\.": ".mlp.fc1.",
+    r"\.mlp\.c_proj\.": ".mlp.fc2.",
+}
+_OPENAI = {
+    r"^(input_resolution|context_length|vocab_size)$": None,
+    r"attn_mask$": None,
+    r"^token_embedding\.": "text.token_embed.",
+    r"^positional_embedding$": "text.pos_embed",
+    r"^transformer\.": "text.",
+    r"^ln_final\.": "text.norm.",
+    r"^text_projection$": "text.head.weight",
+    **_TRANSFORMER,
+}
+
+CLIP.hub_types = ("clip",)
+CLIP.formats = (
+    Format(
+        "openai",
+        detect=r"^visual\.class_embedding$",
+        rename={
+            r"^visual\.transformer\.": "visual.",
+            r"^visual\.class_embedding$": "visual.cls_token",
+            r"^visual\.positional_embedding$": "visual.pos_embed",
+            r"^visual\.conv1\.": "visual.patch_embed.proj.",
+            r"^visual\.ln_pre\.": "visual.norm_pre.",
+            r"^visual\.ln_post\.": "visual.norm.",
+            r"^visual\.proj$": "visual.head.weight",
+            **_OPENAI,
+        },
+        convert=_from_openai,
+    ),
+    Format(
+        "openai-resnet",
+        detect=r"^visual\.attnpool\.positional_embedding$",
+        rename={
+            r"\.downsample\.1\.": ".downsample.2.",
+            r"\.downsample\.0\.": ".downsample.1.",
+            r"^visual\.attnpool\.positional_embedding$": "visual.attnpool.pos_embed",
+            r"^visual\.attnpool\.([qkv])_proj\.": r"visual.attnpool.\1.",
+            r"^visual\.attnpool\.c_proj\.": "visual.attnpool.proj.",
+            **_OPENAI,
+        },
+        convert=_from_openai,
+    ),
+    Format(
+        "hub",
+        detect=r"^vision_model\.embeddings\.class_embedding$",
+        rename={
+            r"\.position_ids$": None,
+            r"^vision_model\.": "visual.",
+            r"^text_model\.": "text.",
+            r"\.embeddings\.class_embedding$": ".cls_token",
+            r"\.embeddings\.patch_embedding\.": ".patch_embed.proj.",
+            r"\.embeddings\.position_embedding\.weight$": ".pos_embed",
+            r"\.embeddings\.token_embedding\.": ".token_embed.",
+            r"\.encoder\.layers\.": ".blocks.",
+            r"\.self_attn\.([qkv])_proj\.": r".attn.\1.",
+            r"\.self_attn\.out_proj\.": ".attn.proj.",
+            r"\.layer_norm(\d)\.": r".norm\1.",
+            r"\.pre_layrnorm\.": ".norm_pre.",
+            r"\.(post_layernorm|final_layer_norm)\.": ".norm.",
+            r"^visual_projection\.": "visual.head.",
+            r"^text_projection\.": "text.head.",
+        },
+        convert=_from_hub,
+    ),
+)
+
+_LARGE = {"patch_size": 14, "embed_dim": 1024, "num_layers": 24, "num_heads": 16}
+_LARGE_TEXT = {"text_dim": 768, "text_num_heads": 12, "projection_dim": 768}
+
+
+def _resnet(layers: tuple[int, int, int, int], stem: int, image_size: int, projection: int, text: int) -> CLIPConfig:
+    return CLIPConfig(
+        num_layers=layers,
+        embed_dim=32 * stem,
+        num_heads=stem // 2,
+        image_size=image_size,
+        projection_dim=projection,
+        text_dim=text,
+        text_num_heads=text // 64,
+    )
+
+
+VARIANTS = {
+    "clip_vit_base_patch32_224": CLIPConfig(),
+    "clip_vit_base_patch16_224": CLIPConfig(patch_size=16),
+    "clip_vit_large_patch14_224": CLIPConfig(**_LARGE, **_LARGE_TEXT),
+    "clip_vit_large_patch14_336": CLIPConfig(image_size=336, **_LARGE, **_LARGE_TEXT),
+    "clip_resnet50": _resnet((3, 4, 6, 3), 64, 224, 1024, 512),
+    "clip_resnet101": _resnet((3, 4, 23, 3), 64, 224, 512, 512),
+    "clip_resnet50x4": _resnet((4, 6, 10, 6), 80, 288, 640, 640),
+    "clip_resnet50x16": _resnet((6, 8, 18, 8), 96, 384, 768, 768),
+    "clip_resnet50x64": _resnet((3, 15, 36, 10), 128, 448, 1024, 1024),
+}
