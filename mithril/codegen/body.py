@@ -53,6 +53,7 @@ class Body:
         self.texts = Texts(module.backend, module.xp, names)
         self.lines: list[str] = []
         self.pending: dict[str, Pending] = {}
+        self.steps = 0  # that were ever pending
         self.uses_params = False
         self.uses_state = False
         self.state_keys = {id(v): key for key, v in module.graph.new_state.items()}
@@ -147,7 +148,8 @@ class Body:
         self.uses_params = self.uses_params or "params[" in expression
         expression = self.settle(expression)
         if self.may_wait(node, expression):
-            mark = f"_pending_{len(self.pending)}_"
+            self.steps += 1
+            mark = f"_pending_{self.steps}_"
             self.pending[mark] = Pending(node.outputs[0], expression)
             self.texts.values[id(node.outputs[0])] = mark
             return
@@ -342,8 +344,11 @@ def _stands_alone(before: str, text: str, after: str) -> bool:
     """Whether an expression means the same in its place without parentheses."""
     if isinstance(ast.parse(text, mode="eval").body, ATOMS):
         return True
-    bare, safe = (ast.dump(ast.parse(before + inner + after)) for inner in (text, f"({text})"))
-    return bare == safe
+    try:
+        bare = ast.dump(ast.parse(before + text + after))
+    except SyntaxError:  # `0.sum()`
+        return False
+    return bare == ast.dump(ast.parse(f"{before}({text}){after}"))
 
 
 def _sizes(value: Value) -> tuple[Any, ...]:

@@ -8,11 +8,15 @@ from typing import Any
 
 from mithril.codegen.body import Body, Function
 from mithril.codegen.kernels import paste
-from mithril.codegen.regions import Region, build_regions, count_uses, repeated
-from mithril.codegen.text import Names
+from mithril.codegen.regions import Region, build_regions, repeated
+from mithril.codegen.text import Names, shaped_operators
 from mithril.logical.model import snake_case
 from mithril.ops.table import implementation, is_kernel
 from mithril.physical.graph import Graph, show_shape
+from mithril.physical.passes import count_uses
+
+SHOWN_CONSTANTS = 8
+"""The header of a source lists no more."""
 
 
 class Source:
@@ -27,7 +31,7 @@ class Source:
         self.functions: dict[Any, Function] = {}
         self.blocks: list[str] = []
         self.kernels: list[Callable[..., Any]] = []
-        self.root = build_regions(graph)
+        self.root = build_regions(graph, shaped_operators(graph, backend, xp))
         self.uses = count_uses(graph)
         self.repeated = repeated(self.root)
         self.reserved: set[str] = set()
@@ -53,7 +57,9 @@ class Source:
             f"{v.name} {v.dtype}{show_shape(v.shape)}" for v in self.graph.inputs.values() if v.kind == "constant"
         ]
         if constants:
-            title += "\n\nConstants that are expected among the params:\n    " + "\n    ".join(constants) + "\n"
+            more = [f"... {len(constants)} in all"] if len(constants) > SHOWN_CONSTANTS else []
+            title += "\n\nConstants that are expected among the params:\n    "
+            title += "\n    ".join(constants[:SHOWN_CONSTANTS] + more) + "\n"
         lines = [f'"""{title}"""', ""]
         for line in self.imports:
             word = line.split()[-1]

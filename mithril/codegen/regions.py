@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from mithril.physical.graph import Graph, Node, Value
+from mithril.physical.passes import count_uses
 from mithril.physical.rules import hashable
 
 SHORTEST_LOOP = 3
@@ -43,8 +44,8 @@ class Region:
 Item: TypeAlias = Region | Node
 
 
-def build_regions(graph: Graph) -> Region:
-    """The tree of a graph, with borders and signatures."""
+def build_regions(graph: Graph, shaped: Set[str] = frozenset()) -> Region:
+    """The tree of a graph, with borders and signatures. `shaped` names operators whose code depends on shapes."""
     root = Region(graph.name, "Model", "")
     path: list[Region] = [root]
     for node in graph.nodes:
@@ -65,19 +66,8 @@ def build_regions(graph: Graph) -> Region:
             region.nodes.append(node)
     _find_borders(root, graph)
     for region in root.walk():
-        region.signature = _signature(region)
+        region.signature = _signature(region, shaped)
     return root
-
-
-def count_uses(graph: Graph) -> dict[int, int]:
-    """How often each value is read, results counted."""
-    uses: dict[int, int] = {}
-    for node in graph.nodes:
-        for value in node.values():
-            uses[id(value)] = uses.get(id(value), 0) + 1
-    for value in graph.results():
-        uses[id(value)] = uses.get(id(value), 0) + 1
-    return uses
 
 
 def _find_borders(root: Region, graph: Graph) -> None:
@@ -105,14 +95,15 @@ def _find_borders(root: Region, graph: Graph) -> None:
                     region.results.append(value)
 
 
-def _signature(region: Region) -> Any:
-    """Equal for regions of equal code, prefixes of parameters apart. Shapes count only where attributes hold them."""
+def _signature(region: Region, shaped: Set[str]) -> Any:
+    """Equal for regions of equal code, prefixes of parameters apart. Shapes count only where the code holds them."""
     numbers: dict[int, Any] = {id(v): ("argument", i) for i, v in enumerate(region.arguments)}
     numbers |= {id(v): ("parameter", v.name.removeprefix(region.prefix)) for v in region.parameters}
     rows = []
     for index, node in enumerate(region.nodes):
         operands = tuple(_operand(item, numbers) for item in node.inputs)
-        rows.append((node.op.name, operands, hashable(node.attributes)))
+        shapes = tuple(v.shape for v in (*node.values(), *node.outputs)) if node.op.name in shaped else ()
+        rows.append((node.op.name, operands, hashable(node.attributes), shapes))
         numbers |= {id(v): ("node", index, i) for i, v in enumerate(node.outputs)}
     results = tuple(numbers[id(v)] for v in region.results)
     state = tuple((key, numbers[id(v)]) for key, v in region.new_state)

@@ -8,10 +8,11 @@ import math
 import re
 import string
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from mithril.ops.table import Call, Code, implementation, is_kernel
-from mithril.physical.graph import Node, Value, Variadic, show_shape
+from mithril.physical.graph import Graph, Node, Value, Variadic, show_shape
 from mithril.types import Dim, DType
 
 RESERVED = {
@@ -139,6 +140,35 @@ class Texts:
     def named_attributes(node: Node, call: Call) -> list[str]:
         """Keyword arguments for the attributes that differ from the row's defaults."""
         return [f"{k}={call[k]}" for k, v in node.attributes.items() if _differs(v, node.op.attributes[k])]
+
+
+class _Watched(dict[str, Any]):
+    """Shapes that remember whether they were looked at."""
+
+    read = False
+
+    def __getitem__(self, name: str) -> Any:
+        self.read = True
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read = True
+        return super().get(name, default)
+
+
+def shaped_operators(graph: Graph, backend: str, xp: str) -> set[str]:
+    """Names of the operators whose code depends on the shapes of their operands, as `F.layer_norm(x, (64,))` does."""
+    texts = Texts(backend, xp, Names())
+    found: dict[str, bool] = {}
+    for node in graph.nodes:
+        code = implementation(node.op, backend)
+        if node.op.name not in found and callable(code) and not is_kernel(node.op, backend):
+            texts.values |= {id(v): "x" for v in (*node.values(), *node.outputs)}
+            call = texts.call(node)
+            shapes = _Watched(call.shapes)
+            texts.write(code, replace(call, shapes=shapes))
+            found[node.op.name] = shapes.read
+    return {name for name, read in found.items() if read}
 
 
 def _differs(value: Any, default: Any) -> bool:

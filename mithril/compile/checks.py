@@ -30,9 +30,9 @@ class Checker:
         self.needed = {k for k, v in self.inputs.items() if v.kind != "state"}
 
     def sort(
-        self, params: Arrays, data: Arrays, state: Arrays | None
+        self, params: Arrays, data: Arrays | None, state: Arrays | None
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """The values where the generated source looks for them.
+        """The values where the generated source looks for them. Without `data` (None), none is missing.
 
         Raises:
             ValueMismatchError: one line per problem.
@@ -40,7 +40,7 @@ class Checker:
         problems: list[str] = []
         sorted_values: dict[str, dict[str, Any]] = {"parameter": {}, "input": {}, "state": {}}
         sizes: dict[str, tuple[int, str]] = {}
-        for source, values in (("params", params), ("data", data), ("state", state or {})):
+        for source, values in (("params", params), ("data", data or {}), ("state", state or {})):
             for key, value in values.items():
                 expected = self.inputs.get(key)
                 if expected is None:
@@ -61,7 +61,7 @@ class Checker:
                 place[key] = value
         given = sum(map(len, sorted_values.values()))
         if given < len(self.inputs):
-            problems += self._missing(sorted_values, {*params, *data})
+            problems += self._missing(sorted_values, data is not None)
         if problems:
             raise ValueMismatchError(f"{self.name} cannot run with these values:", problems)
         return sorted_values["parameter"], sorted_values["input"], sorted_values["state"]
@@ -128,11 +128,11 @@ class Checker:
             return [f"'{key}' in {source} is a constant of the model and cannot be given."]
         return [f"'{key}' in {source} is no key of {self.name}.{nearest(key, self.inputs)}"]
 
-    def _missing(self, found: dict[str, dict[str, Any]], given: set[str]) -> list[str]:
+    def _missing(self, found: dict[str, dict[str, Any]], with_data: bool) -> list[str]:
         missing = []
-        for key in self.inputs:
-            value = self.inputs[key]
-            if key in self.needed and key not in found[value.kind]:
+        for key, value in self.inputs.items():
+            needed = key in self.needed and (with_data or value.kind != "input")
+            if needed and key not in found[value.kind]:
                 where = "data" if value.kind == "input" else "params"
                 missing.append(f"'{key}' {show_shape(value.shape)} is missing from {where} ({value.path}).")
         return missing

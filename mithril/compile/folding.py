@@ -1,11 +1,80 @@
-"""Constant folding: operators on constants are run once, on NumPy, when a model is compiled."""
+"""Folding: what depends on constants only is computed once, on NumPy, when a model is compiled."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mithril.physical.graph import Graph, Node, Value
+from mithril.physical.passes import count_uses, replace_values
 from mithril.types import Dim, DType
+
+CHANNEL_AXIS = {"linear": 0, **{f"conv{n}d": 0 for n in (1, 2, 3)}, **{f"conv_transpose{n}d": 1 for n in (1, 2, 3)}}
+"""Operators that a batch norm can be folded into, with the axis of their weight that holds output channels."""
+
+
+def fold_batch_norms(graph: Graph, backend: Any) -> Graph:
+    """Put batch norms whose parameters are constants into the weight and bias of the operator before them."""
+    uses = count_uses(graph)
+    kept: list[Node] = []
+    same: dict[int, Value] = {}
+    for node in graph.nodes:
+        before = node.inputs[0].node if node.op.name == "batch_norm" and isinstance(node.inputs[0], Value) else None
+        if before is not None and uses[id(node.inputs[0])] == 1 and _folds(node, before):
+            _fold_batch_norm(node, before, graph, backend, uses)
+            before.outputs[0].hint = node.outputs[0].hint
+            same[id(node.outputs[0])] = before.outputs[0]
+        else:
+            kept.append(node)
+    graph.nodes = kept
+    return replace_values(graph, same)
+
+
+def _folds(norm: Node, before: Node) -> bool:
+    name, groups = before.op.name, before.attributes.get("groups", 1)
+    if name not in CHANNEL_AXIS or ("transpose" in name and groups != 1):
+        return False
+    if name == "linear" and len(before.outputs[0].shape) != 2:
+        return False  # its channels are the last axis, those of the norm the second
+    values = [v for v in (*norm.inputs[1:], *before.inputs[1:]) if v is not None]
+    return all(isinstance(v, Value) and v.kind == "constant" for v in values)
+
+
+def _fold_batch_norm(norm: Node, before: Node, graph: Graph, backend: Any, uses: dict[int, int]) -> None:
+    """In float64: weight * scale, and bias or 0, normalized like an output."""
+    mean, var, gain, shift = (None if v is None else _float64(v, backend) for v in norm.inputs[1:])
+    weight, bias = before.inputs[1:]
+    scale = (1.0 if gain is None else gain) / np.sqrt(var + norm.attributes["eps"])
+    start = (0.0 if bias is None else _float64(bias, backend)) - mean
+    data = _float64(weight, backend)
+    axis = CHANNEL_AXIS[before.op.name]
+    data = data * scale.reshape(-1, *(1,) * (data.ndim - axis - 1))
+    folded_bias = start * scale + (0.0 if shift is None else shift)
+    stem = weight.name.removesuffix("weight")
+    names = [weight.name, f"{stem}bias" if bias is None else bias.name]
+    for old, name in zip((weight, bias), names):
+        if old is not None and uses[id(old)] == 1:
+            del graph.inputs[name]  # its name is free for the folded one
+    before.inputs = (
+        before.inputs[0],
+        *(_add_constant(graph, n, d, weight.dtype) for n, d in zip(names, (data, folded_bias))),
+    )
+
+
+def _float64(value: Value, backend: Any) -> Any:
+    data = backend.to_numpy(value.data) if backend.is_array(value.data) else value.data
+    return np.asarray(data, np.float64)
+
+
+def _add_constant(graph: Graph, name: str, data: Any, dtype: DType, value: Value | None = None) -> Value:
+    """A value, new or formerly computed, as a constant input of the graph."""
+    name = _free_name(graph, name)
+    value = value or Value(name, (), dtype)
+    value.kind, value.node, value.name, value.data = "constant", None, name, data
+    value.shape, value.origin, value.hint = tuple(data.shape), "the shape of a constant", value.hint or name
+    graph.inputs[name] = value
+    return value
 
 
 def fold_constants(graph: Graph, backend: Any) -> Graph:
@@ -49,13 +118,11 @@ def _run(folded: list[Node], graph: Graph, backend: Any) -> None:
     exec(compile(text, "<mithril constants>", "exec"), namespace)  # noqa: S102  (our own source)
     data = {k: _numpy(v, backend, reference) for k, v in sources.items()}
     results = namespace["evaluate"](data, {})
-    for key, value in names.items():
-        value.kind, value.node = "constant", None
-        value.name = _free_name(graph, value.hint or "constant")
-        value.data, value.shape = results[key], tuple(results[key].shape)
-        value.origin = "the shape of a constant"
-        graph.inputs[value.name] = value
     graph.nodes = rest
+    for key, value in names.items():
+        assert value.node is not None
+        path = [step.name for step in value.node.scope[:-1]]
+        _add_constant(graph, "_".join([*path, value.hint or "constant"]), results[key], value.dtype, value)
 
 
 def _numpy(value: Value, backend: Any, reference: Any) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mithril.codegen.module import generate
-from mithril.compile.folding import fold_constants
+from mithril.compile.folding import fold_batch_norms, fold_constants
 from mithril.compile.running import PhysicalModel
 from mithril.errors import KeyMismatchError, nearest
 from mithril.logical.model import Model
@@ -37,10 +37,15 @@ def build(
     graph = Inference(model, backend.dtype, shapes, not options.inference, options.constants).run()
     _assign_kinds(graph, options)
     _discard(graph, options.discarded)
-    fold = partial(fold_constants, backend=backend)
-    graph = optimise(verify(graph), [remove_dead, fold, remove_duplicates, remove_dead])
+    folding = [partial(fold, backend=backend) for fold in (fold_constants, fold_batch_norms)]
+    graph = optimise(verify(graph), [remove_dead, *folding, remove_duplicates, remove_dead])
     source = generate(graph, backend.name, backend.xp, backend.imports)
-    return PhysicalModel(graph, backend, source, jit, file_path, not options.inference)
+
+    def freeze(values: dict[str, Any]) -> PhysicalModel:
+        constants = {**options.constants, **values}
+        return build(model, backend, replace(options, constants=constants, trainable=set(), inference=True), jit, None)
+
+    return PhysicalModel(graph, backend, source, jit, file_path, not options.inference, freeze)
 
 
 def _assign_kinds(graph: Graph, options: Options) -> None:
@@ -64,11 +69,15 @@ def _assign_kinds(graph: Graph, options: Options) -> None:
         if value.kind in ("state", "constant"):
             continue
         is_data = (
-            value.name in options.data if options.data else not value.trainable and value.name not in options.trainable
+            value.name in options.data
+            if options.data
+            else value.kind == "input" and value.name not in options.trainable
         )
         value.kind = "input" if is_data else "parameter"
         value.trainable = (
-            not is_data and value.dtype.is_floating and (not options.trainable or value.name in options.trainable)
+            not is_data
+            and value.dtype.is_floating
+            and (value.name in options.trainable if options.trainable else not value.buffer)
         )
 
 

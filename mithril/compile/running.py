@@ -6,7 +6,7 @@ import itertools
 import linecache
 import math
 import types as python_types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,14 @@ class PhysicalModel:
     """
 
     def __init__(
-        self, graph: Graph, backend: Any, source: str, jit: bool | None, file_path: str | Path | None, training: bool
+        self,
+        graph: Graph,
+        backend: Any,
+        source: str,
+        jit: bool | None,
+        file_path: str | Path | None,
+        training: bool,
+        freeze: Callable[[dict[str, Any]], PhysicalModel],
     ):
         self.graph = graph
         self.backend = backend
@@ -39,6 +46,7 @@ class PhysicalModel:
         run = self._module.evaluate
         self._evaluate = backend.jit(run) if self.jit else backend.prepare(run)
         self._gradient: Any = None
+        self._freeze = freeze
         self.constants = {v.name: backend.array(v.data, v.dtype) for v in graph.inputs.values() if v.kind == "constant"}
         self._states = len(self.state_keys)
         self._checker = Checker(graph, backend)
@@ -138,6 +146,16 @@ class PhysicalModel:
                 start = 1.0 if "var" in value.name.rsplit("_", 2)[-1] else 0.0
                 state[value.name] = self.backend.full(self._closed_shape(value), start, value.dtype)
         return state
+
+    def freeze(self, params: Arrays, state: Arrays | None = None) -> PhysicalModel:
+        """The model for inference with these parameters: they become constants, and what depends on them only is
+        computed now. Batch norms vanish into the weights before them. It is run with data alone.
+
+        Raises:
+            ValueMismatchError: all missing, superfluous and ill-fitting values, in one list.
+        """
+        parameters, inputs, states = self._checker.sort(params, None, state)
+        return self._freeze({**self.initial_state(), **parameters, **inputs, **states})
 
     def _closed_shape(self, value: Value) -> tuple[int, ...]:
         if isinstance(value.shape, Variadic) or any(isinstance(s, Dim) for s in value.shape):

@@ -46,14 +46,29 @@ def remove_duplicates(graph: Graph) -> Graph:
         else:
             same.update((id(old), new) for old, new in zip(node.outputs, first.outputs))
     graph.nodes = kept
-    replace_results(graph, same)
+    return replace_values(graph, same)
+
+
+def replace_values(graph: Graph, same: dict[int, Value]) -> Graph:
+    """Let nodes, outputs and state read other values."""
+    if not same:
+        return graph
+    for node in graph.nodes:
+        node.inputs = tuple(_replaced(item, same) for item in node.inputs)
+    graph.outputs = {k: _replaced(v, same) for k, v in graph.outputs.items()}
+    graph.new_state = {k: _replaced(v, same) for k, v in graph.new_state.items()}
     return graph
 
 
-def replace_results(graph: Graph, same: dict[int, Value]) -> None:
-    """Let outputs and state be other values."""
-    graph.outputs = {k: _replaced(v, same) for k, v in graph.outputs.items()}
-    graph.new_state = {k: _replaced(v, same) for k, v in graph.new_state.items()}
+def count_uses(graph: Graph) -> dict[int, int]:
+    """How often each value is read, results counted."""
+    uses: dict[int, int] = {}
+    for node in graph.nodes:
+        for value in node.values():
+            uses[id(value)] = uses.get(id(value), 0) + 1
+    for value in graph.results():
+        uses[id(value)] = uses.get(id(value), 0) + 1
+    return uses
 
 
 def _replaced(item: Any, same: dict[int, Value]) -> Any:
