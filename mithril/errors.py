@@ -42,6 +42,10 @@ class OperatorError(MithrilError):
     """An operator that is unknown, lacks an implementation for a backend, or was given wrong attributes."""
 
 
+class ConversionError(MithrilError):
+    """A torch module that cannot become a model. Names the part of the module and the line of its source."""
+
+
 class BackendError(MithrilError):
     """A backend that cannot be used here. Says why."""
 

@@ -171,6 +171,7 @@ class Connection(Expression):
         self.type: Any = None
         self.pattern: tuple[Any, ...] | None = None
         self.trainable = False
+        self.buffer = False
         self.constrained = False  # listed in model.constrained
         self.place: Place | None = None
         self.hint: tuple[str, ...] = ()  # name path of an unnamed input: the node and its key
@@ -198,6 +199,7 @@ class Connection(Expression):
         if self.pattern is not None or self.type is not None or key.given is not MISSING:
             self.model.constrain(self)
         self.trainable = self.trainable or key.trainable
+        self.buffer = self.buffer or key.buffer
         self.place = key.place
 
     @property
@@ -218,6 +220,7 @@ class IOKey(Expression):
         type: `ml.Tensor`, a dtype (`ml.int64`), or `int`, `float`, `bool` for any tensor of that kind.
         shape: sizes; a string names a size, None is an unknown one, "..." any number of sizes.
         trainable: whether it is a parameter, for gradients and `randomize_params`.
+        buffer: whether it is a parameter that is not learned: a table of positions, statistics that stay as they are.
     """
 
     def __init__(
@@ -227,6 +230,7 @@ class IOKey(Expression):
         type: Any = None,
         shape: Sequence[int | str | None] | None = None,
         trainable: bool = False,
+        buffer: bool = False,
     ):
         if name is not None and not name.isidentifier():
             raise ConnectionError(f"{name!r} cannot name a connection: a name is a Python identifier.")
@@ -235,6 +239,7 @@ class IOKey(Expression):
         self.type = as_type(type)
         self.pattern = as_pattern(shape, name)
         self.trainable = trainable
+        self.buffer = buffer
         self.place = place()
 
     @property

@@ -458,7 +458,7 @@ class Model(Expression):
         if connection.key not in node.bindings:
             lifted = self._new()
             lifted.hint = (node.name, *([connection.key] if connection.named else connection.hint))
-            lifted.trainable = connection.trainable
+            lifted.trainable, lifted.buffer = connection.trainable, connection.buffer
             node.bindings[connection.key] = lifted
             lifted.readers.append(node)
         return node.bindings[connection.key]

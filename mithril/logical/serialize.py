@@ -82,6 +82,8 @@ def _write_connection(connection: Connection) -> dict[str, Any]:
         facts["shape"] = list(connection.pattern)
     if connection.trainable:
         facts["trainable"] = True
+    if connection.buffer:
+        facts["buffer"] = True
     return facts
 
 
@@ -164,6 +166,7 @@ class _Reader:
         connection = model.connections[key] = Connection(model, key, facts.get("named", True))
         connection.hint = tuple(facts.get("hint", ()))
         connection.trainable = bool(facts.get("trainable", False))
+        connection.buffer = bool(facts.get("buffer", False))
         connection.place = model.place
         if "value" in facts:
             connection.value = self.value(facts["value"], model)

@@ -9,7 +9,6 @@ from typing import Any
 from mithril.errors import MithrilError
 from mithril.logical.connection import Connection
 from mithril.logical.model import Model, Node, connections_in
-from mithril.logical.primitive import Primitive
 
 BOX = (150, 34)  # pixels
 GAP = (30, 40)
@@ -33,7 +32,7 @@ def _rows(model: Model, depth: int, level: int, rows: list[tuple[str, str, str, 
         reads = [_wire(key, value) for key, value in node.bindings.items()]
         gives = ", ".join(_label(c) for c in node.outputs.values())
         rows.append(("  " * level + node.name, node.model.type_name, ", ".join(reads), gives))
-        if level + 1 < depth and not isinstance(node.model, Primitive) and node.model.type_name == "Model":
+        if level + 1 < depth and type(node.model) is Model:
             _rows(node.model, depth, level + 1, rows)
 
 

@@ -42,12 +42,14 @@ class Value:
 
     __slots__ = (
         "any_width",
+        "buffer",
         "data",
         "declared",
         "dtype",
         "hint",
         "kind",
         "name",
+        "named",
         "node",
         "origin",
         "path",
@@ -61,11 +63,13 @@ class Value:
         self.dtype = dtype
         self.kind = kind
         self.hint = ""  # name in the source; the author's, where there is one
+        self.named = False  # whether that is a wire's name, not a submodel's
         self.data: Any = None
         self.node: Node | None = None
         self.origin = ""  # where its shape was set
         self.path = name  # as messages name it
         self.trainable = False
+        self.buffer = False  # a parameter that is not learned
         self.any_width = False  # any dtype of the same kind may be given
         self.declared = False  # whether its dtype was
 

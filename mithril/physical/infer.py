@@ -200,6 +200,8 @@ class Inference:
             value, type = connection.value, connection.type
             return self._constant(value, name, type) if is_array(value) else value
         value = self._outside(names, self._path(frame.scope, *words), connection.trainable, connection.type)
+        if connection.buffer:
+            value.kind, value.buffer = "parameter", True
         if connection.pattern is not None and name not in self.given:
             value.origin = f"declared at {show_place(connection.place)}"
         return value
@@ -382,9 +384,10 @@ def in_order(model: Model) -> Iterator[LogicalNode]:
 def _name_value(value: Value, connection: Connection, node: LogicalNode) -> None:
     """The name in the source: the author's for the wire, else for the submodel."""
     if connection.named:
-        value.hint = connection.key
+        value.hint, value.named = connection.key, True
     elif not isinstance(node.model, Primitive) or node.model.name:
         value.hint = node.name if len(node.outputs) == 1 else f"{node.name}_{connection.output_key}"
+        value.named = False
 
 
 def _mark_state(value: Any) -> bool:

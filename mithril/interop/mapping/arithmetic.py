@@ -1,0 +1,234 @@
+"""Elementwise operators, casts, and arithmetic of sizes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from mithril.interop.mapping.registry import MAPPINGS, cast, dtype_of, maps
+from mithril.logical.connection import Expression, record
+
+SAME_NAME = {
+    "relu": "relu", "relu6": "relu6", "sigmoid": "sigmoid", "silu": "silu", "mish": "mish", "selu": "selu",
+    "softsign": "softsign", "hardswish": "hard_swish", "hardsigmoid": "hard_sigmoid", "log_sigmoid": "log_sigmoid",
+    "logical_not": "logical_not", "bitwise_not": "bitwise_not", "isnan": "isnan", "isinf": "isinf",
+    "isfinite": "isfinite", "neg": "negative", "abs": "absolute", "sign": "sign", "sgn": "sign", "square": "square",
+    "reciprocal": "reciprocal", "sqrt": "sqrt", "rsqrt": "rsqrt", "exp": "exp", "expm1": "expm1", "log": "log",
+    "log1p": "log1p", "log2": "log2", "log10": "log10", "sin": "sin", "cos": "cos", "tan": "tan", "asin": "arcsin",
+    "acos": "arccos", "atan": "arctan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "asinh": "arcsinh",
+    "acosh": "arccosh", "atanh": "arctanh", "erf": "erf", "floor": "floor", "ceil": "ceil", "round": "round",
+    "trunc": "trunc", "special_expit": "sigmoid", "special_erf": "erf",
+}  # fmt: skip
+"""Functions of one argument: aten's name to ours."""
+
+BINARY = {
+    "mul": "multiply", "maximum": "maximum", "minimum": "minimum", "atan2": "arctan2",
+    "logaddexp": "logaddexp", "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater",
+    "ge": "greater_equal", "logical_and": "logical_and", "logical_or": "logical_or", "logical_xor": "logical_xor",
+    "bitwise_and": "bitwise_and", "bitwise_or": "bitwise_or", "bitwise_xor": "bitwise_xor", "__and__": "bitwise_and",
+    "__or__": "bitwise_or", "__xor__": "bitwise_xor", "remainder": "remainder", "floor_divide": "floor_divide",
+    "pow": "power",
+}  # fmt: skip
+"""Functions of two arguments without options."""
+
+
+def _unary(name: str) -> Callable[..., Any]:
+    return lambda node, input: record(name, input=input)
+
+
+def _binary(name: str) -> Callable[..., Any]:
+    return lambda node, left, right: record(name, left=left, right=right)
+
+
+MAPPINGS.update({aten: _unary(name) for aten, name in SAME_NAME.items()})
+MAPPINGS.update({aten: _binary(name) for aten, name in BINARY.items()})
+
+
+@maps("add")
+def add(node: Node, left: Any, right: Any, *, alpha: Any = 1) -> Any:
+    if not isinstance(right, Expression) and right == 0 and node.args and _keeps_dtype(node):
+        return left
+    return left + (right if alpha == 1 else right * alpha)
+
+
+def _keeps_dtype(node: Node) -> bool:
+    """Whether the result has the first operand's dtype and shape, so that a neutral operand changes nothing."""
+    first: Any = node.args[0]
+    return isinstance(first, Node) and first.meta["val"].dtype == node.meta["val"].dtype
+
+
+@maps("sub")
+def subtract(node: Node, left: Any, right: Any, *, alpha: Any = 1) -> Any:
+    return left - (right if alpha == 1 else right * alpha)
+
+
+@maps("rsub")
+def subtract_from(node: Node, left: Any, right: Any, alpha: Any = 1) -> Any:
+    return right - (left if alpha == 1 else left * alpha)
+
+
+@maps("div", "divide", "true_divide")
+def divide(node: Node, left: Any, right: Any, *, rounding_mode: str | None = None) -> Any:
+    if rounding_mode == "floor":
+        return left // right
+    return left / right if rounding_mode is None else record("trunc", input=left / right)
+
+
+@maps("hardtanh")
+def hard_tanh(node: Node, input: Any, low: float = -1, high: float = 1) -> Any:
+    if (low, high) == (0, 6):
+        return record("relu6", input=input)
+    return (
+        record("hard_tanh", input=input) if (low, high) == (-1, 1) else record("clip", input=input, min=low, max=high)
+    )
+
+
+@maps("gelu")
+def gelu(node: Node, input: Any, *, approximate: str = "none") -> Any:
+    return record("gelu", input=input, approximate=approximate)
+
+
+@maps("leaky_relu")
+def leaky_relu(node: Node, input: Any, negative_slope: float = 0.01) -> Any:
+    return record("leaky_relu", input=input, negative_slope=negative_slope)
+
+
+@maps("elu")
+def elu(node: Node, input: Any, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
+    value = record("elu", input=input if input_scale == 1 else input * input_scale, alpha=alpha)
+    return value if scale == 1 else value * scale
+
+
+@maps("softplus")
+def softplus(node: Node, input: Any, beta: float = 1, threshold: float = 20) -> Any:
+    return record("softplus", input=input) if beta == 1 else record("softplus", input=input * beta) / beta
+
+
+@maps("prelu")
+def prelu(node: Node, input: Any, weight: Any) -> Any:
+    return record("prelu", input=input, weight=weight)
+
+
+@maps("glu")
+def glu(node: Node, input: Any, dim: int = -1) -> Any:
+    source: Any = node.args[0]
+    half = source.meta["val"].shape[dim] // 2
+    pieces = record("split", input=input, split_size=half, axis=dim)
+    return pieces[0] * record("sigmoid", input=pieces[1])
+
+
+@maps("clamp", "clip")
+def clamp(node: Node, input: Any, min: Any = None, max: Any = None) -> Any:
+    if isinstance(min, Expression) or isinstance(max, Expression):
+        value = input if min is None else record("maximum", left=input, right=min)
+        return value if max is None else record("minimum", left=value, right=max)
+    return record("clip", input=input, min=min, max=max)
+
+
+@maps("clamp_min")
+def clamp_min(node: Node, input: Any, min: Any) -> Any:
+    return clamp(node, input, min)
+
+
+@maps("clamp_max")
+def clamp_max(node: Node, input: Any, max: Any) -> Any:
+    return clamp(node, input, None, max)
+
+
+@maps("where")
+def where(node: Node, condition: Any, input: Any, other: Any) -> Any:
+    return record("where", condition=condition, input=input, other=other)
+
+
+@maps("masked_fill")
+def masked_fill(node: Node, input: Any, mask: Any, value: Any) -> Any:
+    return record("where", condition=mask, input=value, other=input)
+
+
+@maps("lerp")
+def lerp(node: Node, start: Any, end: Any, weight: Any) -> Any:
+    return start + weight * (end - start)
+
+
+@maps("addcmul")
+def addcmul(node: Node, input: Any, left: Any, right: Any, *, value: float = 1) -> Any:
+    return input + left * right * value
+
+
+@maps("softmax", "_softmax", "log_softmax", "_log_softmax")
+def softmax(node: Node, input: Any, dim: int, dtype: Any = None) -> Any:
+    source: Any = node.args[0]
+    name = "log_softmax" if "log" in str(node.target) else "softmax"
+    wanted = dtype if isinstance(dtype, torch.dtype) else None
+    return record(name, input=cast(input, source.meta["val"].dtype, wanted), axis=dim)
+
+
+# Casts
+
+
+@maps("to.dtype", "_to_copy", "to.dtype_layout")
+def to(node: Node, input: Any, dtype: Any = None, *others: Any, **options: Any) -> Any:
+    source: Any = node.args[0]
+    return cast(input, source.meta["val"].dtype, dtype)
+
+
+@maps("to.device")
+def to_device(node: Node, input: Any, device: Any, dtype: Any = None, *others: Any) -> Any:
+    return to(node, input, dtype)
+
+
+@maps("type_as", "to.other")
+def type_as(node: Node, input: Any, other: Any, *others: Any) -> Any:
+    return to(node, input, node.meta["val"].dtype)
+
+
+@maps("clone", "contiguous", "alias", "detach", "lift_fresh_copy", "lift_fresh", "_assert_tensor_metadata", "positive")
+def unchanged(node: Node, input: Any, *others: Any, **options: Any) -> Any:
+    return input
+
+
+# Sizes
+
+
+def _static(node: Node, *values: Any) -> Any:
+    """Arithmetic of sizes, which is evaluated when shapes are inferred."""
+    name = node.target.__name__  # type: ignore[union-attr]
+    if not any(isinstance(v, Expression) for v in values):
+        return node.target(*values)  # type: ignore[operator]
+    return SIZES[name](*values)
+
+
+def _round(operation: str) -> Callable[[Any], Any]:
+    return lambda value: record(operation, input=value)
+
+
+SIZES: dict[str, Callable[..., Any]] = {
+    **{name: getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "mod", "truediv", "pow", "neg")},
+    "sym_max": lambda left, right: record("maximum", left=left, right=right),
+    "sym_min": lambda left, right: record("minimum", left=left, right=right),
+    "sym_float": lambda value: value,
+    "sym_int": lambda value: value,
+    "_sym_sqrt": lambda value: record("sqrt", input=value),
+}
+MAPPINGS.update({f"python.{name}": _static for name in SIZES})
+
+
+@maps("sym_size.int")
+def size(node: Node, input: Any, dim: int) -> Any:
+    return input.shape[dim]
+
+
+@maps("python.getitem")
+def getitem(node: Node, values: Any, index: int) -> Any:
+    return values[index]
+
+
+@maps("scalar_tensor")
+def scalar_tensor(node: Node, value: Any, *, dtype: Any = None) -> Any:
+    if isinstance(value, Expression):
+        return value
+    return record("full", shape=(), value=value, dtype=dtype_of(node.meta["val"].dtype))

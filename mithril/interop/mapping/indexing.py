@@ -1,0 +1,126 @@
+"""Operators that pick and place values by index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import Node
+
+from mithril.errors import ConversionError
+from mithril.interop.mapping.registry import axis_of, maps, rank_of, shape_of
+from mithril.logical.connection import Expression, record
+
+END = 2**63 - 1
+"""torch's word for the end of an axis."""
+
+
+def _key(node: Node, dim: int, item: Any) -> tuple[Any, ...]:
+    """`(:, :, item)` for axis 2."""
+    return (*(slice(None),) * axis_of(node.args[0], dim), item)
+
+
+def _bounds(start: Any, end: Any, step: int) -> slice:
+    """A slice without the parts that say nothing."""
+    start = None if not isinstance(start, Expression) and start in (None, 0) else start
+    end = None if not isinstance(end, Expression) and (end is None or end >= END) else end
+    return slice(start, end, None if step == 1 else step)
+
+
+@maps("slice.Tensor")
+def slice_tensor(node: Node, input: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
+    source: Any = node.args[0]
+    if tuple(map(str, shape_of(source))) == tuple(map(str, shape_of(node))):
+        return input
+    return record("index", input=input, key=_key(node, dim, _bounds(start, end, step)))
+
+
+@maps("select.int")
+def select(node: Node, input: Any, dim: int, index: Any) -> Any:
+    return record("index", input=input, key=_key(node, dim, index))
+
+
+@maps("narrow")
+def narrow(node: Node, input: Any, dim: int, start: Any, length: Any) -> Any:
+    return record("index", input=input, key=_key(node, dim, _bounds(start, start + length, 1)))
+
+
+@maps("slice_scatter")
+def slice_scatter(
+    node: Node, input: Any, source: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Any:
+    key = _key(node, dim, _bounds(start, end, step))
+    whole = shape_of(node.args[1]) == shape_of(node)
+    return source if whole else record("slice_scatter", input=input, source=source, key=key)
+
+
+@maps("select_scatter")
+def select_scatter(node: Node, input: Any, source: Any, dim: int, index: int) -> Any:
+    return record("slice_scatter", input=input, source=source, key=_key(node, dim, index))
+
+
+@maps("copy")
+def copy(node: Node, input: Any, source: Any, non_blocking: bool = False) -> Any:
+    """What `input[...] = source` leaves; its shape is the input's."""
+    shape = shape_of(node)
+    if shape_of(node.args[1]) == shape:
+        return source
+    sizes = (size if isinstance(size, int) else input.shape[axis] for axis, size in enumerate(shape))
+    return record("broadcast_to", input=source, shape=tuple(sizes))
+
+
+@maps("index.Tensor")
+def index(node: Node, input: Any, indices: Any) -> Any:
+    sources: Any = node.args[1]
+    for source in sources:
+        if source is not None and str(source.meta["val"].dtype) == "torch.bool":
+            raise ConversionError("Picking by a mask gives a shape that depends on the data.")
+    return record("index", input=input, key=tuple(slice(None) if i is None else i for i in indices))
+
+
+@maps("index_select")
+def index_select(node: Node, input: Any, dim: int, index: Any) -> Any:
+    return record("take", input=input, index=index, axis=axis_of(node.args[0], dim))
+
+
+@maps("gather")
+def gather(node: Node, input: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> Any:
+    source: Any = node.args[0]
+    axis = axis_of(source, dim)
+    have, wanted = shape_of(source), shape_of(node)
+    cut = tuple(
+        slice(None) if a == axis or str(have[a]) == str(wanted[a]) else slice(None, wanted[a])
+        for a in range(rank_of(node))
+    )
+    if any(c != slice(None) for c in cut):
+        input = record("index", input=input, key=cut)
+    return record("take_along_axis", input=input, index=index, axis=axis)
+
+
+@maps("scatter.src", "scatter_add")
+def scatter(node: Node, input: Any, dim: int, index: Any, source: Any) -> Any:
+    name = "scatter_add" if "scatter_add" in str(node.target) else "scatter"
+    return record(name, input=input, index=index, updates=source, axis=axis_of(node.args[0], dim))
+
+
+@maps("scatter.value")
+def scatter_value(node: Node, input: Any, dim: int, index: Any, value: Any) -> Any:
+    sizes: Any = node.args[2]
+    updates = record("full_like", input=record("cast", input=index, dtype=_dtype(node)), value=value)
+    assert rank_of(sizes) == rank_of(node)
+    return record("scatter", input=input, index=index, updates=updates, axis=axis_of(node.args[0], dim))
+
+
+def _dtype(node: Node) -> str:
+    return str(node.meta["val"].dtype).removeprefix("torch.")
+
+
+@maps("embedding")
+def embedding(
+    node: Node, weight: Any, indices: Any, padding_idx: int = -1, scale_grad: bool = False, sparse: bool = False
+) -> Any:
+    return record("embedding", input=indices, weight=weight)
+
+
+@maps("one_hot")
+def one_hot(node: Node, input: Any, num_classes: int) -> Any:
+    return record("one_hot", input=input, num_classes=num_classes, dtype=_dtype(node))

@@ -1,0 +1,248 @@
+"""Layers: convolution, pooling, normalization, attention, resampling, dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import Node
+
+from mithril.errors import ConversionError
+from mithril.interop.mapping.registry import MAPPINGS, maps, one_or_tuple, rank_of, shape_of
+from mithril.logical.connection import record
+
+
+def _given(**inputs: Any) -> dict[str, Any]:
+    """Optional inputs that are there."""
+    return {name: value for name, value in inputs.items() if value is not None}
+
+
+# Convolution
+
+
+def _convolution(rank: int) -> Any:
+    def convolution(
+        node: Node, input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
+        dilation: Any = 1, groups: int = 1,
+    ) -> Any:  # fmt: skip
+        options = {"stride": stride, "padding": padding, "dilation": dilation}
+        options = {k: v if isinstance(v, str) else one_or_tuple(v) for k, v in options.items()}
+        return record(f"conv{rank}d", input=input, weight=weight, **_given(bias=bias), **options, groups=groups)
+
+    return convolution
+
+
+def _transposed(rank: int) -> Any:
+    def convolution(
+        node: Node, input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
+        output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
+    ) -> Any:  # fmt: skip
+        options = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+        options = {k: one_or_tuple(v) for k, v in options.items()}
+        name = f"conv_transpose{rank}d"
+        return record(name, input=input, weight=weight, **_given(bias=bias), **options, groups=groups)
+
+    return convolution
+
+
+MAPPINGS.update({f"conv{rank}d": _convolution(rank) for rank in (1, 2, 3)})
+MAPPINGS.update({f"conv_transpose{rank}d": _transposed(rank) for rank in (1, 2, 3)})
+
+
+@maps("convolution")
+def convolution(
+    node: Node, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
+    output_padding: Any, groups: int,
+) -> Any:  # fmt: skip
+    rank = rank_of(node) - 2
+    if transposed:
+        return _transposed(rank)(node, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _convolution(rank)(node, input, weight, bias, stride, padding, dilation, groups)
+
+
+# Pooling
+
+
+def _max_pool(rank: int) -> Any:
+    def pool(
+        node: Node, input: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1,
+        ceil_mode: bool = False,
+    ) -> Any:  # fmt: skip
+        options = {"stride": stride or None, "padding": padding, "dilation": dilation}
+        options = {k: one_or_tuple(v) for k, v in options.items()}
+        name, kernel = f"max_pool{rank}d", one_or_tuple(kernel_size)
+        return _batched(
+            node, input, lambda x: record(name, input=x, kernel_size=kernel, **options, ceil_mode=ceil_mode)
+        )
+
+    return pool
+
+
+def _avg_pool(rank: int) -> Any:
+    def pool(
+        node: Node, input: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True, divisor_override: Any = None,
+    ) -> Any:  # fmt: skip
+        if divisor_override is not None:
+            raise ConversionError(f"divisor_override={divisor_override} of the average pooling has no counterpart.")
+        options = {"stride": one_or_tuple(stride or None), "padding": one_or_tuple(padding), "ceil_mode": ceil_mode}
+        options |= {"kernel_size": one_or_tuple(kernel_size), "count_include_pad": count_include_pad}
+        return _batched(node, input, lambda x: record(f"avg_pool{rank}d", input=x, **options))
+
+    return pool
+
+
+def _adaptive(name: str) -> Any:
+    def pool(node: Node, input: Any, output_size: Any) -> Any:
+        return _batched(node, input, lambda x: record(name, input=x, output_size=one_or_tuple(output_size)))
+
+    return pool
+
+
+def _batched(node: Node, input: Any, pool: Any) -> Any:
+    """Pooling of an image without a batch axis gets one for the time."""
+    value = node.meta["val"]
+    name = str(node.target)
+    rank = int(name[name.index("d.") - 1]) if "d." in name else 2
+    lacks = (value[0] if isinstance(value, tuple | list) else value).dim() == rank + 1
+    return record("squeeze", input=pool(input.expand_dims(0)), axis=0) if lacks else pool(input)
+
+
+for _rank in (1, 2, 3):
+    MAPPINGS[f"max_pool{_rank}d"] = _max_pool(_rank)
+    MAPPINGS[f"avg_pool{_rank}d"] = _avg_pool(_rank)
+    MAPPINGS[f"adaptive_avg_pool{_rank}d"] = _adaptive(f"adaptive_avg_pool{_rank}d")
+
+
+def _with_indices(pool: Any) -> Any:
+    """Variants that also return where the maxima were, which no table operator gives."""
+
+    def mapped(node: Node, *args: Any) -> Any:
+        if any(user.args[1] == 1 for user in node.users):
+            raise ConversionError("The places of the maxima of a pooling have no counterpart.")
+        return (pool(node, *args),)
+
+    return mapped
+
+
+MAPPINGS["max_pool2d_with_indices"] = _with_indices(_max_pool(2))
+MAPPINGS["adaptive_max_pool2d"] = _with_indices(_adaptive("adaptive_max_pool2d"))
+MAPPINGS["adaptive_max_pool1d"] = _with_indices(_adaptive("adaptive_max_pool1d"))
+
+
+# Normalization
+
+
+@maps("layer_norm", "native_layer_norm")
+def layer_norm(
+    node: Node, input: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn: bool = True
+) -> Any:
+    value = record("layer_norm", input=input, **_given(weight=weight, bias=bias), dims=len(shape), eps=eps)
+    return (value,) if "native" in str(node.target) else value
+
+
+@maps("rms_norm")
+def rms_norm(node: Node, input: Any, shape: Any, weight: Any = None, eps: Any = None) -> Any:
+    import torch
+
+    eps = torch.finfo(node.meta["val"].dtype).eps if eps is None else eps
+    if len(shape) != 1:
+        raise ConversionError(f"rms_norm over the last {len(shape)} axes has no counterpart, only over the last one.")
+    return record("rms_norm", input=input, **_given(weight=weight), eps=eps)
+
+
+@maps("group_norm")
+def group_norm(
+    node: Node, input: Any, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn: bool = True
+) -> Any:
+    return record("group_norm", input=input, **_given(weight=weight, bias=bias), num_groups=groups, eps=eps)
+
+
+@maps("instance_norm")
+def instance_norm(
+    node: Node, input: Any, weight: Any, bias: Any, mean: Any, var: Any, use_input_stats: bool, momentum: float,
+    eps: float, cudnn: bool = True,
+) -> Any:  # fmt: skip
+    if not use_input_stats:
+        return _batch_norm(input, weight, bias, mean, var, eps)
+    return group_norm(node, input, shape_of(node)[1], weight, bias, eps)
+
+
+@maps("batch_norm")
+def batch_norm(
+    node: Node, input: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float,
+    cudnn: bool = True,
+) -> Any:  # fmt: skip
+    if training:
+        raise ConversionError(
+            "The module changes its batch-norm statistics while it runs.",
+            ["Call module.eval() before from_torch, so that statistics are only read."],
+        )
+    return _batch_norm(input, weight, bias, mean, var, eps)
+
+
+@maps("_native_batch_norm_legit_no_training")
+def batch_norm_inference(
+    node: Node, input: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float
+) -> Any:
+    return (_batch_norm(input, weight, bias, mean, var, eps),)
+
+
+def _batch_norm(input: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: float) -> Any:
+    return record("batch_norm", input=input, mean=mean, var=var, **_given(weight=weight, bias=bias), eps=eps)
+
+
+# Attention and dropout
+
+
+@maps("scaled_dot_product_attention")
+def attention(
+    node: Node, query: Any, key: Any, value: Any, mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
+    *, scale: float | None = None, enable_gqa: bool = False,
+) -> Any:  # fmt: skip
+    if dropout_p:
+        raise ConversionError(f"Dropout of attention weights ({dropout_p}) has no counterpart; call module.eval().")
+    if enable_gqa:
+        groups = shape_of(node.args[0])[-3] // shape_of(node.args[1])[-3]
+        key, value = (record("repeat", input=v, repeats=groups, axis=-3) for v in (key, value))
+    options = {"is_causal": is_causal, "scale": scale}
+    return record("scaled_dot_product_attention", query=query, key=key, value=value, **_given(mask=mask), **options)
+
+
+@maps("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+def dropout(node: Node, input: Any, rate: float, train: bool) -> Any:
+    if not train or rate == 0:
+        return input
+    if "feature" in str(node.target) or "alpha" in str(node.target):
+        raise ConversionError(f"{node.target} in training mode has no counterpart; call module.eval().")
+    return record("dropout", input=input, rate=rate)
+
+
+# Resampling
+
+
+def _upsample(mode: str) -> Any:
+    """`others` are align_corners, except for nearest, and factors, as one list or one by one."""
+
+    def upsample(node: Node, input: Any, size: Any, *others: Any) -> Any:
+        options = {"mode": mode, "align_corners": mode != "nearest" and bool(others[0])}
+        if size is not None:
+            return record("interpolate", input=input, size=one_or_tuple(size), **options)
+        factors = others[-1]
+        factor = factors[0] if len(set(factors)) == 1 else tuple(factors)
+        return record("interpolate", input=input, scale_factor=factor, **options)
+
+    return upsample
+
+
+for _name, _mode in {
+    "nearest1d": "nearest", "nearest2d": "nearest", "nearest3d": "nearest", "linear1d": "linear",
+    "bilinear2d": "bilinear", "bicubic2d": "bicubic", "trilinear3d": "trilinear",
+}.items():  # fmt: skip
+    MAPPINGS[f"upsample_{_name}"] = _upsample(_mode)
+
+
+@maps("grid_sampler", "grid_sampler_2d")
+def grid_sample(node: Node, input: Any, grid: Any, mode: int, padding: int, align_corners: bool) -> Any:
+    modes, paddings = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
+    options = {"mode": modes[mode], "padding_mode": paddings[padding], "align_corners": align_corners}
+    return record("grid_sample", input=input, grid=grid, **options)

@@ -1,0 +1,84 @@
+"""How aten operators become operators of the table: one function per operator, looked up by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from mithril.logical.connection import record
+from mithril.types import DType
+
+Mapping = Callable[..., Any]
+"""Called as `f(node, *arguments, **keywords)` with the arguments of aten's schema, tensors as connections. Returns an
+expression, a number, or a tuple of expressions for several outputs. `node` tells shapes and dtypes."""
+
+MAPPINGS: dict[str, Mapping] = {}
+"""By name and overload (`add.Tensor`), or by name alone for all overloads."""
+
+IGNORED = {"device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad", "generator"}
+"""Keywords that say where a tensor is, not what it is."""
+
+
+def maps(*names: str) -> Callable[[Mapping], Mapping]:
+    """Decorator: the function maps these aten operators."""
+
+    def register(function: Mapping) -> Mapping:
+        for name in names:
+            assert name not in MAPPINGS, f"{name} is mapped twice"
+            MAPPINGS[name] = function
+        return function
+
+    return register
+
+
+def mapping(node: Node) -> Mapping | None:
+    """The function for a node. In-place operators are mapped as what they compute."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return MAPPINGS.get(f"python.{getattr(node.target, '__name__', node.target)}")
+    name = schema.name.split("::")[1]
+    name = name.removesuffix("_") if schema.is_mutable else name
+    return MAPPINGS.get(f"{name}.{schema.overload_name or 'default'}") or MAPPINGS.get(name)
+
+
+def shape_of(node: Any) -> tuple[Any, ...]:
+    """The shape of a tensor of the graph; sizes that stay open are torch's symbols."""
+    return tuple(node.meta["val"].shape)
+
+
+def rank_of(node: Any) -> int:
+    """The number of axes of a tensor of the graph."""
+    return len(node.meta["val"].shape)
+
+
+def axis_of(node: Any, axis: int) -> int:
+    """`axis` of a tensor of the graph, counted from the front."""
+    return axis % max(rank_of(node), 1)
+
+
+def dtype_of(dtype: torch.dtype) -> DType:
+    """Ours for torch's."""
+    return DType(str(dtype).removeprefix("torch."))
+
+
+def cast(value: Any, found: torch.dtype, wanted: torch.dtype | None) -> Any:
+    """The value in another dtype; unchanged where it has it."""
+    return value if wanted is None or wanted == found else record("cast", input=value, dtype=dtype_of(wanted))
+
+
+def axes(value: Any) -> Any:
+    """One axis, a tuple of several, or None for all (torch's empty list)."""
+    if value is None or (isinstance(value, list | tuple) and not value):
+        return None
+    return (value[0] if len(value) == 1 else tuple(value)) if isinstance(value, list | tuple) else value
+
+
+def one_or_tuple(values: Any) -> Any:
+    """`3` for `[3, 3]`: sizes that are the same on every axis are written once."""
+    if not isinstance(values, list | tuple):
+        return values
+    alike = values and all(isinstance(v, int) for v in values) and len(set(values)) == 1
+    return values[0] if alike else tuple(values)

@@ -1,0 +1,270 @@
+"""Operators that change shapes, join, and cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import Node
+
+from mithril.interop.mapping.registry import axis_of, dtype_of, maps, one_or_tuple, rank_of, shape_of
+from mithril.logical.connection import Expression, record
+
+
+@maps("view.default", "_unsafe_view", "reshape")
+def reshape(node: Node, input: Any, shape: Any) -> Any:
+    return record("reshape", input=input, shape=tuple(shape))
+
+
+@maps("view_as", "reshape_as")
+def reshape_as(node: Node, input: Any, other: Any) -> Any:
+    return record("reshape", input=input, shape=tuple(other.shape[a] for a in range(rank_of(node))))
+
+
+@maps("flatten")
+def flatten(node: Node, input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+    rank = rank_of(node.args[0])
+    start, end = start_dim % max(rank, 1), end_dim % max(rank, 1)
+    if start == end and rank:
+        return input
+    return record("flatten", input=input, start_dim=start, end_dim=-1 if end == rank - 1 else end)
+
+
+@maps("unflatten")
+def unflatten(node: Node, input: Any, dim: int, sizes: Any) -> Any:
+    before = shape_of(node.args[0])
+    axis = axis_of(node.args[0], dim)
+    outer = [_size(input, before, a) for a in range(len(before))]
+    return record("reshape", input=input, shape=(*outer[:axis], *sizes, *outer[axis + 1 :]))
+
+
+def _size(input: Any, shape: tuple[Any, ...], axis: int) -> Any:
+    """A size as a number, or read off the input where it is open."""
+    return shape[axis] if isinstance(shape[axis], int) else input.shape[axis]
+
+
+@maps("permute")
+def permute(node: Node, input: Any, dims: Any) -> Any:
+    return record("transpose", input=input, axes=tuple(axis_of(node, d) for d in dims))
+
+
+@maps("transpose", "swapaxes", "swapdims")
+def transpose(node: Node, input: Any, first: int, second: int) -> Any:
+    return record("swapaxes", input=input, axis1=first, axis2=second)
+
+
+@maps("t", "numpy_T", "mT", "adjoint")
+def turn(node: Node, input: Any) -> Any:
+    if rank_of(node) < 2:
+        return input
+    if "numpy_T" in str(node.target):
+        return record("transpose", input=input)
+    return record("swapaxes", input=input, axis1=-2, axis2=-1)
+
+
+@maps("movedim", "moveaxis")
+def movedim(node: Node, input: Any, source: Any, target: Any) -> Any:
+    sources, targets = ([v] if isinstance(v, int) else list(v) for v in (source, target))
+    moved = {axis_of(node, t): axis_of(node, s) for s, t in zip(sources, targets)}
+    rest = iter(a for a in range(rank_of(node)) if a not in moved.values())
+    return record(
+        "transpose", input=input, axes=tuple(moved[a] if a in moved else next(rest) for a in range(rank_of(node)))
+    )
+
+
+@maps("unsqueeze")
+def unsqueeze(node: Node, input: Any, dim: int) -> Any:
+    return record("expand_dims", input=input, axis=dim)
+
+
+@maps("squeeze")
+def squeeze(node: Node, input: Any, dim: Any = None) -> Any:
+    before = shape_of(node.args[0])
+    named = range(len(before)) if dim is None else [dim] if isinstance(dim, int) else dim
+    dropped = tuple(sorted({d % max(len(before), 1) for d in named if before and before[d] == 1}))
+    return record("squeeze", input=input, axis=dropped[0] if len(dropped) == 1 else dropped) if dropped else input
+
+
+@maps("expand")
+def expand(node: Node, input: Any, sizes: Any, *, implicit: bool = False) -> Any:
+    if shape_of(node) == shape_of(node.args[0]):
+        return input
+    return record("broadcast_to", input=input, shape=tuple(sizes))
+
+
+@maps("expand_as", "broadcast_to")
+def expand_as(node: Node, input: Any, other: Any) -> Any:
+    if shape_of(node) == shape_of(node.args[0]):
+        return input
+    if isinstance(other, list | tuple):
+        return record("broadcast_to", input=input, shape=tuple(other))
+    sizes = shape_of(node)
+    return record("broadcast_to", input=input, shape=tuple(_size(other, sizes, a) for a in range(len(sizes))))
+
+
+@maps("repeat", "tile")
+def tile(node: Node, input: Any, repeats: Any) -> Any:
+    if all(isinstance(r, int) and r == 1 for r in repeats) and len(repeats) == rank_of(node.args[0]):
+        return input
+    return record("tile", input=input, repeats=(1,) * (rank_of(node) - len(repeats)) + tuple(repeats))
+
+
+@maps("repeat_interleave.self_int")
+def repeat(node: Node, input: Any, repeats: int, dim: Any = None, *, output_size: Any = None) -> Any:
+    if dim is None:
+        return record("repeat", input=input.reshape(-1), repeats=repeats, axis=0)
+    return record("repeat", input=input, repeats=repeats, axis=dim)
+
+
+@maps("roll")
+def roll(node: Node, input: Any, shifts: Any, dims: Any = ()) -> Any:
+    if not dims:
+        flat = record("roll", input=input.reshape(-1), shift=one_or_tuple(shifts), axis=0)
+        return record("reshape", input=flat, shape=tuple(_size(input, shape_of(node), a) for a in range(rank_of(node))))
+    return record("roll", input=input, shift=_pair(shifts), axis=_pair(dims))
+
+
+def _pair(values: Any) -> Any:
+    return values if isinstance(values, int) else values[0] if len(values) == 1 else tuple(values)
+
+
+@maps("flip")
+def flip(node: Node, input: Any, dims: Any) -> Any:
+    return record("flip", input=input, axis=_pair(dims))
+
+
+@maps("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d")
+def pad(node: Node, input: Any, pad: Any, mode: Any = None, value: Any = None) -> Any:
+    name = str(node.target)
+    if "constant_pad_nd" in name:
+        mode, value = "constant", mode
+    elif "_pad" in name:
+        mode = "reflect" if "reflection" in name else "replicate"
+    pairs = tuple((pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2))
+    if all(side == 0 for pair in pairs for side in pair):
+        return input
+    if any(isinstance(side, int) and side < 0 for pair in pairs for side in pair):
+        return _crop(node, input, pairs, mode, value)
+    return record("pad", input=input, padding=pairs, mode=mode or "constant", value=value or 0)
+
+
+def _crop(node: Node, input: Any, pairs: Any, mode: Any, value: Any) -> Any:
+    """Negative padding cuts away."""
+    key = (..., *(slice(max(-a, 0), -max(-b, 0) or None) for a, b in pairs))
+    rest = tuple((max(a, 0), max(b, 0)) for a, b in pairs)
+    cut = record("index", input=input, key=key)
+    if not any(side for pair in rest for side in pair):
+        return cut
+    return record("pad", input=cut, padding=rest, mode=mode or "constant", value=value or 0)
+
+
+@maps("tril", "triu")
+def triangle(node: Node, input: Any, diagonal: int = 0) -> Any:
+    return record("tril" if "tril" in str(node.target) else "triu", input=input, diagonal=diagonal)
+
+
+@maps("pixel_shuffle")
+def pixel_shuffle(node: Node, input: Any, factor: int) -> Any:
+    return record("pixel_shuffle", input=input, factor=factor)
+
+
+@maps("pixel_unshuffle")
+def pixel_unshuffle(node: Node, input: Any, factor: int) -> Any:
+    before = shape_of(node.args[0])
+    b, c, h, w = (_size(input, before, a) for a in range(4))
+    cells = input.reshape(b, c, h // factor, factor, w // factor, factor).transpose(0, 1, 3, 5, 2, 4)
+    return cells.reshape(b, c * factor * factor, h // factor, w // factor)
+
+
+@maps("channel_shuffle")
+def channel_shuffle(node: Node, input: Any, groups: int) -> Any:
+    b, c, h, w = (_size(input, shape_of(node), a) for a in range(4))
+    return input.reshape(b, groups, c // groups, h, w).transpose(0, 2, 1, 3, 4).reshape(b, c, h, w)
+
+
+# Joining and cutting
+
+
+@maps("cat", "concat", "concatenate")
+def concat(node: Node, inputs: Any, dim: int = 0) -> Any:
+    kept = [value for value, source in zip(inputs, node.args[0]) if tuple(shape_of(source)) != (0,)]  # type: ignore[arg-type]
+    return kept[0] if len(kept) == 1 else record("concat", input=kept, axis=dim)
+
+
+@maps("stack")
+def stack(node: Node, inputs: Any, dim: int = 0) -> Any:
+    return record("stack", input=list(inputs), axis=dim)
+
+
+@maps("split", "split_with_sizes")
+def split(node: Node, input: Any, sizes: Any, dim: int = 0) -> Any:
+    return record("split", input=input, split_size=sizes if isinstance(sizes, int) else tuple(sizes), axis=dim)
+
+
+@maps("chunk", "tensor_split.sections")
+def chunk(node: Node, input: Any, chunks: int, dim: int = 0) -> Any:
+    axis = axis_of(node.args[0], dim)
+    sizes = tuple(piece.shape[axis] for piece in node.meta["val"])
+    equal = sizes[:-1] == sizes[1:]
+    return record("split", input=input, split_size=sizes[0] if equal else sizes, axis=dim)
+
+
+@maps("unbind")
+def unbind(node: Node, input: Any, dim: int = 0) -> Any:
+    return record("unbind", input=input, axis=dim)
+
+
+@maps("meshgrid")
+def meshgrid(node: Node, inputs: Any, *, indexing: str = "ij") -> Any:
+    return record("meshgrid", input=list(inputs), indexing=indexing)
+
+
+# Constants
+
+
+def _full(node: Node, shape: Any, value: Any) -> Any:
+    return record("full", shape=tuple(shape), value=value, dtype=dtype_of(node.meta["val"].dtype))
+
+
+@maps("zeros", "new_zeros", "ones", "new_ones", "empty", "new_empty")
+def zeros_or_ones(node: Node, *args: Any, **options: Any) -> Any:
+    shape = args[-1] if "new_" in str(node.target) else args[0]
+    return _full(node, shape, 1 if "ones" in str(node.target) else 0)
+
+
+@maps("full")
+def full(node: Node, shape: Any, value: Any, **options: Any) -> Any:
+    return _full(node, shape, value)
+
+
+@maps("new_full")
+def new_full(node: Node, input: Any, shape: Any, value: Any, **options: Any) -> Any:
+    return _full(node, shape, value)
+
+
+@maps("zeros_like", "ones_like", "full_like", "empty_like", "fill")
+def like(node: Node, input: Any, value: Any = 0, **options: Any) -> Any:
+    value = 1 if "ones" in str(node.target) else value
+    shape = shape_of(node)
+    if isinstance(value, Expression):
+        return record("broadcast_to", input=value, shape=tuple(_size(input, shape, a) for a in range(len(shape))))
+    return _full(node, (_size(input, shape, a) for a in range(len(shape))), value)
+
+
+@maps("arange")
+def arange(node: Node, *bounds: Any, **options: Any) -> Any:
+    start, stop, step = {1: (0, *bounds, 1), 2: (*bounds, 1), 3: bounds}[len(bounds)]
+    return record("arange", start=start, stop=stop, step=step, dtype=dtype_of(node.meta["val"].dtype))
+
+
+@maps("linspace")
+def linspace(node: Node, start: Any, end: Any, steps: int, **options: Any) -> Any:
+    dtype = dtype_of(node.meta["val"].dtype)
+    places = record("arange", start=0, stop=steps, step=1, dtype=dtype)
+    return places * ((end - start) / max(steps - 1, 1)) + start
+
+
+@maps("eye")
+def eye(node: Node, rows: int, columns: Any = None, **options: Any) -> Any:
+    shape = (rows, rows if columns is None or not isinstance(columns, int) else columns)
+    ones = _full(node, shape, 1)
+    return record("tril", input=record("triu", input=ones))
