@@ -1,6 +1,7 @@
 """The zoo: one file per paper. Importing this package registers every variant."""
 
 from nexus.models.cv.clip import CLIP, CLIPConfig
+from nexus.models.cv.detr import DETR, DETRConfig
 from nexus.models.cv.dinov2 import DINOv2, DINOv2Config
 from nexus.models.cv.efficient_net import EfficientNet, EfficientNetConfig
 from nexus.models.cv.mae import MAE, MAEConfig
@@ -16,6 +17,7 @@ from nexus.models.cv.rcnn import (
     MaskRCNNConfig,
 )
 from nexus.models.cv.resnet import ResNet, ResNetConfig
+from nexus.models.cv.siglip import SigLIP, SigLIPConfig
 from nexus.models.cv.swin_transformer import SwinConfig, SwinTransformer
 from nexus.models.cv.vgg import VGG, VGGConfig
 from nexus.models.cv.vit import VisionTransformer, ViTConfig
@@ -24,11 +26,13 @@ from nexus.models.cv import cards  # isort: skip  (the cards need the classes)
 
 __all__ = [
     "CLIP",
+    "DETR",
     "MAE",
     "VGG",
     "CLIPConfig",
     "CascadeRCNN",
     "CascadeRCNNConfig",
+    "DETRConfig",
     "DINOv2",
     "DINOv2Config",
     "EfficientNet",
@@ -44,6 +48,8 @@ __all__ = [
     "MixerConfig",
     "ResNet",
     "ResNetConfig",
+    "SigLIP",
+    "SigLIPConfig",
     "SwinConfig",
     "SwinTransformer",
     "VGGConfig",

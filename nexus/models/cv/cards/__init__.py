@@ -1,3 +1,16 @@
 """What is known of every variant: published weights, preprocessing, licences, results. One file per family."""
 
-from nexus.models.cv.cards import clip, dinov2, efficient_net, mae, mlp_mixer, rcnn, resnet, swin_transformer, vgg, vit
+from nexus.models.cv.cards import (
+    clip,
+    detr,
+    dinov2,
+    efficient_net,
+    mae,
+    mlp_mixer,
+    rcnn,
+    resnet,
+    siglip,
+    swin_transformer,
+    vgg,
+    vit,
+)
