@@ -122,6 +122,11 @@ class Backend(ABC):
         """The key, two int32 words, that random operators take."""
         return self.array(np.random.SeedSequence(seed).generate_state(2).view(np.int32))
 
+    def lay_out(self, weight: Any) -> Any:
+        """The weight (o, i, *kernel) of a convolution, in the order in memory that the framework convolves fastest
+        with. Maps take over that order from one convolution to the next, so that nothing is rearranged per call."""
+        return weight
+
     # Functions
 
     def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:

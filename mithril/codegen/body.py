@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mithril.codegen.regions import Item, Region, chains
+from mithril.codegen.regions import Flow, Item, Region, chains
 from mithril.codegen.text import Names, Texts, shape_comment
 from mithril.physical.graph import Node, Value, Variadic
 from mithril.types import Dim
@@ -60,7 +61,7 @@ class Body:
         self.written: set[str] = set()
         self.places: dict[int, tuple[int, int]] = {}  # of values: node and output
         self.counter = ""  # of loops
-        self.looped: tuple[str, Value | None] = ("", None)  # what the last loop left, and in which variable
+        self.flow = Flow(region, module.repeated, [] if region.prefix else list(module.graph.results()))
 
     def evaluate(self) -> str:
         """The module's entry: parameters and data in, outputs by key out."""
@@ -104,6 +105,7 @@ class Body:
         arguments = [texts.names.new("x" if only else v.hint) for v in region.arguments]
         for value, text in zip(region.arguments, arguments):
             texts.values[id(value)] = text
+            self.flow.holds[text] = value
         for value in region.parameters:
             texts.values[id(value)] = f'params[f"{{prefix}}_{value.name.removeprefix(region.prefix)}"]'
         self.uses_params = bool(region.parameters)
@@ -144,6 +146,7 @@ class Body:
 
     def write_node(self, node: Node) -> None:
         """Its line, or its text kept for the line that reads it."""
+        self.flow.now = self.flow.places[id(node)]
         expression = self.texts.expression(node)
         self.uses_params = self.uses_params or "params[" in expression
         expression = self.settle(expression)
@@ -186,10 +189,26 @@ class Body:
                 text = text.replace(mark, name)
         return text
 
-    def name(self, value: Value) -> str:
-        """A new variable for a value."""
-        name = self.texts.values[id(value)] = self.texts.names.new(self.hint(value))
+    def name(self, value: Value, hint: str = "") -> str:
+        """A variable for a value: of its name, or the one that maps flow through, so that no longer needed ones are
+        freed."""
+        if self.inlines and self.flow.passes_on(value):
+            name = self.flow_variable()
+            self.flow.holds[name] = value
+        else:
+            name = self.texts.names.new(hint or self.hint(value))
+        self.texts.values[id(value)] = name
         return name
+
+    def flow_variable(self) -> str:
+        """`x`, `y` or `z`: the first whose value nobody will read, or that is new."""
+        waiting = " ".join(step.text for step in self.pending.values())
+        for name in ("x", "y", "z"):
+            if self.flow.is_over(name) and not re.search(rf"\b{name}\b", waiting):
+                return name
+            if name not in self.texts.names.taken:
+                return self.texts.names.new(name)
+        return self.texts.names.new("x")
 
     def hint(self, value: Value) -> str:
         """The author's name for it; inside a block, a name that belongs to the block's outside says nothing."""
@@ -204,15 +223,14 @@ class Body:
         """A call of the region's function."""
         arguments = [self.settle(self.texts.values[id(v)]) for v in region.arguments]
         call = self.call_text(region, arguments, self.key_text(region.prefix.removesuffix("_")))
-        names = []
-        for value in region.results:
-            name = self.texts.values[id(value)] = self.texts.names.new(value.hint or region.name)
-            names.append(name)
+        self.flow.now = self.flow.places[id(region.nodes[0])]
+        names = [self.name(value, value.hint or region.name) for value in region.results]
         self.add_line(f"{', '.join(names)} = {call}", region.results)
 
     def write_loop(self, run: list[Region]) -> None:
         """Alike regions one after the other, as a loop over their numbers."""
         first, last = run[0], run[-1]
+        self.flow.now = self.flow.places[id(last.nodes[0])]
         place = next(i for i, v in enumerate(run[1].arguments) if v is first.results[0])
         name = self.loop_variable(first, first.arguments[place])
         number = int(first.name[len(first.name.rstrip("0123456789")) :])
@@ -228,24 +246,18 @@ class Body:
         same = all(r.results[0].shape == last.results[0].shape for r in run)
         self.add_line(f"    {name} = {call}", last.results if same else [])
         self.texts.values[id(last.results[0])] = name
-        self.looped = (name, last.results[0])
+        self.flow.holds[name] = last.results[0]
 
     def loop_variable(self, first: Region, start: Value) -> str:
         """The variable that a loop changes, set to its first value."""
-        before = self.settle(self.texts.values[id(start)])
-        name, old = self.looped
-        nodes = self.module.graph.nodes
-        later = nodes[nodes.index(first.nodes[0]) :]
-        if (
-            old is None
-            or any(v is old for n in later for v in n.values())
-            or any(v is old for v in self.module.graph.results())
-        ):
-            name = self.texts.names.new("x")
+        name = before = self.settle(self.texts.values[id(start)])
+        if self.flow.holds.get(before) is not start or not self.flow.is_over(before):
+            name = self.flow_variable()
         reads = sum(v is start for node in first.nodes for v in node.values())
-        if self.lines and self.lines[-1].startswith(f"{before} = ") and self.module.uses[id(start)] == reads:
-            self.lines[-1] = name + self.lines[-1].removeprefix(before)
-        elif before != name:
+        ends_here = bool(self.lines) and self.lines[-1].startswith(f"{before} = ")
+        if before != name and ends_here and self.module.uses[id(start)] == reads:
+            before, self.lines[-1] = name, name + self.lines[-1].removeprefix(before)
+        if before != name:
             self.add_line(f"{name} = {before}", [start] if start.node is not None else [])
         self.texts.values[id(start)] = name
         return name

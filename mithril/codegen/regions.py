@@ -169,3 +169,47 @@ def _follows(first: Item, second: Item, uses: dict[int, int]) -> bool:
 def _numbered(name: str) -> tuple[str, int]:
     stem = name.rstrip("0123456789")
     return stem, int(name[len(stem) :] or -1)
+
+
+MAP_RANK = 4
+"""Values of this rank or more are large, and worth freeing early."""
+
+
+class Flow:
+    """How long the values of one function live, and which of them its flow variables hold.
+
+    A generated function walks its statements and sets `now` to the number of the one it writes.
+    """
+
+    def __init__(self, region: Region, called: set[Any], results: list[Value]):
+        self.now = 0
+        self.holds: dict[str, Value] = {}
+        self.places: dict[int, int] = {}  # number of a node's statement
+        self.called = called
+        self._count = 0
+        self._number(region.items)
+        self.reads: dict[int, tuple[int, int]] = {}  # first and last statement that reads a value
+        for node in region.nodes:
+            at = self.places[id(node)]
+            for value in node.values():
+                self.reads[id(value)] = (self.reads.get(id(value), (at, at))[0], at)
+        end = len(region.nodes)
+        self.reads |= {id(value): (end, end) for value in (*region.results, *results)}
+
+    def _number(self, items: list[Item]) -> None:
+        for item in items:
+            if isinstance(item, Region) and item.signature not in self.called:
+                self._number(item.items)
+                continue
+            nodes = [item] if isinstance(item, Node) else item.nodes
+            self.places |= dict.fromkeys(map(id, nodes), self._count)
+            self._count += 1
+
+    def is_over(self, name: str) -> bool:
+        """Whether the variable holds a value that no later statement reads."""
+        return name in self.holds and self.reads.get(id(self.holds[name]), (0, 0))[1] <= self.now
+
+    def passes_on(self, value: Value) -> bool:
+        """Whether a value is large, without a name of the author's, and all its readers are the next statement."""
+        large = isinstance(value.shape, tuple) and len(value.shape) >= MAP_RANK
+        return large and not value.named and self.reads.get(id(value)) == (self.now + 1, self.now + 1)

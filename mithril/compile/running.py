@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import linecache
 import math
+import re
 import types as python_types
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,6 +49,10 @@ class PhysicalModel:
         self._gradient: Any = None
         self._freeze = freeze
         self.constants = {v.name: backend.array(v.data, v.dtype) for v in graph.inputs.values() if v.kind == "constant"}
+        for node in graph.nodes:
+            if re.fullmatch(r"conv\dd", node.op.name) and node.inputs[1].kind == "constant":
+                name = node.inputs[1].name
+                self.constants[name] = backend.lay_out(self.constants[name])
         self._states = len(self.state_keys)
         self._checker = Checker(graph, backend)
 

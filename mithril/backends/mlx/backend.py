@@ -45,6 +45,11 @@ class MlxBackend(Backend):
     def to_numpy(self, value: mx.array) -> np.ndarray:
         return np.array(value.astype(mx.float32) if value.dtype == mx.bfloat16 else value)
 
+    def lay_out(self, weight: mx.array) -> mx.array:
+        """Channels last, the only order that MLX convolves in: its kernels' `moveaxis` then moves nothing."""
+        with mx.stream(self._device):
+            return mx.moveaxis(mx.contiguous(mx.moveaxis(weight, 1, -1)), -1, 1)
+
     def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:

@@ -81,6 +81,10 @@ class TorchBackend(Backend):
         value = value.float() if value.dtype is torch.bfloat16 else value
         return value.detach().cpu().numpy()
 
+    def lay_out(self, weight: torch.Tensor) -> torch.Tensor:
+        """Channels last, which oneDNN and cuDNN prefer."""
+        return weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
+
     def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function`, making its own tensors on this backend's device."""
         if torch.device(str(self.device)).type == "cpu":

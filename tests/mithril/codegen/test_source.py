@@ -44,8 +44,8 @@ import torch.nn.functional as F
 def block(params, prefix, x):
     conv1 = F.conv2d(x, params[f"{prefix}_conv1_weight"], params[f"{prefix}_conv1_bias"], padding=1)
     relu = F.relu(conv1)  # (batch, 8, 8, 8)
-    conv2 = F.conv2d(relu, params[f"{prefix}_conv2_weight"], params[f"{prefix}_conv2_bias"], padding=1)
-    return x + conv2  # (batch, 8, 8, 8)
+    y = F.conv2d(relu, params[f"{prefix}_conv2_weight"], params[f"{prefix}_conv2_bias"], padding=1)
+    return x + y  # (batch, 8, 8, 8)
 
 
 def evaluate(params, data):

@@ -144,6 +144,18 @@ def test_equal_operators_run_once_and_unneeded_ones_never(backend):
     np.testing.assert_allclose(compiled.evaluate({}, {"x": value})["out"], expected, rtol=1e-5)
 
 
+def test_frozen_convolutions_keep_channels_last_from_the_first_to_the_last():
+    torch = pytest.importorskip("torch")
+    model = Model(name="net")
+    model += m.Convolution2D(8, 3)(input="input")
+    model += m.Relu()
+    model += m.Convolution2D(8, 3)(output=IOKey("output"))
+    compiled, frozen = frozen_and_plain(model, ml.TorchBackend(), [None, 3, 9, 9])
+    image = {"input": torch.randn(2, 3, 9, 9)}
+    assert frozen.evaluate({}, image)["output"].is_contiguous(memory_format=torch.channels_last)
+    assert compiled.evaluate(compiled.randomize_params(), image)["output"].is_contiguous()
+
+
 def test_the_verifier_runs_after_every_pass():
     compiled = ml.compile(m.Linear(3), ml.NumpyBackend(), shapes={"input": [None, 2]})
 
