@@ -9,6 +9,7 @@ from nexus.layers.layer_scale import LayerScale
 from nexus.layers.mlp import Mlp
 from nexus.layers.patch_embed import PatchEmbed
 from nexus.layers.position_embedding import resample_position_embedding
+from nexus.layers.rope import rotary_angles, rotate_pairs
 from nexus.layers.swiglu import SwiGLU
 
 __all__ = [
@@ -25,4 +26,6 @@ __all__ = [
     "drop_path_rates",
     "image_sides",
     "resample_position_embedding",
+    "rotary_angles",
+    "rotate_pairs",
 ]

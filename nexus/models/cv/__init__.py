@@ -4,6 +4,7 @@ from nexus.models.cv.clip import CLIP, CLIPConfig
 from nexus.models.cv.detr import DETR, DETRConfig
 from nexus.models.cv.dinov2 import DINOv2, DINOv2Config
 from nexus.models.cv.efficient_net import EfficientNet, EfficientNetConfig
+from nexus.models.cv.eva02 import EVA02, EVA02Config
 from nexus.models.cv.mae import MAE, MAEConfig
 from nexus.models.cv.mlp_mixer import MixerConfig, MLPMixer
 from nexus.models.cv.rcnn import (
@@ -27,6 +28,7 @@ from nexus.models.cv import cards  # isort: skip  (the cards need the classes)
 __all__ = [
     "CLIP",
     "DETR",
+    "EVA02",
     "MAE",
     "VGG",
     "CLIPConfig",
@@ -35,6 +37,7 @@ __all__ = [
     "DETRConfig",
     "DINOv2",
     "DINOv2Config",
+    "EVA02Config",
     "EfficientNet",
     "EfficientNetConfig",
     "FasterRCNN",

@@ -70,6 +70,13 @@ CASES = [
         (24, 40),
         attends=True,
     ),
+    Case(
+        "eva02_base_patch14_448",
+        {"image_size": 32, "patch_size": 8, "embed_dim": 24, "num_layers": 2, "num_heads": 2},
+        32,
+        (48, 40),
+        attends=True,
+    ),
     Case("mixer_b16_224", {"image_size": 32, "patch_size": 8, "embed_dim": 24, "num_layers": 2}, 32),
 ]
 

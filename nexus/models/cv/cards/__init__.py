@@ -5,6 +5,7 @@ from nexus.models.cv.cards import (
     detr,
     dinov2,
     efficient_net,
+    eva02,
     mae,
     mlp_mixer,
     rcnn,
