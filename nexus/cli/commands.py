@@ -166,6 +166,38 @@ def info(
 
 
 @app.command()
+def verify(
+    pattern: Annotated[str, typer.Argument(help="A shell pattern, such as 'vit_*'.")] = "*",
+    page: Annotated[Path | None, typer.Option("--page", help="Also write the page of tables (Markdown).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Prove on this machine that models equal their references.
+
+    Compares each variant, as a small model of its kind, with timm, torchvision or transformers where they are
+    installed, counts its parameters, and compiles and exports it. Exit status 1 means that a proof failed.
+    """
+    from nexus.evaluation.proofs import verify as run
+    from nexus.evaluation.proofs.page import page as write
+    from nexus.evaluation.proofs.page import summary, table_row
+
+    verdicts = []
+    for verdict in run(pattern):
+        typer.echo(f"{verdict.name}: {summary(verdict)}", err=True)
+        verdicts.append(verdict)
+    if not verdicts:
+        fail(f"No model matches {pattern!r}. `nexus models` lists them all.")
+    if page is not None:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(write(verdicts), encoding="utf-8")
+    if as_json:
+        show_json([verdict.to_json() for verdict in verdicts])
+    else:
+        show_table([table_row(verdict) for verdict in verdicts])
+    if not all(verdict.ok for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@app.command()
 def recommend(
     task: Annotated[str | None, typer.Option("--task", help="What the model shall do.")] = None,
     constraint: Annotated[str | None, typer.Option("--constraint", help="What it must respect.")] = None,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nexus.core.formats import to_our_names
 from nexus.core.module import NexusModule
+from nexus.evaluation.proofs import compare, randomize
 
 
 @pytest.fixture(autouse=True)
@@ -49,36 +49,8 @@ def _assert_parity(
     """
     randomize(theirs)
     for dtype, tolerance in ((torch.float64, float64), (torch.float32, float32)):
-        ours, theirs = ours.to(dtype).eval(), theirs.to(dtype).eval()
-        state, found = to_our_names(theirs.state_dict(), ours.formats)
-        assert found == spelling
-        ours.load_state_dict(ours.fit_state(state))
-        batch = images.to(dtype)
-        logits, wanted = read(ours(batch)), run(theirs, batch)
-        assert_near(logits, wanted, tolerance, "logits")
-        direction = torch.randn_like(wanted)
-        for model, output in ((ours, logits), (theirs, wanted)):
-            model.zero_grad()
-            (output * direction).sum().backward()
-        reference = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
-        gradients, _ = to_our_names(reference, ours.formats)
-        for name, parameter in ours.named_parameters():
-            if not parameter.requires_grad and name not in gradients:
-                continue
-            assert_near(parameter.grad, gradients[name], tolerance, f"gradient of {name}")
-
-
-def assert_near(ours: Tensor | None, theirs: Tensor, tolerance: float, what: str) -> None:
-    assert ours is not None, what
-    difference = (ours - theirs).abs().max().item()
-    assert difference <= tolerance * max(1.0, theirs.abs().max().item()), f"{what} differs by {difference:.1e}"
-
-
-def randomize(model: nn.Module) -> None:
-    """Draws every parameter and running statistic, so that none is a zero or a one that hides a mistake."""
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if name.endswith("running_var"):
-                value.uniform_(0.5, 2.0)
-            elif value.is_floating_point():
-                value.normal_(1.0 if value.ndim == 1 and name.endswith("weight") else 0.0, 0.2)
+        found = compare(ours, theirs, images, run=run, read=lambda model, x: read(model(x)), dtype=dtype)
+        assert found.spelling == spelling
+        assert found.values <= tolerance, f"outputs differ by {found.values:.1e}"
+        apart = {name: f"{difference:.1e}" for name, difference in found.gradients.items() if difference > tolerance}
+        assert not apart, f"gradients differ: {apart}"

@@ -10,6 +10,7 @@ from nexus.core.module import NexusModule
 from nexus.core.registry import create_model, model_info
 from nexus.core.selection import recommend
 from nexus.core.weights import load_weights
+from nexus.evaluation.proofs.vit import hub_dinov2, timm_dinov2
 from nexus.layers import resample_position_embedding
 from nexus.models.cv import DINOv2, DINOv2Config
 from nexus.models.cv.dinov2 import VARIANTS
@@ -17,39 +18,6 @@ from nexus.models.cv.dinov2 import VARIANTS
 TINY = DINOv2Config(image_size=28, patch_size=7, embed_dim=24, num_layers=3, num_heads=2)
 REGISTERS = TINY.replace(num_registers=3, interpolate_antialias=True, interpolate_offset=0.0)
 SWIGLU = TINY.replace(ffn="swiglu")
-
-
-def hub_dinov2(transformers, config: DINOv2Config, *, classes: int = 0):
-    settings = {
-        "image_size": 28,
-        "patch_size": 7,
-        "hidden_size": 24,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "use_swiglu_ffn": config.ffn == "swiglu",
-        "attn_implementation": "sdpa",
-        "num_labels": classes,
-    }
-    if config.num_registers:
-        described = transformers.Dinov2WithRegistersConfig(num_register_tokens=config.num_registers, **settings)
-        kind = (
-            transformers.Dinov2WithRegistersForImageClassification if classes else transformers.Dinov2WithRegistersModel
-        )
-    else:
-        described = transformers.Dinov2Config(**settings)
-        kind = transformers.Dinov2ForImageClassification if classes else transformers.Dinov2Model
-    return kind(described)
-
-
-def timm_dinov2(timm, config: DINOv2Config):
-    build = timm.models.vision_transformer.VisionTransformer
-    settings = {"img_size": 28, "patch_size": 7, "num_classes": 0, "embed_dim": 24, "depth": 3, "num_heads": 2}
-    if config.ffn == "swiglu":
-        ratio = 2 * config.hidden_dim / 24
-        settings |= {"mlp_ratio": ratio, "mlp_layer": timm.layers.SwiGLUPacked, "act_layer": nn.SiLU}
-    if config.num_registers:
-        settings |= {"reg_tokens": config.num_registers, "no_embed_class": True}
-    return build(init_values=1.0, global_pool="token", **settings)
 
 
 @pytest.mark.parametrize("config", [TINY, REGISTERS, SWIGLU], ids=["plain", "registers", "swiglu"])

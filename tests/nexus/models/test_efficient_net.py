@@ -1,26 +1,12 @@
 """EfficientNet against torchvision, timm and transformers."""
 
-from functools import partial
-
 import pytest
 import torch
-from torch import nn
 
 from nexus.core.registry import create_model, list_models, model_info
+from nexus.evaluation.proofs.convolutional import NAMES, ROWS, ROWS_V2, timm_efficientnet, torchvision_efficientnet
 from nexus.models.cv import EfficientNet, EfficientNetConfig
 from nexus.models.cv.efficient_net import pad_same, scale
-
-ROWS = [  # block, expansion, kernel, stride, width, blocks
-    ("mbconv", 1, 3, 1, 8, 2),
-    ("mbconv", 4, 5, 2, 16, 2),
-    ("mbconv", 6, 3, 2, 24, 1),
-]
-ROWS_V2 = [
-    ("fused", 1, 3, 1, 8, 2),
-    ("fused", 4, 3, 2, 16, 2),
-    ("mbconv", 4, 3, 2, 24, 2),
-]
-NAMES = ("block", "expand_ratio", "kernel_size", "stride", "out_dim", "num_layers")
 
 
 def tiny(rows, **changes):
@@ -28,41 +14,13 @@ def tiny(rows, **changes):
     return EfficientNetConfig(num_classes=5, stem_dim=8, stages=stages, embed_dim=32, dropout=0.0).replace(**changes)
 
 
-def torchvision_net(torchvision, rows, eps=1e-5):
-    module = torchvision.models.efficientnet
-    settings, width = [], 8
-    for block, expand_ratio, kernel_size, stride, out_dim, num_layers in rows:
-        kind = module.FusedMBConvConfig if block == "fused" else module.MBConvConfig
-        settings.append(kind(expand_ratio, kernel_size, stride, width, out_dim, num_layers))
-        width = out_dim
-    norm = partial(nn.BatchNorm2d, eps=eps)
-    return module.EfficientNet(settings, 0.0, 0.0, num_classes=5, norm_layer=norm, last_channel=32)
-
-
-def timm_net(timm, rows, padding, eps=1e-5):
-    kinds = {("mbconv", 1): "ds", ("mbconv", 4): "ir", ("mbconv", 6): "ir", ("fused", 1): "cn", ("fused", 4): "er"}
-    text = [
-        [
-            f"{kinds[block, expand_ratio]}_r{num_layers}_k{kernel_size}_s{stride}_e{expand_ratio}_c{out_dim}"
-            + ("_skip" if block == "fused" and expand_ratio == 1 else "_se0.25" if block == "mbconv" else "")
-        ]
-        for block, expand_ratio, kernel_size, stride, out_dim, num_layers in rows
-    ]
-    return timm.models.EfficientNet(
-        block_args=timm.models._efficientnet_builder.decode_arch_def(text),
-        num_classes=5,
-        num_features=32,
-        stem_size=8,
-        pad_type=padding,
-        act_layer=nn.SiLU,
-        norm_layer=partial(nn.BatchNorm2d, eps=eps),
-    )
-
-
 @pytest.mark.parametrize("rows", [ROWS, ROWS_V2], ids=["v1", "v2"])
 @pytest.mark.parametrize("size", [(64, 64), (45, 70)])
 def test_matches_torchvision(torchvision, assert_parity, rows, size):
-    ours, theirs = EfficientNet(tiny(rows, norm_eps=1e-3)), torchvision_net(torchvision, rows, eps=1e-3)
+    ours, theirs = (
+        EfficientNet(tiny(rows, norm_eps=1e-3)),
+        torchvision_efficientnet(torchvision, tiny(rows, norm_eps=1e-3)),
+    )
     assert_parity(ours, theirs, torch.randn(2, 3, *size), spelling="torchvision")
 
 
@@ -71,7 +29,7 @@ def test_matches_torchvision(torchvision, assert_parity, rows, size):
 @pytest.mark.parametrize("size", [(64, 64), (45, 70)])
 def test_matches_timm_in_both_padding_modes(timm, assert_parity, rows, padding, size):
     ours = EfficientNet(tiny(rows, padding=padding))
-    theirs = timm_net(timm, rows, "same" if padding == "same" else "")
+    theirs = timm_efficientnet(timm, tiny(rows, padding=padding))
     assert_parity(ours, theirs, torch.randn(2, 3, *size), spelling="timm")
 
 
@@ -107,7 +65,10 @@ def test_matches_transformers(transformers, assert_parity, tmp_path):
 @pytest.mark.parametrize("rows", [ROWS, ROWS_V2], ids=["v1", "v2"])
 def test_reads_files_of_torchvision_and_timm(torchvision, timm, tmp_path, rows):
     images = torch.randn(2, 3, 64, 64)
-    for theirs in (torchvision_net(torchvision, rows).eval(), timm_net(timm, rows, "").eval()):
+    for theirs in (
+        torchvision_efficientnet(torchvision, tiny(rows)).eval(),
+        timm_efficientnet(timm, tiny(rows)).eval(),
+    ):
         torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
         ours = EfficientNet.from_pretrained(tmp_path / "theirs.pth", **tiny(rows).to_dict())
         torch.testing.assert_close(ours(images)["logits"], theirs(images), rtol=1e-5, atol=1e-5)
@@ -115,7 +76,10 @@ def test_reads_files_of_torchvision_and_timm(torchvision, timm, tmp_path, rows):
 
 def test_training_mode_matches_torchvision(torchvision):
     """Batch statistics, running averages and gradients of one step in training mode."""
-    ours, theirs = EfficientNet(tiny(ROWS)).double().train(), torchvision_net(torchvision, ROWS).double().train()
+    ours, theirs = (
+        EfficientNet(tiny(ROWS)).double().train(),
+        torchvision_efficientnet(torchvision, tiny(ROWS)).double().train(),
+    )
     ours.load_state_dict(EfficientNet.formats[0].to_ours(theirs.state_dict()))
     images = torch.randn(4, 3, 64, 64).double()
     logits, wanted = ours(images)["logits"], theirs(images)

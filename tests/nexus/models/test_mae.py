@@ -6,6 +6,7 @@ import torch
 from nexus.core.module import NexusModule
 from nexus.core.registry import create_model, list_models, model_info
 from nexus.core.weights import load_weights
+from nexus.evaluation.proofs.vit import hub_mae
 from nexus.models.cv import MAE, MAEConfig, VisionTransformer
 from nexus.models.cv.mae import sincos_positions
 
@@ -25,23 +26,6 @@ NOISE = torch.rand(2, 16, generator=torch.Generator().manual_seed(3))
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(4))
 
 
-def hub_mae(transformers, **changes):
-    settings = {
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 48,
-        "image_size": 32,
-        "patch_size": 8,
-        "decoder_hidden_size": 16,
-        "decoder_num_hidden_layers": 1,
-        "decoder_num_attention_heads": 4,
-        "decoder_intermediate_size": 32,
-        "layer_norm_eps": 1e-6,
-    }
-    return transformers.ViTMAEForPreTraining(transformers.ViTMAEConfig(**settings | changes))
-
-
 class Noisy(MAE):
     """MAE whose mask is that of NOISE."""
 
@@ -57,7 +41,7 @@ def test_loss_and_gradients_match_transformers(transformers, assert_parity, norm
     ours = Noisy(TINY.replace(norm_pix_loss=norm_pix_loss, mask_ratio=ratio))
     assert_parity(
         ours,
-        hub_mae(transformers, norm_pix_loss=norm_pix_loss, mask_ratio=ratio),
+        hub_mae(transformers, TINY, norm_pix_loss=norm_pix_loss, mask_ratio=ratio),
         IMAGES,
         spelling="hub",
         run=lambda model, x: model(x, noise=NOISE).loss,
@@ -67,7 +51,7 @@ def test_loss_and_gradients_match_transformers(transformers, assert_parity, norm
 
 @pytest.mark.parametrize("size", [(32, 32), (16, 24)])
 def test_predictions_and_mask_match_transformers(transformers, size):
-    theirs, ours = hub_mae(transformers).double().eval(), MAE(TINY).double().eval()
+    theirs, ours = hub_mae(transformers, TINY).double().eval(), MAE(TINY).double().eval()
     ours.load_state_dict(MAE.formats[0].to_ours(theirs.state_dict()))
     images, noise = torch.randn(2, 3, *size).double(), NOISE[:, : size[0] * size[1] // 64]
     outputs = ours(images, noise=noise)
@@ -91,7 +75,7 @@ def test_fresh_positions_are_those_of_transformers(transformers):
 
 def test_reads_a_hub_folder(transformers, tmp_path):
     """Published files call the decoder's blocks decoder_layers; what this transformers writes, decoder_encoder.layer."""
-    theirs = hub_mae(transformers).eval()
+    theirs = hub_mae(transformers, TINY).eval()
     theirs.save_pretrained(tmp_path)
     ours = MAE.from_pretrained(tmp_path)
     assert ours.config == TINY
@@ -101,11 +85,11 @@ def test_reads_a_hub_folder(transformers, tmp_path):
 
 def authors_state(transformers):
     """The reference's weights under the authors' names, which are timm's for the encoder."""
-    return MAE.formats[0].to_ours(hub_mae(transformers).state_dict())
+    return MAE.formats[0].to_ours(hub_mae(transformers, TINY).state_dict())
 
 
 def test_reads_the_authors_file_with_a_decoder(transformers, tmp_path):
-    theirs = hub_mae(transformers).eval()
+    theirs = hub_mae(transformers, TINY).eval()
     torch.save({"model": MAE.formats[0].to_ours(theirs.state_dict())}, tmp_path / "mae_visualize.pth")
     ours = MAE.from_pretrained(tmp_path / "mae_visualize.pth", **TINY.to_dict())
     wanted = theirs(IMAGES, noise=NOISE)

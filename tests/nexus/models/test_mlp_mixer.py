@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from nexus.core.registry import create_model, list_models, model_info
+from nexus.evaluation.proofs.vit import timm_mixer
 from nexus.models.cv import MixerConfig, MLPMixer
 
 TINY = MixerConfig(image_size=32, patch_size=8, num_classes=5, embed_dim=24, num_layers=3)
@@ -21,20 +22,15 @@ COUNTS = {  # timm's models
 }
 
 
-def timm_mixer(timm, **changes):
-    settings = {"img_size": 32, "patch_size": 8, "num_classes": 5, "embed_dim": 24, "num_blocks": 3}
-    return timm.models.MlpMixer(**settings | changes)
-
-
 @pytest.mark.parametrize("size", [32, (48, 16)])
 def test_matches_timm(timm, assert_parity, size):
     sides = (size, size) if isinstance(size, int) else size
-    ours, theirs = MLPMixer(TINY.replace(image_size=size)), timm_mixer(timm, img_size=size)
+    ours, theirs = MLPMixer(TINY.replace(image_size=size)), timm_mixer(timm, TINY, img_size=size)
     assert_parity(ours, theirs, torch.randn(2, 3, *sides), spelling="timm")
 
 
 def test_matches_timm_with_the_authors_gelu(timm, assert_parity):
-    theirs = timm_mixer(timm, act_layer=partial(nn.GELU, approximate="tanh"))
+    theirs = timm_mixer(timm, TINY, act_layer=partial(nn.GELU, approximate="tanh"))
     ours = MLPMixer(TINY.replace(activation="gelu_tanh"))
     assert_parity(ours, theirs, torch.randn(2, 3, 32, 32), spelling="timm")
 
@@ -65,7 +61,7 @@ def authors_arrays(theirs) -> dict[str, np.ndarray]:
 
 
 def test_reads_the_authors_npz(timm, tmp_path):
-    theirs = timm_mixer(timm, act_layer=partial(nn.GELU, approximate="tanh")).eval()
+    theirs = timm_mixer(timm, TINY, act_layer=partial(nn.GELU, approximate="tanh")).eval()
     for value in theirs.state_dict().values():
         value.normal_(0, 0.3)
     arrays = authors_arrays(theirs)
@@ -78,7 +74,7 @@ def test_reads_the_authors_npz(timm, tmp_path):
 
 
 def test_reads_timm_files_for_other_channels_and_classes(timm, tmp_path):
-    theirs = timm_mixer(timm).eval()
+    theirs = timm_mixer(timm, TINY).eval()
     torch.save(theirs.state_dict(), tmp_path / "timm.pth")
     ours = MLPMixer.from_pretrained(tmp_path / "timm.pth", **TINY.to_dict())
     images = torch.randn(2, 3, 32, 32)

@@ -5,6 +5,7 @@ import torch
 
 from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
+from nexus.evaluation.proofs.convolutional import hub_resnet, timm_resnet
 from nexus.models.cv import ResNet, ResNetConfig
 from nexus.models.cv.resnet import VARIANTS
 
@@ -14,24 +15,10 @@ SMALL = {
 }
 
 
-def timm_resnet(timm, kind):
-    block = {"basic": timm.models.resnet.BasicBlock, "bottleneck": timm.models.resnet.Bottleneck}[kind]
-    config = SMALL[kind]
-    theirs = timm.models.ResNet(block, config.num_layers, num_classes=5, channels=(8, 16, 32, 64))
-    theirs.conv1, theirs.bn1 = torch.nn.Conv2d(3, 8, 7, 2, 3, bias=False), torch.nn.BatchNorm2d(8)
-    first = theirs.layer1[0]  # timm's stem has 64 channels whatever `channels` says
-    first.conv1 = torch.nn.Conv2d(8, 8, first.conv1.kernel_size, padding=first.conv1.padding, bias=False)
-    if kind == "bottleneck":
-        first.downsample[0] = torch.nn.Conv2d(8, 32, 1, bias=False)
-    else:
-        first.downsample = None
-    return theirs
-
-
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
 @pytest.mark.parametrize("size", [(64, 64), (45, 70)])
 def test_matches_timm(timm, assert_parity, kind, size):
-    assert_parity(ResNet(SMALL[kind]), timm_resnet(timm, kind), torch.randn(2, 3, *size), spelling="torchvision")
+    assert_parity(ResNet(SMALL[kind]), timm_resnet(timm, SMALL[kind]), torch.randn(2, 3, *size), spelling="torchvision")
 
 
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
@@ -47,16 +34,7 @@ def test_matches_torchvision(torchvision, assert_parity, kind):
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
 def test_matches_transformers(transformers, assert_parity, kind, tmp_path):
     config = SMALL[kind]
-    expansion = 4 if kind == "bottleneck" else 1
-    theirs = transformers.ResNetForImageClassification(
-        transformers.ResNetConfig(
-            embedding_size=8,
-            hidden_sizes=[8 * expansion * 2**stage for stage in range(4)],
-            depths=list(config.num_layers),
-            layer_type=kind,
-            num_labels=5,
-        )
-    )
+    theirs = hub_resnet(transformers, config)
     images = torch.randn(2, 3, 48, 64)
     assert_parity(ResNet(config), theirs, images, spelling="hub", run=lambda model, x: model(x).logits)
     theirs.save_pretrained(tmp_path)

@@ -8,6 +8,7 @@ from torch import nn
 from nexus.core.formats import rename_keys, to_our_names
 from nexus.core.registry import create_model, list_models, model_info
 from nexus.core.weights import load_weights
+from nexus.evaluation.proofs.convolutional import hub_swin, timm_swin, torchvision_swin
 from nexus.models.cv import SwinConfig, SwinTransformer
 from nexus.models.cv.swin_transformer import PatchMerging
 
@@ -24,75 +25,33 @@ COUNTS = {  # the authors' model
 }
 
 
-def timm_swin(timm, **changes):
-    settings = {
-        "img_size": 32,
-        "num_classes": 5,
-        "embed_dim": 8,
-        "depths": (2, 2),
-        "num_heads": (2, 4),
-        "window_size": 4,
-        "mlp_ratio": 2.0,
-        "drop_path_rate": 0.0,
-    }
-    return timm.models.SwinTransformer(**settings | changes)
-
-
-def torchvision_swin(torchvision):
-    return torchvision.models.SwinTransformer(
-        patch_size=[4, 4],
-        embed_dim=8,
-        depths=[2, 2],
-        num_heads=[2, 4],
-        window_size=[4, 4],
-        mlp_ratio=2.0,
-        num_classes=5,
-        stochastic_depth_prob=0.0,
-    )
-
-
-def hub_swin(transformers, **changes):
-    settings = {
-        "image_size": 32,
-        "num_labels": 5,
-        "embed_dim": 8,
-        "depths": [2, 2],
-        "num_heads": [2, 4],
-        "window_size": 4,
-        "mlp_ratio": 2.0,
-        "drop_path_rate": 0.0,
-        "attn_implementation": "sdpa",
-    }
-    return transformers.SwinForImageClassification(transformers.SwinConfig(**settings | changes))
-
-
 @pytest.mark.parametrize("size", [32, (64, 96)])
 def test_matches_timm(timm, assert_parity, size):
     sides = (size, size) if isinstance(size, int) else size
-    ours, theirs = SwinTransformer(TINY.replace(image_size=size)), timm_swin(timm, img_size=size)
+    ours, theirs = SwinTransformer(TINY.replace(image_size=size)), timm_swin(timm, TINY, img_size=size)
     assert_parity(ours, theirs, torch.randn(2, 3, *sides), spelling="timm")
 
 
 def test_matches_timm_at_another_size_than_it_was_built_for(timm, assert_parity):
-    theirs = timm_swin(timm, img_size=64, strict_img_size=False)
+    theirs = timm_swin(timm, TINY, img_size=64, strict_img_size=False)
     assert_parity(SwinTransformer(TINY), theirs, torch.randn(2, 3, 96, 128), spelling="timm")
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (36, 44), (84, 52)])  # the last two leave windows unfilled
 def test_matches_torchvision(torchvision, assert_parity, size):
-    ours, theirs = SwinTransformer(TINY), torchvision_swin(torchvision)
+    ours, theirs = SwinTransformer(TINY), torchvision_swin(torchvision, TINY)
     assert_parity(ours, theirs, torch.randn(2, 3, *size), spelling="torchvision")
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (84, 52)])
 def test_matches_transformers(transformers, assert_parity, size):
     images = torch.randn(2, 3, *size)
-    theirs = hub_swin(transformers)
+    theirs = hub_swin(transformers, TINY)
     assert_parity(SwinTransformer(TINY), theirs, images, spelling="hub", run=lambda model, x: model(x).logits)
 
 
 def test_reads_a_hub_folder_in_the_older_names(transformers, tmp_path):
-    theirs = hub_swin(transformers).eval()
+    theirs = hub_swin(transformers, TINY).eval()
     theirs.save_pretrained(tmp_path)
     ours = SwinTransformer.from_pretrained(tmp_path)
     assert ours.config == TINY
@@ -112,7 +71,7 @@ def as_the_authors_write(theirs: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def test_reads_the_authors_file(timm, tmp_path):
-    theirs = timm_swin(timm).eval()
+    theirs = timm_swin(timm, TINY).eval()
     torch.save({"model": as_the_authors_write(theirs), "epoch": 299}, tmp_path / "swin.pth")
     ours = SwinTransformer.from_pretrained(tmp_path / "swin.pth", **TINY.to_dict())
     assert to_our_names(as_the_authors_write(theirs), ours.formats)[1] == "authors"
@@ -121,7 +80,7 @@ def test_reads_the_authors_file(timm, tmp_path):
 
 
 def test_reads_weights_without_a_head_and_for_other_channels(timm, tmp_path):
-    theirs = timm_swin(timm, num_classes=0).eval()
+    theirs = timm_swin(timm, TINY, num_classes=0).eval()
     torch.save(theirs.state_dict(), tmp_path / "backbone.pth")
     config = TINY.replace(num_classes=0).to_dict()
     ours = SwinTransformer.from_pretrained(tmp_path / "backbone.pth", **config)
@@ -134,7 +93,7 @@ def test_reads_weights_without_a_head_and_for_other_channels(timm, tmp_path):
 
 def test_a_small_map_is_one_window_as_in_the_authors_code(timm, assert_parity, tmp_path):
     """Where a map is smaller than the window, their table is smaller; ours is used in its middle."""
-    theirs = timm_swin(timm, img_size=16).eval()  # maps of 4x4 and 2x2
+    theirs = timm_swin(timm, TINY, img_size=16).eval()  # maps of 4x4 and 2x2
     assert theirs.layers[1].blocks[0].attn.relative_position_bias_table.shape == (9, 4)
     nn.init.normal_(theirs.layers[1].blocks[0].attn.relative_position_bias_table)
     torch.save(theirs.state_dict(), tmp_path / "small.pth")
@@ -145,7 +104,7 @@ def test_a_small_map_is_one_window_as_in_the_authors_code(timm, assert_parity, t
 
 
 def test_tables_are_resampled_as_the_authors_do(timm, tmp_path):
-    theirs = timm_swin(timm)
+    theirs = timm_swin(timm, TINY)
     key = "layers.0.blocks.1.attn.relative_position_bias_table"
     table = torch.randn(49, 2)
     theirs.get_submodule("layers.0.blocks.1.attn").relative_position_bias_table.data = table
@@ -233,7 +192,7 @@ def test_patch_merging_goes_down_columns_first():
 
 
 def test_attentions_are_those_of_the_forward_pass(transformers):
-    theirs = hub_swin(transformers, attn_implementation="eager").eval()
+    theirs = hub_swin(transformers, TINY, attn_implementation="eager").eval()
     state, _ = to_our_names(theirs.state_dict(), SwinTransformer.formats)
     ours = SwinTransformer(TINY).eval()
     ours.load_state_dict(state)

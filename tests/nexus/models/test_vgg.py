@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch import nn
 
 from nexus.core.registry import create_model, list_models, model_info
+from nexus.evaluation.proofs.convolutional import timm_vgg, torchvision_vgg
 from nexus.models.cv import VGG, VGGConfig
 
 TINY = VGGConfig(num_layers=(1, 1, 2, 1, 1), num_classes=5, hidden_dim=4, embed_dim=12)
@@ -12,39 +12,23 @@ LAYOUT = [4, "M", 8, "M", 16, 16, "M", 32, "M", 32, "M"]
 NAMES = ["vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
 
 
-def torchvision_vgg(torchvision, batch_norm=False):
-    with torch.device("meta"):  # their own fully connected layers are large, and go
-        theirs = torchvision.models.VGG(nn.Identity(), num_classes=5, init_weights=False)
-    theirs.features = torchvision.models.vgg.make_layers(LAYOUT, batch_norm=batch_norm)
-    theirs.classifier[0] = nn.Linear(32 * 49, 12)
-    theirs.classifier[3] = nn.Linear(12, 12)
-    theirs.classifier[6] = nn.Linear(12, 5)
-    return theirs
-
-
-def timm_vgg(timm, batch_norm=False):
-    with torch.device("meta"):
-        theirs = timm.models.VGG(LAYOUT, num_classes=5, norm_layer=nn.BatchNorm2d if batch_norm else None)
-    theirs.features = torch.nn.Sequential(*[layer.to_empty(device="cpu") for layer in theirs.features])
-    theirs.pre_logits = timm.models.vgg.ConvMlp(32, 12)
-    theirs.head.fc = nn.Linear(12, 5)
-    for layer in theirs.features:
-        if hasattr(layer, "reset_parameters"):
-            layer.reset_parameters()
-    return theirs
-
-
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("size", [(64, 64), (224, 224), (300, 270)])
 def test_matches_torchvision(torchvision, assert_parity, batch_norm, size):
-    ours, theirs = VGG(TINY.replace(batch_norm=batch_norm)), torchvision_vgg(torchvision, batch_norm)
+    ours, theirs = (
+        VGG(TINY.replace(batch_norm=batch_norm)),
+        torchvision_vgg(torchvision, TINY.replace(batch_norm=batch_norm)),
+    )
     assert_parity(ours, theirs, torch.randn(2, 3, *size), spelling="torchvision")
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("size", [(64, 64), (224, 224), (300, 270)])
 def test_matches_timm(timm, assert_parity, batch_norm, size):
-    ours, theirs = VGG(TINY.replace(batch_norm=batch_norm, dense=True)), timm_vgg(timm, batch_norm)
+    ours, theirs = (
+        VGG(TINY.replace(batch_norm=batch_norm, dense=True)),
+        timm_vgg(timm, TINY.replace(batch_norm=batch_norm)),
+    )
     assert_parity(ours, theirs, torch.randn(2, 3, *size), spelling="timm")
 
 
@@ -97,7 +81,10 @@ def test_every_variant_is_registered():
 def test_reads_files_of_torchvision_and_timm(torchvision, timm, tmp_path, batch_norm):
     config = TINY.replace(batch_norm=batch_norm).to_dict()
     images = torch.randn(2, 3, 64, 64)
-    for theirs in (torchvision_vgg(torchvision, batch_norm).eval(), timm_vgg(timm, batch_norm).eval()):
+    for theirs in (
+        torchvision_vgg(torchvision, TINY.replace(batch_norm=batch_norm)).eval(),
+        timm_vgg(timm, TINY.replace(batch_norm=batch_norm)).eval(),
+    ):
         torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
         ours = VGG.from_pretrained(tmp_path / "theirs.pth", **config)
         torch.testing.assert_close(ours(images)["logits"], theirs(images), rtol=1e-5, atol=1e-5)

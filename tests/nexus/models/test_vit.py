@@ -8,63 +8,30 @@ from torch import nn
 from nexus.core.formats import rename_keys
 from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
+from nexus.evaluation.proofs.vit import hub_vit, timm_vit, torchvision_vit
 from nexus.models.cv import VisionTransformer, ViTConfig
 from nexus.models.cv.vit import VARIANTS
 
 TINY = ViTConfig(image_size=32, patch_size=8, num_classes=5, embed_dim=24, num_layers=3, num_heads=2, mlp_ratio=2.0)
 
 
-def timm_vit(timm, **changes):
-    settings = {
-        "img_size": 32,
-        "patch_size": 8,
-        "num_classes": 5,
-        "embed_dim": 24,
-        "depth": 3,
-        "num_heads": 2,
-        "mlp_ratio": 2.0,
-    }
-    return timm.models.VisionTransformer(**settings | changes)
-
-
-def torchvision_vit(torchvision):
-    return torchvision.models.VisionTransformer(
-        image_size=32, patch_size=8, num_layers=3, num_heads=2, hidden_dim=24, mlp_dim=48, num_classes=5
-    )
-
-
-def hub_vit(transformers, **changes):
-    settings = {
-        "image_size": 32,
-        "patch_size": 8,
-        "num_labels": 5,
-        "hidden_size": 24,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "intermediate_size": 48,
-        "layer_norm_eps": 1e-6,
-        "attn_implementation": "sdpa",
-    }
-    return transformers.ViTForImageClassification(transformers.ViTConfig(**settings | changes))
-
-
 def test_matches_timm(timm, assert_parity):
-    assert_parity(VisionTransformer(TINY), timm_vit(timm), torch.randn(2, 3, 32, 32), spelling="nexus")
+    assert_parity(VisionTransformer(TINY), timm_vit(timm, TINY), torch.randn(2, 3, 32, 32), spelling="nexus")
 
 
 def test_matches_timm_at_another_image_size(timm, assert_parity):
-    theirs = timm_vit(timm, dynamic_img_size=True)
+    theirs = timm_vit(timm, TINY, dynamic_img_size=True)
     for size in ((48, 40), (16, 24)):  # timm interpolates positions in float32, whatever the model's type is
         assert_parity(VisionTransformer(TINY), theirs, torch.randn(2, 3, *size), spelling="nexus", float64=1e-7)
 
 
 def test_matches_torchvision(torchvision, assert_parity):
     ours = VisionTransformer(TINY)
-    assert_parity(ours, torchvision_vit(torchvision), torch.randn(2, 3, 32, 32), spelling="torchvision")
+    assert_parity(ours, torchvision_vit(torchvision, TINY), torch.randn(2, 3, 32, 32), spelling="torchvision")
 
 
 def test_reads_the_older_names_of_torchvision(torchvision, tmp_path):
-    theirs = torchvision_vit(torchvision).eval()
+    theirs = torchvision_vit(torchvision, TINY).eval()
     older = rename_keys(theirs.state_dict(), {r"\.mlp\.0\.": ".mlp.linear_1.", r"\.mlp\.3\.": ".mlp.linear_2."})
     torch.save(older, tmp_path / "old.pth")
     ours = VisionTransformer(TINY).eval()
@@ -76,14 +43,14 @@ def test_reads_the_older_names_of_torchvision(torchvision, tmp_path):
 @pytest.mark.parametrize("size", [32, (48, 40)])
 def test_matches_transformers(transformers, assert_parity, size):
     ours = VisionTransformer(TINY.replace(image_size=size))
-    theirs = hub_vit(transformers, image_size=size)
+    theirs = hub_vit(transformers, TINY, image_size=size)
     sides = (size, size) if isinstance(size, int) else size
     images = torch.randn(2, 3, *sides)
     assert_parity(ours, theirs, images, spelling="hub", run=lambda model, x: model(x).logits)
 
 
 def test_reads_a_hub_folder_with_its_config_and_preprocessing(transformers, tmp_path):
-    theirs = hub_vit(transformers, layer_norm_eps=1e-12).eval()
+    theirs = hub_vit(transformers, TINY, layer_norm_eps=1e-12).eval()
     theirs.save_pretrained(tmp_path)  # writes the older names, which published files have
     (tmp_path / "preprocessor_config.json").write_text(
         '{"size": {"height": 32, "width": 32}, "resample": 2, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}'
@@ -98,7 +65,7 @@ def test_reads_a_hub_folder_with_its_config_and_preprocessing(transformers, tmp_
 
 
 def test_reads_a_hub_backbone_without_head(transformers, tmp_path):
-    settings = hub_vit(transformers).config
+    settings = hub_vit(transformers, TINY).config
     theirs = transformers.ViTModel(settings).eval()  # with a pooler, which is not part of the paper's model
     theirs.save_pretrained(tmp_path)
     ours = VisionTransformer.from_pretrained(tmp_path)
@@ -147,7 +114,7 @@ def authors_arrays(config: ViTConfig, num_classes: int) -> dict[str, np.ndarray]
 def test_reads_the_authors_npz_as_timm_does(timm, tmp_path):
     path = tmp_path / "Ti_16.npz"
     np.savez(path, **authors_arrays(TINY, 5))
-    theirs = timm_vit(timm).eval()
+    theirs = timm_vit(timm, TINY).eval()
     theirs.load_pretrained(str(path))
     ours = VisionTransformer.from_pretrained(path, **TINY.to_dict())
     images = torch.randn(2, 3, 32, 32)
@@ -156,9 +123,9 @@ def test_reads_the_authors_npz_as_timm_does(timm, tmp_path):
 
 @pytest.mark.parametrize("size", [24, 48])
 def test_resamples_positions_at_loading_as_timm_does(timm, tmp_path, size):
-    state = timm_vit(timm).state_dict()
+    state = timm_vit(timm, TINY).state_dict()
     torch.save(state, tmp_path / "at_32_pixels.pth")
-    theirs = timm_vit(timm, img_size=size).eval()
+    theirs = timm_vit(timm, TINY, img_size=size).eval()
     theirs.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(state, theirs))
     ours = VisionTransformer.from_pretrained(tmp_path / "at_32_pixels.pth", **TINY.replace(image_size=size).to_dict())
     assert torch.equal(ours.pos_embed, theirs.pos_embed)
