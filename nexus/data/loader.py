@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,8 +29,17 @@ from nexus.data.images import Image, ImageError, naming
 from nexus.data.mixing import MixConfig, apply_mix, draw_mix
 from nexus.data.transforms import Compose
 
-Batch = dict[str, Tensor]
-ImageTransform = Compose | Callable[[Image, np.random.Generator], Tensor]
+Batch = dict[str, Any]
+
+
+@runtime_checkable
+class BatchTransform(Protocol):
+    """A transform that makes whole batches itself, because images of one differ in size or draw on other images."""
+
+    def make_batch(self, dataset: Any, indices: list[int], rngs: list[np.random.Generator]) -> Batch: ...
+
+
+ImageTransform = Compose | BatchTransform | Callable[[Image, np.random.Generator], Tensor]
 
 # What a generator is for; the first number of its key.
 _ORDER, _IMAGE, _MIX = 0, 1, 2
@@ -76,7 +85,7 @@ class Loader:
         """Checks the sizes; nothing is read yet.
 
         Args:
-            transform: Called with an image and a generator, returns a tensor (c, h, w).
+            transform: Called with an image and a generator, returns a tensor (c, h, w); or a `BatchTransform`.
             batch_size: Of all ranks together; each rank takes a contiguous slice.
             drop_last: Whether to leave out the last, smaller batch. If it stays, a rank that has no share in it
                 ends one step earlier.
@@ -195,6 +204,10 @@ class _BatchMaker:
     mix: MixConfig | None
 
     def make(self, request: _Request) -> Batch:
+        if isinstance(self.transform, BatchTransform):
+            places = request.indices.tolist()
+            rngs = [_generator(self.seed, _IMAGE, request.epoch, index) for index in places]
+            return self.transform.make_batch(self.dataset, places, rngs)
         paths, labels, pixels = [], [], []
         for index in request.indices.tolist():
             sample = open_sample(self.dataset, index)
@@ -213,6 +226,7 @@ class _BatchMaker:
     def _prepare(self, image: Image, rng: np.random.Generator) -> np.ndarray | Tensor:
         if isinstance(self.transform, Compose):
             return self.transform.pixels(image, rng)
+        assert not isinstance(self.transform, BatchTransform)
         return self.transform(image, rng)
 
     def _stack(self, pixels: list[Any], paths: list[str]) -> Tensor:

@@ -53,6 +53,9 @@ class AugmentConfig(Config):
         mixup: MixUp's alpha (of the Beta distribution).
         cutmix: CutMix's alpha; with `mixup` too, each step draws one of both evenly.
         mix_probability: Share of the steps that mix at all.
+        scale_jitter: Of detectors: range of a random scale, 1 being the largest that fits, before a cut or a border.
+        mosaic: Of detectors: probability of joining four images to one.
+        copy_paste: Of detectors: probability of pasting objects of another image.
     """
 
     crop_scale: tuple[float, float] | None = None
@@ -67,10 +70,13 @@ class AugmentConfig(Config):
     mixup: float = 0.0
     cutmix: float = 0.0
     mix_probability: float = 1.0
+    scale_jitter: tuple[float, float] | None = None
+    mosaic: float = 0.0
+    copy_paste: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("flip", "erase", "mix_probability"):
+        for name in ("flip", "erase", "mix_probability", "mosaic", "copy_paste"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; a probability is between 0 and 1.")
         for name in ("pad_crop", "rotate", "rand_augment", "mixup", "cutmix"):
@@ -78,6 +84,8 @@ class AugmentConfig(Config):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (off) or more.")
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ValueError(f"crop_scale is {self.crop_scale}; it must be 0 < smallest <= largest <= 1.")
+        if self.scale_jitter is not None and not 0 < self.scale_jitter[0] <= self.scale_jitter[1]:
+            raise ValueError(f"scale_jitter is {self.scale_jitter}; it must be 0 < smallest <= largest.")
         if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
             raise ValueError(f"crop_ratio is {self.crop_ratio}; it must be 0 < smallest <= largest.")
         if not 0 <= self.rand_augment_magnitude <= 30:

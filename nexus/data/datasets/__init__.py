@@ -1,23 +1,26 @@
 """The data sets, by name."""
 
 from pathlib import Path
+from typing import Any
 
 from nexus.core.config import nearest
 from nexus.data.dataset import Dataset
 from nexus.data.datasets.cifar import CIFAR, Cifar
 from nexus.data.datasets.digits import Digits
 from nexus.data.datasets.folder import ImageFolder
+from nexus.data.detection.digit_scenes import DigitScenes
+from nexus.data.detection.sources import FORMATS, open_annotated
 
-SOURCES = ("digits", "folder:PATH", *CIFAR)
+SOURCES = ("digits", "digit-scenes", "folder:PATH", *(f"{kind}:PATH" for kind in FORMATS), *CIFAR)
 
 
-def load_dataset(
-    source: str, split: str = "train", *, root: str | Path | None = None, download: bool = False
-) -> Dataset:
+def load_dataset(source: str, split: str = "train", *, root: str | Path | None = None, download: bool = False) -> Any:
     """Returns one split of the data set that `source` names.
 
     Args:
-        source: "digits", "cifar10", "cifar100", or "folder:PATH" (see `nexus.data.datasets.folder` for its layouts).
+        source: "digits", "cifar10", "cifar100", or "folder:PATH" (see `nexus.data.datasets.folder` for its
+            layouts); for detection "digit-scenes", or "coco:PATH", "yolo:PATH", "voc:PATH" (see
+            `nexus.data.detection.sources`).
         split: "train", "val", or, where there is one, "test".
         root: Of archives: where they lie or are downloaded to. Of a folder: what a relative PATH starts from.
         download: Whether a missing archive may be fetched.
@@ -28,10 +31,14 @@ def load_dataset(
     """
     if source == "digits":
         return Digits(split)
+    if source == "digit-scenes":
+        return DigitScenes(split)
     if source in CIFAR:
         return Cifar(source, split, root=root, download=download)
     kind, colon, path = source.partition(":")
     if kind == "folder" and path:
         return ImageFolder(Path(root or "") / Path(path).expanduser(), split)
+    if kind in FORMATS and path:
+        return open_annotated(kind, Path(root or "") / Path(path).expanduser(), split)
     hint = f"Did you mean 'folder:{source}'?" if not colon and Path(source).is_dir() else nearest(source, SOURCES)
     raise ValueError(f"There is no data set {source!r}. {hint}")
