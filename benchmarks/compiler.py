@@ -8,6 +8,7 @@ hide the package from its own import.)
 """
 
 import argparse
+import gc
 import importlib.util
 import os
 import statistics
@@ -188,6 +189,8 @@ def in_turn(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
+            gc.collect()  # what others left behind, such as all of timm, is not part of the time
+            gc.freeze()
             start = time.process_time()
             run()
             seconds[name].append(time.process_time() - start)

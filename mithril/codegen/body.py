@@ -235,7 +235,7 @@ class Body:
         name = self.loop_variable(first, first.arguments[place])
         number = int(first.name[len(first.name.rstrip("0123456789")) :])
         self.counter = self.counter or self.texts.names.new("i")
-        key = self.key_text(first.prefix.removesuffix("_")).strip('f"').removesuffix(str(number))
+        key = self.key_text(first.prefix.removesuffix("_")).removeprefix("f").strip('"').removesuffix(str(number))
         arguments = [self.settle(self.texts.values[id(v)]) for v in first.arguments]
         arguments[place] = name
         call = self.call_text(first, arguments, f'f"{key}{{{self.counter}}}"')
@@ -321,23 +321,36 @@ class Body:
 
 
 def wrap(text: str) -> list[str]:
-    """A long line that ends in a call, with the call's arguments on lines of their own."""
-    depth = 0
-    for at in range(len(text) - 1, -1, -1):
-        depth += (text[at] in ")]}") - (text[at] in "([{")
-        if depth == 0:
-            break
-    if len(text) <= WIDTH or not text.endswith(")") or text[at] != "(" or not text[at - 1].isidentifier():
+    """A long line, with the arguments of its last call that is long enough on lines of their own."""
+    if len(text) <= WIDTH:
+        return [text]
+    start, end = _longest_call(text)
+    if start == end:
         return [text]
     indent = " " * (len(text) - len(text.lstrip()))
-    lines, line = [text[: at + 1]], ""
-    for argument in split_arguments(text[at + 1 : -1]):
+    lines, line = [text[: start + 1]], ""
+    for argument in split_arguments(text[start + 1 : end]):
         longer = f"{line} {argument}," if line else f"{indent}    {argument},"
         if line and len(longer) > WIDTH:
             lines.append(line)
             longer = f"{indent}    {argument},"
         line = longer
-    return [*lines, line, f"{indent})"]
+    return [*lines, line, f"{indent}{text[end:]}"]
+
+
+def _longest_call(text: str) -> tuple[int, int]:
+    """Where the parentheses of the longest outermost call open and close; twice the same if there is none."""
+    best, depth, start = (0, 0), 0, 0
+    for at, letter in enumerate(text):
+        if letter in "([{":
+            start = at if depth == 0 else start
+            depth += 1
+        elif letter in ")]}":
+            depth -= 1
+            called = text[start] == "(" and text[start - 1].isidentifier()
+            if depth == 0 and called and at - start > best[1] - best[0]:
+                best = (start, at)
+    return best
 
 
 def split_arguments(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from mithril.codegen.kernels import paste
 from mithril.codegen.regions import Region, build_regions, repeated
 from mithril.codegen.text import Names, shaped_operators
 from mithril.logical.model import snake_case
-from mithril.ops.table import implementation, is_kernel
+from mithril.ops.table import KERNELS
 from mithril.physical.graph import Graph, show_shape
 from mithril.physical.passes import count_uses
 
@@ -74,8 +74,8 @@ class Source:
             if region.signature in self.repeated and region.signature not in named:
                 named[region.signature] = self.names.new(self._function_name(region))
         self._named = named
-        kernels = {implementation(n.op, self.backend) for n in self.graph.nodes if is_kernel(n.op, self.backend)}
-        return {*named.values(), *(k.__name__ for k in kernels if callable(k))}
+        kernels = (KERNELS.get((node.op.name, self.backend)) for node in self.graph.nodes)
+        return {*named.values(), *(k.__name__ for k in kernels if k is not None)}
 
     def _function_name(self, region: Region) -> str:
         if region.type != "Model":

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from mithril.ops.table import Call, Code, implementation, is_kernel
+from mithril.ops.table import KERNELS, Call, Code, implementation, is_kernel
 from mithril.physical.graph import Graph, Node, Value, Variadic, show_shape
 from mithril.types import Dim, DType
 
@@ -99,7 +99,8 @@ class Texts:
         """The code of one operator."""
         call = self.call(node)
         code: Any = implementation(node.op, self.backend)
-        return self.kernel_call(code, node, call) if is_kernel(node.op, self.backend) else self.write(code, call)
+        text = None if is_kernel(node.op, self.backend) else self.write(code, call)
+        return self.kernel_call(KERNELS[node.op.name, self.backend], node, call) if text is None else text
 
     def call(self, node: Node) -> Call:
         """The node as code functions see it."""
@@ -112,8 +113,8 @@ class Texts:
         inputs = {n: self.value(i) for n, i in zip(op.input_names, node.inputs)}
         return Call(op, inputs, node.attributes, shapes, dtypes, self.xp, self.source)
 
-    def write(self, code: Code, call: Call) -> str:
-        """A template or code function filled in."""
+    def write(self, code: Code, call: Call) -> Any:
+        """A template or code function filled in; None where the function leaves the case to the kernel."""
         if callable(code):
             return code(call)
         fields = {

@@ -43,7 +43,7 @@ def _folds(norm: Node, before: Node) -> bool:
 
 def _fold_batch_norm(norm: Node, before: Node, graph: Graph, backend: Any, uses: dict[int, int]) -> None:
     """In float64: weight * scale, and bias or 0, normalized like an output."""
-    mean, var, gain, shift = (None if v is None else _float64(v, backend) for v in norm.inputs[1:])
+    mean, var, gain, shift = (_float64(v, backend) for v in norm.inputs[1:])
     weight, bias = before.inputs[1:]
     scale = (1.0 if gain is None else gain) / np.sqrt(var + norm.attributes["eps"])
     start = (0.0 if bias is None else _float64(bias, backend)) - mean
@@ -62,7 +62,9 @@ def _fold_batch_norm(norm: Node, before: Node, graph: Graph, backend: Any, uses:
     )
 
 
-def _float64(value: Value, backend: Any) -> Any:
+def _float64(value: Value | None, backend: Any) -> Any:
+    if value is None:
+        return None
     data = backend.to_numpy(value.data) if backend.is_array(value.data) else value.data
     return np.asarray(data, np.float64)
 

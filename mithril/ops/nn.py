@@ -99,6 +99,25 @@ def conv_transpose_shape(rank: int) -> Any:
     return shape
 
 
+def conv_jax(rank: int) -> Any:
+    """`lax.conv_general_dilated`, whose layout is ours; it wants a number per axis, and has no bias."""
+
+    def write(call: Call) -> str:
+        stride, dilation, padding = (call.attributes[name] for name in ("stride", "dilation", "padding"))
+        if not isinstance(padding, str):
+            padding = [(p, p) if isinstance(p, int) else p for p in spread(padding, rank, "padding")]
+        sides = repr(padding.upper() if isinstance(padding, str) else padding).replace("'", '"')
+        arguments = [call["input"], call["weight"], repr(spread(stride, rank, "stride")), sides]
+        if dilation not in (1, (1,) * rank):
+            arguments.append(f"rhs_dilation={spread(dilation, rank, 'dilation')}")
+        if call.attributes["groups"] != 1:
+            arguments.append(f"feature_group_count={call['groups']}")
+        text = f"lax.conv_general_dilated({', '.join(arguments)})"
+        return text if call.inputs["bias"] is None else f"{text} + {call['bias']}[{', '.join([':'] + ['None'] * rank)}]"
+
+    return write
+
+
 CONVOLUTION = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 TRANSPOSED = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1}
 
@@ -110,6 +129,8 @@ for _rank in (1, 2, 3):
         (f"conv_transpose{_rank}d", f"i o/groups {_kernel}", TRANSPOSED, conv_transpose_shape(_rank)),
     ):
         _code = {"torch": torch_call(_name, "input", "weight", "bias", **_attributes)}
+        if "transpose" not in _name:
+            _code["jax"] = conv_jax(_rank)
         row(
             _name,
             "input weight bias?",
@@ -271,7 +292,28 @@ def attention_torch(call: Call) -> str:
 
 ATTENTION = {"is_causal": False, "scale": None}
 
-row("scaled_dot_product_attention", "query key value mask?", {"torch": attention_torch}, ATTENTION,
+
+def attention_short(jax: bool) -> Any:
+    """The whole of attention without a mask in one expression; with one, the kernel has more to care for."""
+
+    def write(call: Call) -> str | None:
+        width, scale = (call.shapes["query"] or (None,))[-1], call.attributes["scale"]
+        maps = [call.shapes[name] for name in ("query", "key", "value")]
+        plain = call.inputs["mask"] is None and not call.attributes["is_causal"] and isinstance(width, int)
+        if not plain or not (jax or all(shape and len(shape) == 4 for shape in maps)):
+            return None
+        query, key, value = (call[name] for name in ("query", "key", "value"))
+        scale = repr(width**-0.5 if scale is None else scale)
+        if jax:
+            return f"jax.nn.softmax({scale} * {query} @ jnp.swapaxes({key}, -1, -2)) @ {value}"
+        return f"mx.fast.scaled_dot_product_attention({query}, {key}, {value}, scale={scale})"
+
+    return write
+
+
+ATTENTION_CODE = {"torch": attention_torch, "jax": attention_short(True), "mlx": attention_short(False)}
+
+row("scaled_dot_product_attention", "query key value mask?", ATTENTION_CODE, ATTENTION,
     signature="... q d, ... k d, ... k v, _ -> ... q v", dtype=attention_dtype)  # fmt: skip
 
 

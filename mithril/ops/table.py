@@ -17,8 +17,9 @@ from mithril.types import DType, Shape, promote
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
 """Default of an attribute that has to be given."""
 
-Code = str | Callable[["Call"], str]
-"""How generated source writes an operator: a template, or a function of the call where the text depends on it.
+Code = str | Callable[["Call"], str | None]
+"""How generated source writes an operator: a template, or a function of the call where the text depends on it (None
+leaves a case to the backend's kernel).
 
 Template fields: input names, attribute names (their value as source), `{xp}` (torch, jnp, mx, np).
 `"F.relu({input})"`, `"{left} + {right}"`, `"{xp}.concatenate({inputs}, axis={axis})"`. A list input is written as

@@ -8,33 +8,11 @@ from mithril.backends.array import per_axis, pool_members, pool_plan, slide
 from mithril.ops.table import kernel
 
 
-def layouts(rank):
-    """Channels first, for the input, the weight and the output."""
-    axes = "DHW"[-rank:]
-    return "NC" + axes, "OI" + axes, "NC" + axes
-
-
 def margins(padding, rank):
     """Rows of padding (before, after) per axis, or lax's word for them."""
     if isinstance(padding, str):
         return padding.upper()
     return [(p, p) if isinstance(p, int) else tuple(p) for p in per_axis(padding, rank)]
-
-
-@kernel("conv1d conv2d conv3d", "jax")
-def convolution(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """Convolution of (n, c, *spatial) with (o, c / groups, *kernel), any rank."""
-    rank = weight.ndim - 2
-    output = lax.conv_general_dilated(
-        input,
-        weight,
-        per_axis(stride, rank),
-        margins(padding, rank),
-        rhs_dilation=per_axis(dilation, rank),
-        dimension_numbers=layouts(rank),
-        feature_group_count=groups,
-    )
-    return output if bias is None else output + bias.reshape(-1, *(1,) * rank)
 
 
 @kernel("conv_transpose1d conv_transpose2d conv_transpose3d", "jax")
@@ -54,7 +32,6 @@ def conv_transpose(input, weight, bias=None, stride=1, padding=0, output_padding
         [(r - before, r - after + e) for (before, after), r, e in sides],
         lhs_dilation=per_axis(stride, rank),
         rhs_dilation=dilations,
-        dimension_numbers=layouts(rank),
         feature_group_count=groups,
     )
     return output if bias is None else output + bias.reshape(-1, *(1,) * rank)

@@ -14,7 +14,7 @@ from mithril.codegen.kernels import paste
 from mithril.codegen.text import Names, Texts
 from mithril.errors import BackendError
 from mithril.ops.rules import broadcast
-from mithril.ops.table import GRADIENT_KERNELS, OPS, Call, implementation, is_kernel
+from mithril.ops.table import GRADIENT_KERNELS, KERNELS, OPS, Call, implementation, is_kernel
 from mithril.types import DType, as_dtype
 
 F32 = DType.float32
@@ -365,12 +365,14 @@ def evaluate(code, call, scope, texts):
 def run(op, backend, arrays, attributes):
     """The operator's outputs as a tuple."""
     complete = op.complete(attributes)
-    code = implementation(op, backend.name)
-    if is_kernel(op, backend.name):
-        result = pasted(code, backend.name)(*arrays, **changed(op, complete))
-    else:
+    text = None
+    if not is_kernel(op, backend.name):
         call, scope, texts = call_of(op, backend, arrays, complete)
-        result = evaluate(code, call, scope, texts)
+        text = texts.write(implementation(op, backend.name), call)
+    if text is None:
+        result = pasted(KERNELS[op.name, backend.name], backend.name)(*arrays, **changed(op, complete))
+    else:
+        result = eval(text, scope)
     return tuple(result) if isinstance(result, tuple | list) else (result,)
 
 
