@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nexus.core.registry import ModelCard
+from nexus.core.registry import ModelCard, model_info
 
 
 def card_row(card: ModelCard) -> dict[str, Any]:
@@ -45,3 +45,10 @@ def weight_rows(card: ModelCard) -> list[dict[str, Any]]:
         }
         for weights in card.weights
     ]
+
+
+def recommendation_row(row: dict[str, Any], shown: int = 3) -> dict[str, Any]:
+    """Returns a line of `nexus recommend`: the family's smallest variants stand for all; `--json` has every name."""
+    names = sorted(row["models"], key=lambda name: model_info(name).num_parameters or 0)
+    more = f", and {len(names) - shown} more" if len(names) > shown else ""
+    return {**row, "models": ", ".join(names[:shown]) + more}

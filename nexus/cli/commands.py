@@ -208,10 +208,11 @@ def recommend(
 
     By task, constraint and amount of data; without options it shows all that is known.
     """
+    from nexus.cli.cards import recommendation_row
     from nexus.core.selection import recommend as query
 
     rows = query(task=task, constraint=constraint, data=data)
     if as_json:
         show_json(rows)
         return
-    show_table(rows)
+    show_table([recommendation_row(row) for row in rows])

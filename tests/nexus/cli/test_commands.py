@@ -80,6 +80,8 @@ def test_recommend_answers_the_matrices_from_the_cards():
     assert choices["ResNet"] == "alternative"
     by_count = json.loads(run("recommend", "--data", "5000", "--json").stdout)
     assert by_count == json.loads(run("recommend", "--data", "1k-10k", "--json").stdout)
+    table = run("recommend", "--task", "image-classification").stdout
+    assert "resnet18, resnet34, resnet50, and 2 more" in " ".join(table.split())
     assert run("recommend").exit_code == 0
 
 
