@@ -162,6 +162,21 @@ class PhysicalModel:
         parameters, inputs, states = self._checker.sort(params, None, state)
         return self._freeze({**self.initial_state(), **parameters, **inputs, **states})
 
+    def as_module(self, params: Arrays | None = None) -> Any:
+        """The model as a `torch.nn.Module` with these parameters (random ones without), on the torch backend.
+
+        Its parameters and buffers bear the names of the state dict that the model came from, else the names of
+        submodels joined by dots. It takes data by position or by name and returns the outputs by key, or the one
+        tensor where the only output is called `output`. In training mode it keeps the model's state itself.
+
+        Raises:
+            BackendError: the model was compiled for another backend.
+            ValueMismatchError: all missing, superfluous and ill-fitting values, in one list.
+        """
+        from importlib import import_module
+
+        return import_module("mithril.interop.modules").CompiledModule(self, params)
+
     def _closed_shape(self, value: Value) -> tuple[int, ...]:
         if isinstance(value.shape, Variadic) or any(isinstance(s, Dim) for s in value.shape):
             raise KeyMismatchError(

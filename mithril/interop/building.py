@@ -173,6 +173,7 @@ class _Builder:
         key = IOKey(type=_kind(value.dtype), shape=list(value.shape), trainable=learned, buffer=not learned)
         key.place = self.place
         connection.describe(key)
+        connection.state_name = name
         return connection
 
     def _constant(self, model: Model, node: Node) -> Any:

@@ -172,6 +172,7 @@ class Connection(Expression):
         self.pattern: tuple[Any, ...] | None = None
         self.trainable = False
         self.buffer = False
+        self.state_name: str | None = None  # in the state dict that it comes from
         self.constrained = False  # listed in model.constrained
         self.place: Place | None = None
         self.hint: tuple[str, ...] = ()  # name path of an unnamed input: the node and its key

@@ -84,6 +84,8 @@ def _write_connection(connection: Connection) -> dict[str, Any]:
         facts["trainable"] = True
     if connection.buffer:
         facts["buffer"] = True
+    if connection.state_name is not None:
+        facts["state_name"] = connection.state_name
     return facts
 
 
@@ -167,6 +169,7 @@ class _Reader:
         connection.hint = tuple(facts.get("hint", ()))
         connection.trainable = bool(facts.get("trainable", False))
         connection.buffer = bool(facts.get("buffer", False))
+        connection.state_name = facts.get("state_name")
         connection.place = model.place
         if "value" in facts:
             connection.value = self.value(facts["value"], model)

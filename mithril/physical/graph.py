@@ -54,6 +54,7 @@ class Value:
         "origin",
         "path",
         "shape",
+        "state_name",
         "trainable",
     )
 
@@ -70,6 +71,7 @@ class Value:
         self.path = name  # as messages name it
         self.trainable = False
         self.buffer = False  # a parameter that is not learned
+        self.state_name = ""  # its name in torch's state dict
         self.any_width = False  # any dtype of the same kind may be given
         self.declared = False  # whether its dtype was
 

@@ -202,6 +202,7 @@ class Inference:
         value = self._outside(names, self._path(frame.scope, *words), connection.trainable, connection.type)
         if connection.buffer:
             value.kind, value.buffer = "parameter", True
+        value.state_name = connection.state_name or value.path.split(".", 1)[-1]
         if connection.pattern is not None and name not in self.given:
             value.origin = f"declared at {show_place(connection.place)}"
         return value

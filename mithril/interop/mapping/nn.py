@@ -172,12 +172,24 @@ def batch_norm(
     node: Node, input: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float,
     cudnn: bool = True,
 ) -> Any:  # fmt: skip
+    if training and mean is None:
+        return _own_batch_norm(node, input, weight, bias, eps)
     if training:
         raise ConversionError(
             "The module changes its batch-norm statistics while it runs.",
             ["Call module.eval() before from_torch, so that statistics are only read."],
         )
     return _batch_norm(input, weight, bias, mean, var, eps)
+
+
+def _own_batch_norm(node: Node, input: Any, weight: Any, bias: Any, eps: float) -> Any:
+    """Without running statistics, those of the batch count."""
+    axes = (0, *range(2, rank_of(node)))
+    mean, var = input.mean(axis=axes, keepdims=True), input.var(axis=axes, keepdims=True)
+    value = (input - mean) * record("rsqrt", input=var + eps)
+    shape = (-1, *(1,) * (rank_of(node) - 2))
+    value = value if weight is None else value * weight.reshape(*shape)
+    return value if bias is None else value + bias.reshape(*shape)
 
 
 @maps("_native_batch_norm_legit_no_training")

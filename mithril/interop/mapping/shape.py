@@ -181,6 +181,24 @@ def channel_shuffle(node: Node, input: Any, groups: int) -> Any:
     return input.reshape(b, groups, c // groups, h, w).transpose(0, 2, 1, 3, 4).reshape(b, c, h, w)
 
 
+@maps("im2col")
+def im2col(node: Node, input: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
+    """Windows as columns: one strided slice per place in the window."""
+    b, c, h, w = (_size(input, shape_of(node.args[0]), a) for a in range(4))
+    if any(padding):
+        input = record("pad", input=input, padding=((padding[0],) * 2, (padding[1],) * 2), mode="constant", value=0)
+    counts = [
+        (size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, d, p, s in zip((h, w), kernel, dilation, padding, stride)
+    ]
+    pieces = []
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            starts = (i * dilation[0], j * dilation[1])
+            cut = (slice(at, at + (n - 1) * s + 1, s) for at, n, s in zip(starts, counts, stride))
+            pieces.append(record("index", input=input, key=(slice(None), slice(None), *cut)))
+    return record("stack", input=pieces, axis=2).reshape(b, c * kernel[0] * kernel[1], counts[0] * counts[1])
+
+
 # Joining and cutting
 
 
