@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.config import Config
@@ -26,6 +26,7 @@ from nexus.core.hub import hub_num_classes
 from nexus.core.initialization import WeightInitMixin
 from nexus.core.module import NexusModule
 from nexus.layers import DropPath, Mlp, check_image_size, check_images, collect, drop_path_rates, image_sides
+from nexus.layers.relative_position import relative_positions
 
 TABLE = "relative_position_bias_table"
 Size = tuple[int, int]
@@ -107,13 +108,6 @@ def shift_mask(part: Partition) -> Float[Tensor, "m n n"]:
     return (regions != regions.mT) * -100.0
 
 
-def relative_positions(window: Size, window_size: int) -> Int[Tensor, "n n"]:
-    """Returns the row of the bias table for each pair of tokens: their offset, counted row by row (Eq. 4)."""
-    axes = torch.meshgrid(torch.arange(window[0]), torch.arange(window[1]), indexing="ij")
-    down, right = (axis.flatten()[:, None] - axis.flatten() + window_size - 1 for axis in axes)
-    return down * (2 * window_size - 1) + right
-
-
 class WindowAttention(nn.Module):
     """Self-attention inside windows, with a learned bias for each offset between two tokens (Eq. 4)."""
 
@@ -126,7 +120,9 @@ class WindowAttention(nn.Module):
         self.dropout = config.attention_dropout
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=config.qkv_bias)
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * self.window_size - 1) ** 2, num_heads))
-        self.register_buffer("relative_position_index", relative_positions(window, self.window_size), persistent=False)
+        self.register_buffer(
+            "relative_position_index", relative_positions(window, (self.window_size,) * 2), persistent=False
+        )
         self.proj = nn.Linear(embed_dim, embed_dim)
         self.proj_drop = nn.Dropout(config.dropout)
 
@@ -152,7 +148,7 @@ class WindowAttention(nn.Module):
     def _bias(self, num_windows: int, window: Size, mask: Tensor | None) -> Float[Tensor, "bm heads n n"]:
         index = self.relative_position_index
         if window != self.window:
-            index = relative_positions(window, self.window_size).to(index.device)
+            index = relative_positions(window, (self.window_size,) * 2).to(index.device)
         bias = self.relative_position_bias_table[index.flatten()]
         bias = rearrange(bias, "(n m) heads -> 1 heads n m", n=len(index))
         if mask is None:

@@ -77,6 +77,13 @@ CASES = [
         (48, 40),
         attends=True,
     ),
+    Case(
+        "hivit_tiny",
+        {"image_size": 32, "patch_size": 8, "embed_dim": 16, "num_layers": (1, 1, 2), "num_heads": 2},
+        32,
+        (48, 40),
+        attends=True,
+    ),
     Case("mixer_b16_224", {"image_size": 32, "patch_size": 8, "embed_dim": 24, "num_layers": 2}, 32),
 ]
 

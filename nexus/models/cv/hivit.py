@@ -1,0 +1,287 @@
+"""HiViT.
+
+Zhang et al., "HiViT: A Simpler and More Efficient Design of Hierarchical Vision Transformer", ICLR 2023.
+https://arxiv.org/abs/2205.14949
+
+A hierarchy whose first two stages never look beyond their own patch of 16 pixels: there, units of 4 and 8 pixels are
+changed one by one and merged. Only the last stage attends, over all patches; so masked patches can simply be left out.
+
+Dims: b batch, c channels, h w pixels, n patches, u v rows and columns of units inside a patch, d width, k classes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from nexus.core.config import Config
+from nexus.core.formats import Format, State
+from nexus.core.initialization import WeightInitMixin
+from nexus.core.module import NexusModule, TokenLayout
+from nexus.layers import (
+    DropPath,
+    Mlp,
+    check_image_size,
+    check_images,
+    collect,
+    drop_path_rates,
+    image_sides,
+    resample_position_embedding,
+)
+from nexus.layers.relative_position import relative_positions, resample_offsets
+
+UNITS = 4  # along the side of a patch; two mergings leave one
+_TABLE = "relative_position_bias_table"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiViTConfig(Config):
+    """Defaults are HiViT-B.
+
+    Attributes:
+        image_size: Pixels of the sides that positions are made for: one number, or (height, width).
+        patch_size: Side in pixels of what the last stage sees as one token; a multiple of 4.
+        num_classes: Outputs of the head; 0 leaves the head out, and `logits` are the embeddings.
+        embed_dim: Width of the last stage; the two before it have a half and a quarter.
+        num_layers: Blocks of the three stages. In the first two, where there is no attention, a block is two MLPs.
+        stem_mlp_ratio: Of the MLPs' width to the tokens' in the first two stages; `mlp_ratio` in the last.
+        drop_path_rate: Of the last block; rises linearly from 0 at the first.
+    """
+
+    image_size: int | tuple[int, int] = 224
+    patch_size: int = 16
+    in_channels: int = 3
+    num_classes: int = 1000
+    embed_dim: int = 512
+    num_layers: tuple[int, int, int] = (2, 2, 20)
+    num_heads: int = 8
+    stem_mlp_ratio: float = 3.0
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    norm_eps: float = 1e-6
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patch_size % UNITS:
+            raise ValueError(f"patch_size {self.patch_size} is not a multiple of {UNITS}, the units along its side.")
+        check_image_size(self.image_size, self.patch_size)
+        if self.embed_dim % 4 or self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"embed_dim {self.embed_dim} must be a multiple of 4 (two stages double it) and of num_heads "
+                f"{self.num_heads}."
+            )
+
+
+class UnitEmbed(nn.Module):
+    """Cuts an image into patches, and each patch into 4 x 4 units that become normalized vectors (Sec. 3.2)."""
+
+    def __init__(self, config: HiViTConfig) -> None:
+        super().__init__()
+        self.patch_size, self.in_channels = config.patch_size, config.in_channels
+        side, width = config.patch_size // UNITS, config.embed_dim // 4
+        self.proj = nn.Conv2d(config.in_channels, width, side, stride=side)
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
+
+    def grid(self, image_size: Sequence[int]) -> tuple[int, int]:
+        """Returns how many patches an image of `(height, width)` pixels has in each direction."""
+        height, width = image_size
+        return height // self.patch_size, width // self.patch_size
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n u v d"]:
+        check_images(images, self.in_channels, multiple_of=self.patch_size)
+        return self.norm(rearrange(self.proj(images), "b d (h u) (w v) -> b (h w) u v d", u=UNITS, v=UNITS))
+
+
+class UnitBlock(nn.Module):
+    """An MLP on each normalized unit, beside a shortcut: a block of the first two stages has two (Sec. 3.2)."""
+
+    def __init__(self, width: int, config: HiViTConfig, drop_path: float) -> None:
+        super().__init__()
+        self.norm2 = nn.LayerNorm(width, eps=config.norm_eps)
+        self.mlp = Mlp(width, int(width * config.stem_mlp_ratio), dropout=config.dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Float[Tensor, "b n u v d"]) -> Float[Tensor, "b n u v d"]:
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class UnitMerge(nn.Module):
+    """Joins four neighbouring units into one of twice the width, inside their patch (Sec. 3.2)."""
+
+    def __init__(self, width: int, config: HiViTConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * width, eps=config.norm_eps)
+        self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
+
+    def forward(self, x: Float[Tensor, "b n u v d"]) -> Float[Tensor, "b n _ _ _"]:
+        four = rearrange(x, "b n (u row) (v column) d -> b n u v (column row d)", row=2, column=2)
+        return self.reduction(self.norm(four))
+
+
+class RelativeAttention(nn.Module):
+    """Self-attention over all patches, with a learned bias for each offset between two of them (Sec. 3.1)."""
+
+    def __init__(self, grid: tuple[int, int], config: HiViTConfig) -> None:
+        super().__init__()
+        width = config.embed_dim
+        self.num_heads, self.dropout, self.table_grid = config.num_heads, config.attention_dropout, grid
+        offsets = (2 * grid[0] - 1) * (2 * grid[1] - 1)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(offsets, config.num_heads))
+        self.qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
+        self.proj = nn.Linear(width, width)
+        self.proj_drop = nn.Dropout(config.dropout)
+
+    def forward(self, x: Float[Tensor, "b n d"], index: Int[Tensor, "n n"], grid: tuple[int, int]) -> Tensor:
+        q, k, v = self._project(x)
+        dropout = self.dropout if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, self._bias(index, grid), dropout)
+        return self.proj_drop(self.proj(rearrange(x, "b heads n e -> b n (heads e)")))
+
+    def maps(self, x: Float[Tensor, "b n d"], index: Int[Tensor, "n n"], grid: tuple[int, int]) -> Tensor:
+        """Returns the attention weights (b, heads, n, n) that `forward` uses; each row sums to 1."""
+        q, k, _ = self._project(x)
+        return (q * q.shape[-1] ** -0.5 @ k.mT + self._bias(index, grid)).softmax(dim=-1)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = rearrange(self.qkv(x), "b n (three heads e) -> three b heads n e", three=3, heads=self.num_heads)
+        return q, k, v
+
+    def _bias(self, index: Tensor, grid: tuple[int, int]) -> Float[Tensor, "1 heads n n"]:
+        table = resample_offsets(self.relative_position_bias_table, self.table_grid, grid)
+        return rearrange(table[index.flatten()], "(n m) heads -> 1 heads n m", n=len(index))
+
+
+class HiViTBlock(nn.Module):
+    """Attention, then an MLP, each on normalized tokens and beside a shortcut: a block of the last stage."""
+
+    def __init__(self, grid: tuple[int, int], config: HiViTConfig, drop_path: float) -> None:
+        super().__init__()
+        width = config.embed_dim
+        self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
+        self.attn = RelativeAttention(grid, config)
+        self.norm2 = nn.LayerNorm(width, eps=config.norm_eps)
+        self.mlp = Mlp(width, int(width * config.mlp_ratio), dropout=config.dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Float[Tensor, "b n d"], index: Tensor, grid: tuple[int, int]) -> Float[Tensor, "b n d"]:
+        x = x + self.drop_path(self.attn(self.norm1(x), index, grid))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class HiViT(WeightInitMixin, NexusModule):
+    """Image classifier. `config` is a `HiViTConfig` or a mapping of its fields.
+
+    Images may have any size whose sides are multiples of `patch_size`: positions and biases are interpolated.
+    """
+
+    config: HiViTConfig
+    index: Tensor
+
+    def __init__(self, config: HiViTConfig | Mapping[str, Any]) -> None:
+        super().__init__(config)
+        config = self.config
+        self.patch_embed = UnitEmbed(config)
+        self.grid = self.patch_embed.grid(image_sides(config.image_size))
+        self.absolute_pos_embed = nn.Parameter(torch.zeros(1, self.grid[0] * self.grid[1], config.embed_dim))
+        self.register_buffer("index", relative_positions(self.grid, self.grid), persistent=False)
+        first, second, main = config.num_layers
+        rates = drop_path_rates(config.drop_path_rate, 2 * first + 2 * second + main)
+        quarter, half = config.embed_dim // 4, config.embed_dim // 2
+        self.num_main = main
+        self.blocks = nn.ModuleList(
+            [
+                *(UnitBlock(quarter, config, rate) for rate in rates[: 2 * first]),
+                UnitMerge(quarter, config),
+                *(UnitBlock(half, config, rate) for rate in rates[2 * first : -main]),
+                UnitMerge(half, config),
+                *(HiViTBlock(self.grid, config, rate) for rate in rates[-main:]),
+            ]
+        )
+        self.fc_norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
+        self.head = nn.Linear(config.embed_dim, config.num_classes) if config.num_classes else nn.Identity()
+        self.init_weights_vision()
+        nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
+
+    def forward(
+        self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False, output_features: bool = True
+    ) -> dict[str, Any]:
+        """Classifies normalized images.
+
+        Args:
+            images: Sides must be multiples of `patch_size`.
+            output_attentions: Also return the last stage's attention maps, which the fused kernel must compute again.
+            output_features: Return `features`; without them inference needs less memory.
+
+        Returns:
+            `logits` (b, k), `embeddings` (b, d) that the head reads, the normalized mean of the patches; `features`
+            after each entry of `blocks`, maps (b, d, h, w) in the first two stages (1/4, 1/8, and after the last
+            merging 1/16 of the image) and tokens (b, n, d) in the last; on request `attentions` (b, heads, n, n).
+        """
+        grid = self.patch_embed.grid(images.shape[-2:])
+        units, keep = self.patch_embed(images), output_features or output_attentions
+        blocks = list(self.blocks)
+        early = collect(blocks[: -self.num_main], units, checkpointing=self.checkpointing, keep=keep)
+        positions = resample_position_embedding(self.absolute_pos_embed, self.grid, grid, antialias=False)
+        tokens = early[-1][:, :, 0, 0] + positions
+        index = self.index if grid == self.grid else relative_positions(grid, grid).to(images.device)
+        main = cast("list[HiViTBlock]", blocks[-self.num_main :])
+        placed = [partial(block, index=index, grid=grid) for block in main]
+        late = collect(placed, tokens, checkpointing=self.checkpointing, keep=keep)
+        embeddings = self.fc_norm(late[-1].mean(dim=1))
+        outputs: dict[str, Any] = {"logits": self.head(embeddings), "embeddings": embeddings}
+        if output_features:
+            outputs["features"] = [
+                *(rearrange(x, "b (h w) u v d -> b d (h u) (w v)", h=grid[0]) for x in early),
+                *late,
+            ]
+        if output_attentions:
+            inputs = [tokens, *late[:-1]]
+            outputs["attentions"] = [block.attn.maps(block.norm1(x), index, grid) for block, x in zip(main, inputs)]
+        return outputs
+
+    def token_layout(self, image_size: Sequence[int]) -> TokenLayout:
+        return TokenLayout(0, *self.patch_embed.grid(image_size))
+
+    def fit_state(self, state: State) -> State:
+        """Resamples positions and biases of a (square) image size to this model's.
+
+        Weights of the pre-training bring no last norm for the mean of the patches: a fresh one is taken.
+        """
+        fitted = dict(state)
+        if "fc_norm.weight" not in fitted and "absolute_pos_embed" in fitted:
+            fitted |= {f"fc_norm.{name}": value.detach() for name, value in self.fc_norm.named_parameters()}
+        for key, value in state.items():
+            if key == "absolute_pos_embed":
+                side = math.isqrt(value.shape[1])
+                if side * side == value.shape[1] != self.absolute_pos_embed.shape[1]:
+                    fitted[key] = resample_position_embedding(value, (side, side), self.grid, antialias=False)
+            elif key.endswith(_TABLE):
+                side = (math.isqrt(len(value)) + 1) // 2
+                if (2 * side - 1) ** 2 == len(value) != (2 * self.grid[0] - 1) * (2 * self.grid[1] - 1):
+                    fitted[key] = resample_offsets(value, (side, side), self.grid)
+        return fitted
+
+
+HiViT.formats = (  # the authors' names are ours, without what follows from the sizes and what is of the pre-training
+    Format(
+        "authors",
+        detect=r"relative_position_index$|^decoder_|^mask_token$",
+        rename={r"relative_position_index$": None, r"^decoder_": None, r"^mask_token$": None, r"^norm\.": None},
+    ),
+)
+
+VARIANTS = {
+    "hivit_tiny": HiViTConfig(embed_dim=384, num_layers=(1, 1, 10), num_heads=6),
+    "hivit_small": HiViTConfig(embed_dim=384, num_heads=6),
+    "hivit_base": HiViTConfig(),
+}
