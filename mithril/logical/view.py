@@ -21,7 +21,8 @@ def summary(model: Model, depth: int) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
     rule = "-" * max(map(len, lines))
-    inputs = ", ".join(_declared(model.connections[k]) for k in model.input_keys if k in model.connections) or "none"
+    free = (c for c in model.connections.values() if c.producer is None and (c.named or (c.readers and not c.hint)))
+    inputs = ", ".join(map(_declared, free)) or "none"
     outputs = ", ".join(c.key if c.named else "output" for c in model.outputs)
     title = f"{model.name or 'unnamed'} ({model.type_name}), {sum(1 for _ in _operators(model))} operators"
     return "\n".join([title, rule, lines[0], rule, *lines[1:], rule, f"inputs: {inputs}", f"outputs: {outputs}"])
@@ -53,7 +54,7 @@ def _label(connection: Connection) -> str:
 def _declared(connection: Connection) -> str:
     shape = "" if connection.pattern is None else str(list(connection.pattern))
     kind = "" if connection.type is None else f" {getattr(connection.type, '__name__', connection.type)}"
-    return f"{connection.key}{kind}{shape}"
+    return f"{_label(connection)}{kind}{shape}"
 
 
 def _operators(model: Model) -> Any:
