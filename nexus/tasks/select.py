@@ -7,9 +7,13 @@ from torch import nn
 from nexus.core.config import nearest
 from nexus.core.module import NexusModule
 from nexus.tasks.classification import ClassificationTask
+from nexus.tasks.masked_images import MaskedImageTask
 from nexus.tasks.protocol import Task
 
-TASKS: dict[str, type[Task]] = {"classification": ClassificationTask}
+TASKS: dict[str, type[Task]] = {
+    "classification": ClassificationTask,
+    "masked-image-modeling": MaskedImageTask,
+}
 
 
 def get_task(name: str, **settings: Any) -> Task:
@@ -24,7 +28,5 @@ def get_task(name: str, **settings: Any) -> Task:
 
 
 def task_name(model: nn.Module) -> str:
-    """Returns the task on the model's card, or "classification" for a model without a card."""
-    if isinstance(model, NexusModule) and model.card is not None:
-        return model.card.task
-    return "classification"
+    """Returns the task of a model of the zoo, and "classification" for any other module."""
+    return model.task if isinstance(model, NexusModule) else "classification"

@@ -51,12 +51,26 @@ def assemble(
     preprocessing = choose_preprocessing(recipe.data, model, train_data)
     if isinstance(model, NexusModule):
         model.preprocessing, model.class_names = preprocessing, tuple(train_data.class_names)
-    settings = {"class_names": tuple(train_data.class_names), "label_smoothing": recipe.training.label_smoothing}
-    task = get_task(task_name(model), **settings)
+    task = make_task(recipe, model, train_data)
     for dataset in (train_data, val_data):
         if dataset is not None:
             task.check_data(dataset)
     return Parts(model, task, *make_loaders(recipe, world, preprocessing, train_data, val_data))
+
+
+def make_task(recipe: Recipe, model: nn.Module, dataset: Dataset) -> Task:
+    """Returns the model's task with the recipe's settings.
+
+    Raises:
+        ValueError: The recipe smooths labels, and the task has none.
+    """
+    name, class_names = task_name(model), tuple(dataset.class_names)
+    smoothing = recipe.training.label_smoothing
+    if name == "classification":
+        return get_task(name, class_names=class_names, label_smoothing=smoothing)
+    if smoothing:
+        raise ValueError(f"training.label_smoothing is {smoothing}, and {name} has no labels to smooth; leave it out.")
+    return get_task(name, class_names=class_names)
 
 
 def check_batch_size(recipe: Recipe, processes: int) -> None:

@@ -8,9 +8,11 @@ from nexus.visualization.features import visualize_feature_maps
 from nexus.visualization.figures import to_data_uri, to_png
 from nexus.visualization.gradcam import GradCAM
 from nexus.visualization.pictures import plot_guesses, to_picture
+from nexus.visualization.reconstruction import Painting, reconstruction_sheet
 
 __all__ = [
     "GradCAM",
+    "Painting",
     "attention_map",
     "attention_rollout",
     "caption",
@@ -20,6 +22,7 @@ __all__ = [
     "plot_confusion_matrix",
     "plot_guesses",
     "plot_training_curves",
+    "reconstruction_sheet",
     "to_data_uri",
     "to_picture",
     "to_png",

@@ -8,17 +8,18 @@ from nexus.data.dataset import Dataset
 from nexus.data.datasets.cifar import CIFAR, Cifar
 from nexus.data.datasets.digits import Digits
 from nexus.data.datasets.folder import ImageFolder
+from nexus.data.datasets.photos import Photos
 from nexus.data.detection.digit_scenes import DigitScenes
 from nexus.data.detection.sources import FORMATS, open_annotated
 
-SOURCES = ("digits", "digit-scenes", "folder:PATH", *(f"{kind}:PATH" for kind in FORMATS), *CIFAR)
+SOURCES = ("digits", "photos", "digit-scenes", "folder:PATH", *(f"{kind}:PATH" for kind in FORMATS), *CIFAR)
 
 
 def load_dataset(source: str, split: str = "train", *, root: str | Path | None = None, download: bool = False) -> Any:
     """Returns one split of the data set that `source` names.
 
     Args:
-        source: "digits", "cifar10", "cifar100", or "folder:PATH" (see `nexus.data.datasets.folder` for its
+        source: "digits", "photos", "cifar10", "cifar100", or "folder:PATH" (see `nexus.data.datasets.folder` for its
             layouts); for detection "digit-scenes", or "coco:PATH", "yolo:PATH", "voc:PATH" (see
             `nexus.data.detection.sources`).
         split: "train", "val", or, where there is one, "test".
@@ -27,10 +28,12 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
 
     Raises:
         ValueError: The source or the split is unknown, or the data is missing or wrong (`DataError`, `ImageError`).
-        ImportError: The digits need scikit-learn.
+        ImportError: The digits need scikit-learn, the photos scikit-image.
     """
     if source == "digits":
         return Digits(split)
+    if source == "photos":
+        return Photos(split)
     if source == "digit-scenes":
         return DigitScenes(split)
     if source in CIFAR:

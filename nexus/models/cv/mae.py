@@ -10,7 +10,7 @@ Dims: b batch, c channels, h w pixels, n patches, v visible patches and the clas
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -94,6 +94,7 @@ class MAE(WeightInitMixin, NexusModule):
     """
 
     config: MAEConfig
+    default_task = "masked-image-modeling"
 
     def __init__(self, config: MAEConfig | Mapping[str, Any]) -> None:
         super().__init__(config)
@@ -203,6 +204,10 @@ class MAE(WeightInitMixin, NexusModule):
             return patches
         mean, variance = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True)
         return (patches - mean) / (variance + 1e-6).sqrt()
+
+    def patch_grid(self, image_size: Sequence[int]) -> tuple[int, int]:
+        """Returns the rows and columns of patches of an image of `(height, width)` pixels."""
+        return self.patch_embed.grid(image_size)
 
     def patchify(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n p"]:
         """Returns the values of each patch: pixel by pixel, its channels together."""

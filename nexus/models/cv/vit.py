@@ -237,6 +237,7 @@ def _join_qkv(state: State) -> State:
 
 VisionTransformer.hub_types = ("vit",)
 VisionTransformer.formats = (
+    Format("mae", detect=r"^decoder_embed\.", rename={r"^(decoder_|mask_token)": None}),  # its encoder is this model
     Format(
         "jax",
         detect=r"^Transformer/encoderblock_0/",
