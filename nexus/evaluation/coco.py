@@ -1,0 +1,104 @@
+"""Figures of a COCO results file: the same numbers as COCO's own tool, for boxes, masks and keypoints."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nexus.data.dataset import DataError
+from nexus.data.detection import RLE, read_coco
+from nexus.data.detection.rle import from_polygons, read_counts
+from nexus.data.detection.scene import Annotations, Scene
+from nexus.tasks.coco_figures import CocoFigures, Found, Kind, coco_figures
+
+
+def evaluate_coco(
+    annotations: str | Path | Annotations,
+    results: str | Path | Sequence[dict[str, Any]],
+    kind: Kind = "bbox",
+    *,
+    sigmas: Sequence[float] | None = None,
+) -> CocoFigures:
+    """Returns the figures of results in COCO's form.
+
+    Args:
+        annotations: A COCO file, or what was read of one.
+        results: A json file, or its content: a list of `image_id`, `category_id`, `score`, and `bbox` (left, top,
+            width, height), `segmentation` or `keypoints`.
+        kind: "bbox", "segm" or "keypoints".
+        sigmas: Of keypoints; see `coco_figures`.
+
+    Raises:
+        DataError: A file is broken, or results name an image or class that is not there; the message names it.
+        ValueError: A score is not finite.
+        ImportError: faster-coco-eval is not installed.
+    """
+    truth = annotations if isinstance(annotations, Annotations) else read_coco(annotations)
+    name = str(results) if isinstance(results, str | Path) else "results"
+    # COCO's tool goes through images by their ids, which decides between equal scores.
+    ordered = tuple(sorted(truth.scenes, key=lambda scene: -1 if scene.id is None else scene.id))
+    truth = replace(truth, scenes=ordered)
+    found = read_results(_rows(results, name), truth, kind, name)
+    return coco_figures(ordered, found, len(truth.class_names), kind, sigmas=sigmas)
+
+
+def read_results(rows: Sequence[dict[str, Any]], truth: Annotations, kind: Kind, name: str = "results") -> list[Found]:
+    """Returns what was found in each scene, out of rows in COCO's form.
+
+    Raises:
+        DataError: A row names an image or class that is not there, or lacks what is to be measured.
+    """
+    labels = {number: label for label, number in enumerate(truth.class_ids)}
+    scenes = {scene.id: place for place, scene in enumerate(truth.scenes)}
+    parts: list[list[dict[str, Any]]] = [[] for _ in truth.scenes]
+    key = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}[kind]
+    for place, row in enumerate(rows):
+        where = f"{name}: results[{place}]"
+        if not isinstance(row, dict) or not {"image_id", "category_id", "score", key} <= row.keys():
+            raise DataError(f"{where} must have image_id, category_id, score and {key}.")
+        if row["image_id"] not in scenes:
+            raise DataError(f"{where}: image_id is {row['image_id']!r}, and no image has that id.")
+        if row["category_id"] not in labels:
+            raise DataError(f"{where}: category_id is {row['category_id']!r}, and no category has that id.")
+        parts[scenes[row["image_id"]]].append(row)
+    return [_found(part, scene, labels, kind, name) for part, scene in zip(parts, truth.scenes)]
+
+
+def _found(rows: Sequence[dict[str, Any]], scene: Scene, labels: dict[int, int], kind: Kind, name: str) -> Found:
+    try:
+        boxes = np.array([row.get("bbox", [0, 0, 0, 0]) for row in rows], dtype=np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        scores = np.array([row["score"] for row in rows], dtype=np.float64)
+        classes = np.array([labels[row["category_id"]] for row in rows], dtype=np.int64)
+        masks = tuple(_mask(row["segmentation"], scene) for row in rows) if kind == "segm" else None
+        points = None
+        if kind == "keypoints":
+            points = np.array([np.reshape(row["keypoints"], (-1, 3)) for row in rows], dtype=np.float64)
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{name}: the results of {scene.path} cannot be read: {error}.") from error
+    return Found(boxes, scores, classes, masks, points)
+
+
+def _mask(value: Any, scene: Scene) -> RLE:
+    if isinstance(value, list):
+        rings = [np.array(ring, dtype=np.float64).reshape(-1, 2) for ring in value]
+        return from_polygons(rings, scene.height, scene.width)
+    counts = value["counts"]
+    runs = read_counts(counts) if isinstance(counts, str) else np.array(counts, dtype=np.int64)
+    height, width = value["size"]
+    return RLE(int(height), int(width), runs)
+
+
+def _rows(results: str | Path | Sequence[dict[str, Any]], name: str) -> Sequence[dict[str, Any]]:
+    if not isinstance(results, str | Path):
+        return results
+    try:
+        content = json.loads(Path(results).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name} cannot be read as JSON: {error}.") from error
+    if not isinstance(content, list):
+        raise DataError(f"{name} holds a {type(content).__name__}; COCO's results are a list.")
+    return content
