@@ -1,0 +1,101 @@
+"""Classifiers made of words, with a small tokenizer written on the spot."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nexus.core.preprocessing import Preprocessing
+from nexus.models.cv import CLIP, SigLIP, VisionTransformer
+from nexus.predict import Predictor
+from nexus.tasks.zero_shot import ZeroShotClassifier, embed_classes, load_tokenizer
+
+SMALL = {
+    "image_size": 16,
+    "patch_size": 8,
+    "embed_dim": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "text_dim": 16,
+    "text_num_layers": 1,
+    "text_num_heads": 2,
+    "context_length": 10,
+    "vocab_size": 40,
+}
+WORDS = ["[PAD]", "[UNK]", "a", "photo", "of", "cat", "dog", "sketch", ".", "[END]"]
+
+
+@pytest.fixture
+def folder(transformers, tmp_path):
+    """A folder with a tokenizer of ten words that ends every text."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A [END]", special_tokens=[("[END]", 9)])
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", eos_token="[END]"
+    )
+    fast.save_pretrained(tmp_path / "words")
+    return tmp_path / "words"
+
+
+@pytest.fixture(params=[CLIP, SigLIP])
+def model(request):
+    torch.manual_seed(0)
+    return request.param(SMALL | ({"projection_dim": 12} if request.param is CLIP else {})).eval()
+
+
+def test_texts_are_padded_to_the_length_of_the_model(model, folder):
+    tokens = load_tokenizer(model, folder)(["a photo of a cat.", "dog"])
+    assert tokens.tolist() == [[2, 3, 4, 2, 5, 8, 9, 0, 0, 0], [6, 9, 0, 0, 0, 0, 0, 0, 0, 0]]
+
+
+def test_siglip_reads_lower_case(model, folder):
+    first, second = load_tokenizer(model, folder)(["a DOG", "a dog"])
+    assert torch.equal(first, second) == isinstance(model, SigLIP)
+
+
+def test_classes_are_the_mean_of_their_sentences(model, folder):
+    tokenize = load_tokenizer(model, folder)
+    templates = ("a photo of a {}.", "a sketch of a {}.")
+    classes = embed_classes(model, ["cat", "dog"], tokenize, templates)
+    cats = model.encode_text(tokenize(["a photo of a cat.", "a sketch of a cat."]))
+    torch.testing.assert_close(classes[0], F.normalize(cats.sum(0), dim=-1))
+    assert classes.shape[0] == 2
+
+
+def test_the_logits_are_the_models_own(model, folder):
+    tokenize = load_tokenizer(model, folder)
+    images = torch.randn(3, 3, 16, 16)
+    wanted = model(images, tokenize(["a photo of a cat.", "a photo of a dog."]))["logits"]
+    found = ZeroShotClassifier(model, ["cat", "dog"], tokenize)(images)["logits"]
+    torch.testing.assert_close(found, wanted)
+
+
+def test_it_answers_as_a_classifier(model, folder):
+    model.preprocessing = Preprocessing(image_size=(16, 16))
+    classifier = ZeroShotClassifier(model, ["cat", "dog"], load_tokenizer(model, folder))
+    prediction = Predictor(classifier)(np.full((20, 30, 3), 120, dtype=np.uint8))[0]
+    assert set(prediction.labels) == {"cat", "dog"}
+
+
+def test_mistakes_are_explained(model, folder, tmp_path):
+    (tmp_path / "nowhere").mkdir()
+    with pytest.raises(ValueError, match=r"no tokenizer at .*nowhere.*holds its files, such as tokenizer\.json"):
+        load_tokenizer(model, tmp_path / "nowhere")
+    config = model.config.replace(vocab_size=8)
+    with pytest.raises(ValueError, match="has 10 ids and the model knows 8: it is that of another model"):
+        load_tokenizer(type(model)(config), folder)
+    tokenize = load_tokenizer(model, folder)
+    with pytest.raises(ValueError, match=r"The template 'a photo' has no \{\} where the class is written"):
+        embed_classes(model, ["cat"], tokenize, ["a photo"])
+    with pytest.raises(ValueError, match="at least one class"):
+        embed_classes(model, [], tokenize)
+    with pytest.raises(ValueError, match="made of a CLIP or SigLIP, not of a VisionTransformer"):
+        ZeroShotClassifier(VisionTransformer({"image_size": 16, "embed_dim": 12, "num_layers": 1}), ["cat"], tokenize)
+
+
+def test_a_siglip_without_card_needs_a_source():
+    with pytest.raises(ValueError, match="has no card that names its tokenizer"):
+        load_tokenizer(SigLIP(SMALL))
