@@ -333,3 +333,26 @@ def grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corner
     for index, weight in corners:
         output = output + pixels[images, index] * weight[..., None]
     return xp.moveaxis(output, -1, 1)
+
+
+# Indexing
+
+
+def placed(index, axis):
+    """Indices of every place that `index` names along `axis`."""
+    shape = index.shape
+    places = [xp.arange(n).reshape([-1 if a == b else 1 for b in range(len(shape))]) for a, n in enumerate(shape)]
+    places[axis] = index
+    return tuple(places)
+
+
+@kernel("take_along_axis", ALL)
+def take_along_axis(input, index, axis=0):
+    """Values at `index` along `axis`; other axes of `index` may be shorter."""
+    return input[placed(index, axis)]
+
+
+@kernel("scatter_add", "jax mlx")
+def scatter_add(input, index, updates, axis=0):
+    """`input` with `updates` added at `index` along `axis`; repeated indices add up."""
+    return input.at[placed(index, axis)].add(updates[tuple(map(slice, index.shape))])

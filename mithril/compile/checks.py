@@ -114,12 +114,10 @@ class Checker:
             )
 
     def _wrong_dtype(self, found: DType, expected: Value) -> str:
-        kind = (
-            f"an {'integer' if expected.dtype.is_integer else expected.dtype} dtype"
-            if expected.any_width
-            else str(expected.dtype)
-        )
-        return f"'{expected.name}' is {found}, but {kind} is needed ({expected.path})."
+        kind = f"an {'integer' if expected.dtype.is_integer else expected.dtype} dtype"
+        kind = kind if expected.any_width else str(expected.dtype)
+        origin = "as declared" if expected.declared else f"the dtype of {self.backend!r}"
+        return f"'{expected.name}' is {found}, but {kind} is needed ({expected.path}, {origin})."
 
     def _superfluous(self, key: str, source: str) -> list[str]:
         if key in self.unused:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import along, always, axis_of, counted, first, floating, reduced, row
+from mithril.ops.rules import along, always, axes_of, axis_of, counted, first, floating, reduced, row
 from mithril.ops.table import REQUIRED, Call
 from mithril.types import DType, Shape
 
@@ -36,15 +36,15 @@ def torch_extremum(function: str) -> Any:
     return written(function) | {"torch": written("a" + function)["torch"]}
 
 
-def torch_all_axes(function: str) -> Any:
-    """torch.prod takes one axis or none."""
-
-    def torch(call: Call) -> str:
-        if isinstance(call.attributes["axis"], tuple):
-            raise ShapeError(f"{function}: torch reduces one axis at a time, not {call['axis']}.")
-        return written(function)["torch"](call)
-
-    return {**written(function), "torch": torch}
+def prod_torch(call: Call) -> str:
+    """torch.prod takes one axis or none; several are taken one after the other, the last first."""
+    axis, shape = call.attributes["axis"], call.shapes.get("input")
+    if not isinstance(axis, tuple):
+        return written("prod")["torch"](call)
+    if shape is None:
+        raise ShapeError(f"prod: on torch, the rank must be known to reduce the axes {axis}.")
+    keep = ", keepdim=True" if call.attributes["keepdims"] else ""
+    return call["input"] + "".join(f".prod({a}{keep})" for a in sorted(axes_of(axis, len(shape)), reverse=True))
 
 
 def numpy_sum(function: str) -> Any:
@@ -99,7 +99,7 @@ def logsumexp(call: Call) -> str:
 
 reduction("sum", numpy_sum("sum"), counted)
 reduction("mean", written("mean"), floating)
-reduction("prod", {**torch_all_axes("prod"), "mlx": numpy_sum("prod")["mlx"]}, counted)
+reduction("prod", {**written("prod"), "torch": prod_torch, "mlx": numpy_sum("prod")["mlx"]}, counted)
 reduction("max", torch_extremum("max"))
 reduction("min", torch_extremum("min"))
 reduction("any", written("any"), BOOL)

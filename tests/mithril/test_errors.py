@@ -161,7 +161,7 @@ def test_all_problems_of_params_and_data_in_one_list():
     assert message(lambda: model.evaluate(params, {"input": np.zeros((2, 4, 8, 8), np.float32)})) == (
         "resnet cannot run with these values:\n"
         "  'fc_weight' has shape (10, 3), but (10, 512) is needed (resnet.fc.weight, declared at here).\n"
-        "  'fc_bias' is int64, but float32 is needed (resnet.fc.bias).\n"
+        "  'fc_bias' is int64, but float32 is needed (resnet.fc.bias, the dtype of NumpyBackend(dtype=float32)).\n"
         "  'layer2_0_conv1_wieght' in params is no key of resnet. Did you mean 'layer2_0_conv1_weight'?\n"
         "  'gamma' in params is no key of resnet. There are 'input', 'stem_weight', 'stem_bias',"
         " 'layer2_0_conv1_weight', 'layer2_0_conv1_bias', 'fc_weight', 'fc_bias'.\n"
@@ -181,7 +181,8 @@ def test_wrong_dtype_of_data():
     model = compiled()
     image = np.zeros((2, 3, 8, 8), np.uint8)
     assert message(lambda: model.evaluate(model.randomize_params(0), {"input": image})) == (
-        "resnet cannot run with these values:\n  'input' is uint8, but float32 is needed (resnet.input)."
+        "resnet cannot run with these values:\n  'input' is uint8, but float32 is needed"
+        " (resnet.input, the dtype of NumpyBackend(dtype=float32))."
     )
 
 
@@ -193,7 +194,7 @@ def test_integers_where_they_are_needed():
     params = embed.randomize_params(0)
     assert embed.evaluate(params, {"ids": np.array([1, 2], np.int32)})["out"].shape == (2, 4)
     assert message(lambda: embed.evaluate(params, {"ids": np.zeros(2, np.float32)})) == (
-        "tokens cannot run with these values:\n  'ids' is float32, but an integer dtype is needed (tokens.ids)."
+        "tokens cannot run with these values:\n  'ids' is float32, but an integer dtype is needed (tokens.ids, as declared)."
     )
     model.set_types(ids=ml.float32)
     text = message(lambda: ml.compile(model, BACKEND))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mithril.backends.array import per_axis, pool_members, pool_plan, slide
+from mithril.backends.array import per_axis, placed, pool_members, pool_plan, slide
 from mithril.ops.table import kernel
 
 
@@ -83,25 +83,6 @@ def topk(input, k, axis=-1, largest=True):
     values, indices = lax.top_k(jnp.moveaxis(input if largest else -input, axis, -1), k)
     values = values if largest else -values
     return jnp.moveaxis(values, -1, axis), jnp.moveaxis(indices, -1, axis)
-
-
-def placed(index, axis):
-    """Indices of every place that `index` names along `axis`."""
-    places = list(jnp.indices(index.shape, sparse=True))
-    places[axis] = index
-    return tuple(places)
-
-
-@kernel("take_along_axis", "jax")
-def take_along_axis(input, index, axis=0):
-    """Values at `index` along `axis`; other axes of `index` may be shorter."""
-    return input[placed(index, axis)]
-
-
-@kernel("scatter_add", "jax")
-def scatter_add(input, index, updates, axis=0):
-    """`input` with `updates` added at `index` along `axis`; repeated indices add up."""
-    return input.at[placed(index, axis)].add(updates[tuple(map(slice, index.shape))])
 
 
 @kernel("scatter", "jax")

@@ -7,7 +7,7 @@ import math
 
 import mlx.core as mx
 
-from mithril.backends.array import grid_corners, per_axis
+from mithril.backends.array import grid_corners, per_axis, placed
 from mithril.ops.table import kernel
 
 
@@ -178,26 +178,6 @@ def topk(input, k, axis=-1, largest=True):
     """The `k` largest (or smallest) values along `axis`, in order, and their indices."""
     indices = mx.stop_gradient(mx.take(argsort(input, axis, largest), mx.arange(k), axis=axis))
     return mx.take_along_axis(input, indices, axis=axis), indices
-
-
-def placed(index, axis):
-    """Indices of every place that `index` names along `axis`."""
-    shape = index.shape
-    places = [mx.arange(n).reshape([-1 if a == b else 1 for b in range(len(shape))]) for a, n in enumerate(shape)]
-    places[axis] = index
-    return tuple(places)
-
-
-@kernel("take_along_axis", "mlx")
-def take_along_axis(input, index, axis=0):
-    """Values at `index` along `axis`; other axes of `index` may be shorter."""
-    return input[placed(index, axis)]
-
-
-@kernel("scatter_add", "mlx")
-def scatter_add(input, index, updates, axis=0):
-    """`input` with `updates` added at `index` along `axis`; repeated indices add up."""
-    return input.at[placed(index, axis)].add(updates[tuple(map(slice, index.shape))])
 
 
 @kernel("scatter", "mlx")

@@ -7,9 +7,18 @@ import math
 
 import numpy as np
 
-from mithril.backends.array import adaptive_pool, bins, per_axis, pool_members, pool_plan, resampling, sampled_places
+from mithril.backends.array import (
+    adaptive_pool,
+    bins,
+    per_axis,
+    placed,
+    pool_members,
+    pool_plan,
+    resampling,
+    sampled_places,
+)
 from mithril.backends.numpy.gradients import unbroadcast
-from mithril.backends.numpy.kernels import dropout, placed
+from mithril.backends.numpy.kernels import dropout
 from mithril.ops.table import gradient_kernel
 
 # Pooling
@@ -180,8 +189,12 @@ def mean_gradient(grad, input, output, axis=None, keepdims=False):
 
 @gradient_kernel("prod")
 def prod_gradient(grad, input, output, axis=None, keepdims=False):
-    """Gradient of `prod`, for values other than zero."""
-    return (spread_out(grad * output, input, axis, keepdims) / input,)
+    """Gradient of `prod`: the product of the other values, also where one of them is zero."""
+    zero = input == 0
+    values = np.where(zero, 1, input)
+    others = values.prod(axis=axis, keepdims=True) / values
+    zeros = zero.sum(axis=axis, keepdims=True)
+    return (spread_out(grad, input, axis, keepdims) * others * (zeros == zero),)
 
 
 @gradient_kernel("max min")
@@ -232,8 +245,15 @@ def cumsum_gradient(grad, input, output, axis):
 
 @gradient_kernel("cumprod")
 def cumprod_gradient(grad, input, output, axis):
-    """Gradient of `cumprod`, for values other than zero."""
-    return (np.flip(np.cumsum(np.flip(grad * output, axis), axis), axis) / input,)
+    """Gradient of `cumprod`; with zeros among the values, by the products without each of them."""
+    if np.all(input != 0):
+        return (np.flip(np.cumsum(np.flip(grad * output, axis), axis), axis) / input,)
+    values, grads = np.moveaxis(input, axis, -1), np.moveaxis(grad, axis, -1)
+    input_grad = np.empty_like(values)
+    for i in range(values.shape[-1]):
+        others = np.where(np.arange(values.shape[-1]) == i, 1, values)
+        input_grad[..., i] = (np.cumprod(others, -1) * grads)[..., i:].sum(axis=-1)
+    return (np.moveaxis(input_grad, -1, axis),)
 
 
 @gradient_kernel("sort")

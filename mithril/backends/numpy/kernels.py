@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from mithril.backends.array import placed
 from mithril.ops.table import kernel
 
 
@@ -199,19 +200,6 @@ def topk(input, k, axis=-1, largest=True):
     """The `k` largest (or smallest) values along `axis`, in order, and their indices."""
     indices = np.take(argsort(input, axis, largest), np.arange(k), axis=axis)
     return np.take_along_axis(input, indices, axis), indices
-
-
-@kernel("take_along_axis", "numpy")
-def take_along_axis(input, index, axis=0):
-    """Values at `index` along `axis`; other axes of `index` may be shorter."""
-    return input[placed(index, axis)]
-
-
-def placed(index, axis):
-    """Indices of every place that `index` names along `axis`."""
-    places = list(np.indices(index.shape, sparse=True))
-    places[axis] = index
-    return tuple(places)
 
 
 @kernel("scatter_add", "numpy")

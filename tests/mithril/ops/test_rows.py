@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+import mithril as ml
 from mithril import backends
 from mithril.codegen.kernels import paste
 from mithril.codegen.text import Names, Texts
@@ -139,6 +140,7 @@ EXAMPLES = {
     **{name: [([f(3, 4)], {}), ([f(2, 3, 4)], {"axis": 1})] for name in ("softmax", "log_softmax")},
     **{
         name: [([f(2, 3, 4)], {}), ([f(2, 3, 4)], {"axis": 1}), ([f(2, 3, 4)], {"axis": -1, "keepdims": True})]
+        + [([f(2, 3, 4)], {"axis": axes}) for axes in ((0, -1), (1, 2)) if name[:3] != "arg"]
         for name in ("sum", "mean", "prod", "max", "min", "argmax", "argmin", "variance", "std", "logsumexp", "norm")
     },
     **{name: [([b(2, 3, 4)], {"axis": 1}), ([b(3)], {})] for name in ("any", "all")},
@@ -593,3 +595,17 @@ def test_jax_in_float64(name, tools):
     np.testing.assert_allclose(wide.to_numpy(outputs[0]), torch.to_numpy(expected[0]), rtol=1e-9, atol=1e-12)
     for key, grad in grads.items():
         np.testing.assert_allclose(grad, expected_grads[key], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "attributes"), [("prod", {}), ("prod", {"axis": 1}), ("cumprod", {"axis": 1})])
+def test_gradients_of_products_with_zeros(name, attributes, tools):
+    """One zero in a row, two, or none."""
+    values = np.array([[2.0, 0.0, 3.0, -1.0], [0.0, 0.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]])
+    torch, numpy = tools["torch64"], tools["numpy64"]
+    seeds = seeds_for(name, run(OPS[name], torch, arrays_of(torch, [values]), attributes))
+    _, expected = by_framework(OPS[name], torch, [values], attributes, seeds)
+    x = ml.IOKey("x", trainable=True)
+    model = ml.Model.create(out=getattr(ml.models, name.capitalize())(**attributes)(x))
+    compiled = ml.compile(model, numpy, shapes={"x": values.shape})
+    found = compiled.evaluate_gradients({"x": values}, output_gradients={"out": seeds[0]})
+    np.testing.assert_allclose(found["x"], next(iter(expected.values())), rtol=1e-12)
