@@ -24,7 +24,8 @@ def build_model(exported: Exported, root_type: str) -> Model:
     Raises:
         ConversionError: operators that have no mapping, all of them in one list.
     """
-    drop_unchanged(exported.graph)
+    instead = drop_unchanged(exported.graph)
+    exported.outputs = {name: instead.get(item, item) for name, item in exported.outputs.items()}
     steps = [node for node in exported.graph.nodes if node.op == "call_function"]
     _check_mapped(steps)
     held = {**exported.tensors, **dict.fromkeys(exported.constants, "")}
@@ -32,15 +33,18 @@ def build_model(exported: Exported, root_type: str) -> Model:
     return _Builder(exported, root, regions).model
 
 
-def drop_unchanged(graph: Any) -> None:
-    """Take out nodes that return their input and nodes that nobody reads."""
+def drop_unchanged(graph: Any) -> dict[Any, Any]:
+    """Take out nodes that return their input and nodes that nobody reads. Returns what stands for the former."""
+    instead = {}
     for node in list(graph.nodes):
         if node.op == "call_function" and _returns_input(node):
+            instead[node] = node.args[0]
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and not node.users:
             graph.erase_node(node)
+    return instead
 
 
 def _returns_input(node: Node) -> bool:

@@ -200,7 +200,7 @@ class Inference:
             value, type = connection.value, connection.type
             return self._constant(value, name, type) if is_array(value) else value
         value = self._outside(names, self._path(frame.scope, *words), connection.trainable, connection.type)
-        if connection.buffer:
+        if connection.buffer and value.kind == "input":
             value.kind, value.buffer = "parameter", True
         value.state_name = connection.state_name or value.path.split(".", 1)[-1]
         if connection.pattern is not None and name not in self.given:
