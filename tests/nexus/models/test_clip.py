@@ -311,6 +311,14 @@ def test_saves_checkpoints_exports_and_takes_other_channels(config, tmp_path):
         torch.testing.assert_close(parameter.grad, gradient)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [TINY, RESNET], ids=["vit", "resnet"])
+def test_compiles_without_graph_breaks(config):
+    model, images = CLIP(config).eval(), torch.randn(2, 3, config.image_size, config.image_size)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(images, TOKENS)["logits"], model(images, TOKENS)["logits"])
+
+
 def test_a_text_is_read_from_left_to_right():
     """Words after the end, and a change of them, do not change a text's place: attention is causal (Sec. 2.4)."""
     model = CLIP(TINY).double().eval()
