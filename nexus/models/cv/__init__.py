@@ -19,6 +19,7 @@ from nexus.models.cv.rcnn import (
     MaskRCNNConfig,
 )
 from nexus.models.cv.resnet import ResNet, ResNetConfig
+from nexus.models.cv.rt_detr import RTDETR, RTDETRConfig
 from nexus.models.cv.siglip import SigLIP, SigLIPConfig
 from nexus.models.cv.swin_transformer import SwinConfig, SwinTransformer
 from nexus.models.cv.vgg import VGG, VGGConfig
@@ -31,6 +32,7 @@ __all__ = [
     "DETR",
     "EVA02",
     "MAE",
+    "RTDETR",
     "VGG",
     "CLIPConfig",
     "CascadeRCNN",
@@ -52,6 +54,7 @@ __all__ = [
     "MaskRCNN",
     "MaskRCNNConfig",
     "MixerConfig",
+    "RTDETRConfig",
     "ResNet",
     "ResNetConfig",
     "SigLIP",

@@ -26,6 +26,7 @@ from nexus.core.module import NexusModule
 from nexus.core.registry import create_model
 from nexus.layers.frozen_norm import freeze_batch_norm
 from nexus.layers.mlp import Mlp
+from nexus.layers.perceptron import Perceptron
 from nexus.layers.post_norm import CrossAttention, PostNormBlock
 from nexus.models.cv.rcnn.images import Size, Target, check_targets, pad_images
 from nexus.models.cv.rcnn.pyramid import backbone_maps, freeze_stages
@@ -147,18 +148,6 @@ class DecoderBlock(nn.Module):
         return self.norm1(x + self.drop(self.self_attn(placed, placed, x)))
 
 
-class BoxHead(nn.Module):
-    """A perceptron of three layers that gives a box as four logits (Sec. 3.2)."""
-
-    def __init__(self, embed_dim: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(embed_dim, width) for width in (embed_dim, embed_dim, 4)])
-
-    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n 4"]:
-        first, second, last = self.layers
-        return last(F.relu(second(F.relu(first(x)))))
-
-
 class DETR(NexusModule):
     """Object detector. `config` is a `DETRConfig` or a mapping of its fields. Images may have any size."""
 
@@ -191,7 +180,7 @@ class DETR(NexusModule):
         self.decoder = nn.ModuleList([DecoderBlock(config) for _ in range(decoder_layers)])
         self.decoder_norm = nn.LayerNorm(width)
         self.class_embed = nn.Linear(width, config.num_classes + 1)
-        self.bbox_embed = BoxHead(width)
+        self.bbox_embed = Perceptron(width, width, width, 4)
         for block in [*self.encoder, *self.decoder]:
             for weight in block.parameters():
                 if weight.ndim > 1:

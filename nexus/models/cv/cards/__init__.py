@@ -11,6 +11,7 @@ from nexus.models.cv.cards import (
     mlp_mixer,
     rcnn,
     resnet,
+    rt_detr,
     siglip,
     swin_transformer,
     vgg,
