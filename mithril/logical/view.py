@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mithril.errors import MithrilError
-from mithril.logical.connection import Connection
+from mithril.logical.connection import MISSING, Connection
 from mithril.logical.model import Model, Node, connections_in
 
 BOX = (150, 34)  # pixels
@@ -21,7 +21,8 @@ def summary(model: Model, depth: int) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
     rule = "-" * max(map(len, lines))
-    free = (c for c in model.connections.values() if c.producer is None and (c.named or (c.readers and not c.hint)))
+    open_ends = [c for c in model.connections.values() if c.producer is None and c.value is MISSING]
+    free = (c for c in open_ends if c.named or (c.readers and not c.hint))
     inputs = ", ".join(map(_declared, free)) or "none"
     outputs = ", ".join(c.key if c.named else "output" for c in model.outputs)
     title = f"{model.name or 'unnamed'} ({model.type_name}), {sum(1 for _ in _operators(model))} operators"
