@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from nexus.core.files import write_whole
 from nexus.core.module import NexusModule
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import ImageError, eval_transform, load_image
+from nexus.data.detection.batches import stack_images
 from nexus.data.images import EXTENSIONS, Source, image_size, naming
-from nexus.tasks import ImageInfo, Prediction, get_task, task_name
+from nexus.tasks import Detections, ImageInfo, get_task, task_name
 from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
 
 
@@ -87,8 +88,8 @@ class Predictor:
         self.batch_size, self.strict = batch_size, strict
         self._transform = eval_transform(self.preprocessing)
 
-    def __call__(self, images: Source | Iterable[Source]) -> list[Prediction]:
-        """Returns one prediction per image, in order.
+    def __call__(self, images: Source | Iterable[Source]) -> list[Any]:
+        """Returns one result of the task per image, in order: `Prediction` of a classifier, `Detections` of a detector.
 
         Args:
             images: A file, a folder (with all below it, sorted), a pattern such as `"photos/**/*.jpg"`, an image (PIL,
@@ -101,7 +102,7 @@ class Predictor:
         """
         return list(self.stream(images))
 
-    def stream(self, images: Source | Iterable[Source]) -> Iterator[Prediction]:
+    def stream(self, images: Source | Iterable[Source]) -> Iterator[Any]:
         """Yields what a call returns, batch by batch, for more images than fit in memory."""
         batch: list[tuple[ImageInfo, Tensor]] = []
         for one in self._read(_items(images)):
@@ -132,38 +133,86 @@ class Predictor:
         if left_out and not used:
             raise ImageError(f"Not one of {len(left_out)} images can be used. The first: {left_out[0]}")
 
-    def _predict(self, batch: Sequence[tuple[ImageInfo, Tensor]]) -> Sequence[Prediction]:
+    def _predict(self, batch: Sequence[tuple[ImageInfo, Tensor]]) -> Sequence[Any]:
         infos, pixels = zip(*batch)
         with evaluating(self.model):
-            outputs = self.task.predict(self.model, {"images": torch.stack(pixels).to(device_of(self.model))})
+            images, sizes = stack_images(pixels)
+            placed = images.to(device_of(self.model))
+            outputs = self.task.predict(self.model, {"images": placed, "image_sizes": sizes})
             return self.task.results(outputs, infos)
 
 
-def write_predictions(predictions: Sequence[Prediction], path: str | Path, *, top: int = 5) -> Path:
-    """Writes predictions to a `.json` file (a list) or a `.csv` file (one line per guess); returns its path.
+def write_predictions(predictions: Sequence[Any], path: str | Path, *, top: int | None = None) -> Path:
+    """Writes predictions in the format that the path's ending names; returns the path.
+
+    `.json` is a list, `.csv` a line per guess or object. Of a detector also `.coco.json`, COCO's results, whose
+    image ids are the numbers that the files are called by, or else 1, 2, ...; and without an ending a folder with a
+    YOLO text file per image (class, centre, size, score).
 
     Args:
         predictions: What a `Predictor` returned.
-        path: The file; its ending says which format.
-        top: Guesses per image.
+        path: The file or folder.
+        top: Guesses or objects per image; None means 5 guesses, and all objects.
 
     Raises:
-        ValueError: The ending is another one.
+        ValueError: The ending is another one, or two images would share a file.
     """
     path = Path(path)
+    if path.name.lower().endswith(".coco.json"):
+        rows = [row for number, one in zip(_image_ids(predictions), predictions) for row in one.to_coco(number)]
+        return _write(path, json.dumps(rows) + "\n")
+    limit = {} if top is None else {"count": top}
     if path.suffix.lower() == ".json":
-        text = json.dumps([prediction.to_json(top) for prediction in predictions], indent=2, ensure_ascii=False) + "\n"
-    elif path.suffix.lower() == ".csv":
-        rows = [row for prediction in predictions for row in prediction.to_rows(top)]
+        content = [prediction.to_json(**limit) for prediction in predictions]
+        return _write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    if path.suffix.lower() == ".csv":
+        rows = [row for prediction in predictions for row in prediction.to_rows(**limit)]
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, rows[0] if rows else (), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        text = buffer.getvalue()
-    else:
-        raise ValueError(f"{path} ends in {path.suffix!r}; predictions are written to .json or .csv.")
+        return _write(path, buffer.getvalue())
+    if not path.suffix and all(isinstance(one, Detections) for one in predictions):
+        return _write_yolo(predictions, path)
+    raise ValueError(
+        f"{path} ends in {path.suffix!r}; predictions are written to .json or .csv, those of detectors also to"
+        " .coco.json or a folder."
+    )
+
+
+def draw_predictions(predictions: Sequence[Any], folder: str | Path) -> list[Path]:
+    """Writes a picture of each prediction, numbered in order, and returns their paths."""
+    written = []
+    for number, one in enumerate(predictions):
+        stem = "".join(letter if letter.isalnum() else "-" for letter in Path(one.path).stem)
+        path = Path(folder) / f"{number:04d}-{stem}.png"
+        picture = one.draw()
+        write_whole(path, lambda part, picture=picture: picture.save(part, "PNG"))
+        written.append(path)
+    return written
+
+
+def _write(path: Path, text: str) -> Path:
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
     return path
+
+
+def _image_ids(predictions: Sequence[Any]) -> list[int]:
+    """The numbers that files are called by, as COCO's are; 1, 2, ... unless every file has one of its own."""
+    stems = [Path(one.path).stem for one in predictions]
+    numbers = [int(stem) for stem in stems if stem.isdecimal()]
+    return numbers if len(set(numbers)) == len(stems) else list(range(1, len(stems) + 1))
+
+
+def _write_yolo(predictions: Sequence[Detections], folder: Path) -> Path:
+    seen: dict[str, str] = {}
+    for one in predictions:
+        stem = Path(one.path).stem
+        if stem in seen:
+            raise ValueError(f"{one.path} and {seen[stem]} would share {stem}.txt; write .json instead.")
+        seen[stem] = one.path
+        _write(folder / f"{stem}.txt", "".join(f"{line}\n" for line in one.to_yolo()))
+    return folder
 
 
 def _items(images: Source | Iterable[Source], name: str = "image") -> Iterator[_Item]:

@@ -184,6 +184,8 @@ def eval_transform(preprocessing: Preprocessing) -> Compose:
 def train_transform(preprocessing: Preprocessing, augment: AugmentConfig | None = None) -> Compose:
     """Returns the random transform for training; without `augment` it is that of evaluation."""
     augment = augment or AugmentConfig()
+    if augment.scale_jitter or augment.mosaic or augment.copy_paste:
+        raise ValueError("augment sets scale_jitter, mosaic or copy_paste, which are for detectors; leave them out.")
     steps: list[Transform] = [MatchChannels(preprocessing.in_channels)]
     if augment.crop_scale is None:
         steps += resize_steps(preprocessing)

@@ -49,7 +49,10 @@ def evaluate(
     """
     module = open_model(model, device)
     if task_name(module) != "classification":
-        raise ValueError(f"evaluate measures classifiers; {type(module).__name__} is a model for {task_name(module)}.")
+        other = " Use evaluate_detector." if task_name(module) == "detection" else ""
+        raise ValueError(
+            f"evaluate measures classifiers; {type(module).__name__} is a model for {task_name(module)}.{other}"
+        )
     dataset = load_dataset(data, split, root=root) if isinstance(data, str) else data
     task, codes = match_classes(module, dataset)
     transform = eval_transform(preprocessing_of(module, preprocessing))

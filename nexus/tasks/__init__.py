@@ -1,12 +1,17 @@
 """What a kind of model needs around it: batches, losses, metrics, results and their pictures."""
 
 from nexus.tasks.classification import ClassificationTask, Prediction
+from nexus.tasks.detection import DetectionTask
+from nexus.tasks.detections import Detection, Detections
 from nexus.tasks.masked_images import MaskedImageTask, Reconstruction
 from nexus.tasks.protocol import ImageInfo, Metrics, Result, Task
 from nexus.tasks.select import get_task, task_name
 
 __all__ = [
     "ClassificationTask",
+    "Detection",
+    "DetectionTask",
+    "Detections",
     "ImageInfo",
     "MaskedImageTask",
     "Metrics",

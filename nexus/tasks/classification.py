@@ -133,6 +133,8 @@ class ClassificationTask:
 
     def check_data(self, dataset: "Dataset") -> None:
         """Raises ValueError if the data set is empty or has labels without a class."""
+        if hasattr(dataset, "annotations"):
+            raise ValueError(f"The data set {dataset.name!r} has objects, not a class per image; use a detector.")
         labels, count = np.asarray(dataset.labels), len(self.class_names or dataset.class_names)
         if len(labels) == 0:
             raise ValueError(f"The data set {dataset.name!r} is empty.")

@@ -7,11 +7,13 @@ from torch import nn
 from nexus.core.config import nearest
 from nexus.core.module import NexusModule
 from nexus.tasks.classification import ClassificationTask
+from nexus.tasks.detection import DetectionTask
 from nexus.tasks.masked_images import MaskedImageTask
 from nexus.tasks.protocol import Task
 
 TASKS: dict[str, type[Task]] = {
     "classification": ClassificationTask,
+    "detection": DetectionTask,
     "masked-image-modeling": MaskedImageTask,
 }
 

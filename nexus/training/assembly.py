@@ -11,6 +11,7 @@ from nexus.core.module import NexusModule
 from nexus.core.preprocessing import HALF, Preprocessing
 from nexus.core.registry import create_model, model_info
 from nexus.data import Dataset, Loader, eval_transform, load_dataset, train_transform
+from nexus.data.detection.batches import DetectionTransform
 from nexus.data.images import image_size
 from nexus.tasks import Task, get_task, task_name
 from nexus.training.distributed import World
@@ -55,7 +56,7 @@ def assemble(
     for dataset in (train_data, val_data):
         if dataset is not None:
             task.check_data(dataset)
-    return Parts(model, task, *make_loaders(recipe, world, preprocessing, train_data, val_data))
+    return Parts(model, task, *make_loaders(recipe, world, task, preprocessing, train_data, val_data))
 
 
 def make_task(recipe: Recipe, model: nn.Module, dataset: Dataset) -> Task:
@@ -164,7 +165,12 @@ def _plain(size: tuple[int, int], channels: int, resize: str) -> Preprocessing:
 
 
 def make_loaders(
-    recipe: Recipe, world: World, preprocessing: Preprocessing, train_data: Dataset, val_data: Dataset | None
+    recipe: Recipe,
+    world: World,
+    task: Task,
+    preprocessing: Preprocessing,
+    train_data: Dataset,
+    val_data: Dataset | None,
 ) -> tuple[Loader, Loader | None]:
     """Returns the loaders of this process.
 
@@ -184,9 +190,12 @@ def make_loaders(
         "num_workers": recipe.data.num_workers,
         "batch_size": training.batch_size,
     }
-    transform = train_transform(preprocessing, recipe.augment)
+    if task.name == "detection":
+        transform, held_out = DetectionTransform(preprocessing, recipe.augment), DetectionTransform(preprocessing)
+    else:
+        transform, held_out = train_transform(preprocessing, recipe.augment), eval_transform(preprocessing)
     mix = recipe.augment.mix(len(train_data.class_names))
     train = Loader(train_data, transform, shuffle=True, drop_last=True, mix=mix, **share)
     if val_data is None:
         return train, None
-    return train, Loader(val_data, eval_transform(preprocessing), shuffle=False, drop_last=False, **share)
+    return train, Loader(val_data, held_out, shuffle=False, drop_last=False, **share)

@@ -55,7 +55,7 @@ def overlay(
 def caption(image: Image.Image, text: str, *, side: int = 128, colour: str = INK) -> Image.Image:
     """Returns the image, a small one enlarged towards `side` pixels, with lines of text on white under it."""
     picture = enlarge(image.convert("RGB"), side)
-    font = _font(max(12, min(picture.width // 12, 20)))
+    font = text_font(max(12, min(picture.width // 12, 20)))
     lines = [_shorten(line, font, picture.width - 6) for line in text.split("\n")]
     step = _line_height(font)
     whole = Image.new("RGB", (picture.width, picture.height + step * len(lines) + 4), WHITE)
@@ -87,7 +87,7 @@ def contact_sheet(
         raise ValueError(f"There are {len(images)} images and {len(captions)} captions; each image needs one.")
     pictures = [_fit(to_picture(image, preprocessing), tile) for image in images]
     highest = max(picture.height for picture in pictures)
-    font, gap = _font(max(10, min(tile // 10, 15))), max(6, min(tile // 12, 14))
+    font, gap = text_font(max(10, min(tile // 10, 15))), max(6, min(tile // 12, 14))
     lines = max(text.count("\n") + 1 for text in captions)
     step = _line_height(font)
     columns = min(columns, len(images))
@@ -112,7 +112,7 @@ def _fit(picture: Image.Image, side: int) -> Image.Image:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def text_font(size: int) -> ImageFont.FreeTypeFont:
     """Returns DejaVu Sans, which comes with matplotlib and knows more alphabets than Pillow's own font."""
     from matplotlib import get_data_path
 

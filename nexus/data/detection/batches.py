@@ -34,6 +34,8 @@ from nexus.data.geometry import MatchChannels
 from nexus.data.images import naming
 from nexus.data.transforms import AugmentConfig, Normalize, resize_steps
 
+NOT_FOR_BOXES = ("pad_crop", "rotate", "rand_augment", "erase", "mixup", "cutmix")
+
 
 def stack_images(images: Sequence[Float[Tensor, "c _ _"]]) -> tuple[Float[Tensor, "b c h w"], list[tuple[int, int]]]:
     """Returns one batch, smaller images padded with zeros below and to the right, and each (height, width) in it."""
@@ -61,6 +63,12 @@ class DetectionTransform:
 
     preprocessing: Preprocessing
     augment: AugmentConfig | None = None
+
+    def __post_init__(self) -> None:
+        augment = self.augment or AugmentConfig()
+        lost = [key for key in NOT_FOR_BOXES if getattr(augment, key)]
+        if lost:
+            raise ValueError(f"augment sets {', '.join(lost)}, which moves no boxes along; a detector cannot use it.")
 
     def make_batch(
         self, dataset: DetectionDataset, indices: Sequence[int], rngs: Sequence[np.random.Generator]

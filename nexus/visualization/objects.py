@@ -1,0 +1,95 @@
+"""Drawing of detected or annotated objects: boxes with captions, masks, keypoints.
+
+Dims: h w pixels, n objects, j keypoints.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+from PIL import Image, ImageDraw
+
+from nexus.visualization.drawing import WHITE, text_font
+from nexus.visualization.pictures import enlarge
+
+PALETTE = ("#2563eb", "#ea7317", "#0f9d58", "#d6336c", "#7048e8", "#0c8599", "#a16207", "#c92a2a", "#5c940d", "#364fc7")
+"""One colour for each class, in turn; all are dark enough for white letters."""
+
+
+def draw_objects(
+    image: Image.Image,
+    boxes: Float[np.ndarray, "n 4"],
+    captions: Sequence[str],
+    labels: Sequence[int],
+    *,
+    masks: Sequence[Bool[np.ndarray, "h w"]] | None = None,
+    keypoints: Float[np.ndarray, "n j 3"] | None = None,
+    skeleton: Sequence[tuple[int, int]] = (),
+    side: int = 512,
+) -> Image.Image:
+    """Returns the image, a small one enlarged towards `side` pixels, with objects drawn on it.
+
+    Args:
+        image: Any; it is not changed.
+        boxes: xyxy in pixels of the image.
+        captions: One for each; an empty one is left out.
+        labels: Numbers of their classes, which choose the colours.
+        masks: Of the image's size; they are tinted.
+        keypoints: x, y, and whether it is there (above 0).
+        skeleton: Pairs of keypoints that a line joins.
+        side: Wanted pixels of the longer side of a small image.
+    """
+    if not len(boxes) == len(captions) == len(labels):
+        raise ValueError(
+            f"There are {len(boxes)} boxes, {len(captions)} captions and {len(labels)} labels; each object needs one."
+        )
+    colours = [PALETTE[label % len(PALETTE)] for label in labels]
+    picture = image.convert("RGB")
+    for mask, colour in zip(masks or (), colours):
+        picture = _tinted(picture, mask, colour)
+    picture = enlarge(picture, side)
+    scale = picture.width / image.width
+    draw = ImageDraw.Draw(picture)
+    width = max(1, round(max(picture.size) / 300))
+    # The best come first; they are drawn last, above the others.
+    for place in reversed(range(len(boxes))):
+        corners = (np.asarray(boxes[place], dtype=float) * scale).tolist()
+        if corners[2] >= corners[0] and corners[3] >= corners[1]:
+            draw.rectangle(corners, outline=colours[place], width=width)
+        if keypoints is not None:
+            _draw_points(draw, keypoints[place] * [scale, scale, 1], skeleton, colours[place], width)
+        _draw_caption(draw, captions[place], corners, colours[place], picture.size)
+    return picture
+
+
+def _tinted(picture: Image.Image, mask: np.ndarray, colour: str) -> Image.Image:
+    if mask.shape != (picture.height, picture.width):
+        raise ValueError(f"A mask is {mask.shape}; the image is {(picture.height, picture.width)} (h, w).")
+    cover = Image.fromarray(np.where(mask, 115, 0).astype(np.uint8))
+    return Image.composite(Image.new("RGB", picture.size, colour), picture, cover)
+
+
+def _draw_points(
+    draw: ImageDraw.ImageDraw, points: np.ndarray, skeleton: Sequence[tuple[int, int]], colour: str, width: int
+) -> None:
+    for a, b in skeleton:
+        if points[a, 2] > 0 and points[b, 2] > 0:
+            draw.line([*points[a, :2].tolist(), *points[b, :2].tolist()], fill=colour, width=width)
+    for x, y, seen in points.tolist():
+        if seen > 0:
+            draw.ellipse([x - 2 * width, y - 2 * width, x + 2 * width, y + 2 * width], fill=colour, outline=WHITE)
+
+
+def _draw_caption(
+    draw: ImageDraw.ImageDraw, text: str, corners: list[float], colour: str, size: tuple[int, int]
+) -> None:
+    """Writes white on the colour, above the box, or inside it where there is no room."""
+    if not text:
+        return
+    font = text_font(max(11, min(round(max(size) / 45), 22)))
+    left, top, right, bottom = font.getbbox(text)
+    width, height = right - left + 6, bottom - top + 6
+    x = min(max(0, corners[0]), max(0, size[0] - width))
+    y = corners[1] - height if corners[1] >= height else max(0, corners[1])
+    draw.rectangle([x, y, x + width, y + height], fill=colour)
+    draw.text((x + 3 - left, y + 3 - top), text, WHITE, font)
