@@ -131,7 +131,7 @@ class VisionTower(nn.Module):
         positions = resample_position_embedding(
             self.pos_embed, self.grid, self.patch_embed.grid(images.shape[-2:]), num_prefix=1, antialias=False
         )
-        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.norm_pre(tokens + positions)
 
     def forward(self, images: Float[Tensor, "b c h w"], checkpointing: bool, keep: bool) -> list[Tensor]:

@@ -203,10 +203,10 @@ class DINOv2(WeightInitMixin, NexusModule):
             if masks.shape != patches.shape[:2]:
                 raise ValueError(f"masks have shape {tuple(masks.shape)}; patches have {tuple(patches.shape[:2])}.")
             patches = torch.where(masks[..., None], self.mask_token.to(patches.dtype), patches)
-        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         tokens = tokens + self.resample(self.pos_embed, self.grid, self.patch_embed.grid(images.shape[-2:]))
         if self.config.num_registers:
-            registers = self.register_tokens.expand(len(tokens), -1, -1)
+            registers = self.register_tokens.expand(tokens.shape[0], -1, -1)
             tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
         return tokens
 

@@ -211,7 +211,7 @@ class EVA02(WeightInitMixin, NexusModule):
         """Returns the class token and the patches with their learned positions."""
         patches = self.patch_embed(images)
         positions = self.resample(self.pos_embed, self.grid, self.patch_embed.grid(images.shape[-2:]))
-        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + positions
+        return torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1) + positions
 
     def resample(self, positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
         """Returns a position embedding for another grid of patches."""

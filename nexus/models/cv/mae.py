@@ -150,7 +150,7 @@ class MAE(WeightInitMixin, NexusModule):
         tokens = self.patch_embed(images)
         positions = self._positions(self.pos_embed, grid)
         visible, mask, restore = self._drop(tokens + positions[:, 1:], noise)
-        cls_token = (self.cls_token + positions[:, :1]).expand(len(images), -1, -1)
+        cls_token = (self.cls_token + positions[:, :1]).expand(images.shape[0], -1, -1)
         inputs = torch.cat([cls_token, visible], dim=1)
         keep = output_features or output_attentions
         features = collect(self.blocks, inputs, checkpointing=self.checkpointing, keep=keep)
@@ -191,7 +191,7 @@ class MAE(WeightInitMixin, NexusModule):
     def _decode(self, latent: Tensor, restore: Tensor, grid: tuple[int, int]) -> Float[Tensor, "b n p"]:
         x = self.decoder_embed(latent)
         num_masked = restore.shape[1] + 1 - x.shape[1]
-        tokens = torch.cat([x[:, 1:], self.mask_token.expand(len(x), num_masked, -1)], dim=1)
+        tokens = torch.cat([x[:, 1:], self.mask_token.expand(x.shape[0], num_masked, -1)], dim=1)
         tokens = tokens.gather(1, repeat(restore, "b n -> b n d", d=tokens.shape[-1]))
         x = torch.cat([x[:, :1], tokens], dim=1) + self._positions(self.decoder_pos_embed, grid)
         x = collect(self.decoder_blocks, x, checkpointing=self.checkpointing, keep=False)[-1]

@@ -131,7 +131,7 @@ class WindowAttention(nn.Module):
     ) -> Float[Tensor, "bm n d"]:
         q, k, v = self._project(x)
         dropout = self.dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, self._bias(len(x), window, mask), dropout)
+        x = F.scaled_dot_product_attention(q, k, v, self._bias(x.shape[0], window, mask), dropout)
         return self.proj_drop(self.proj(rearrange(x, "m heads n e -> m n (heads e)")))
 
     def maps(
@@ -139,7 +139,7 @@ class WindowAttention(nn.Module):
     ) -> Float[Tensor, "bm heads n n"]:
         """Returns the attention weights that `forward` uses; each row sums to 1. Dropout is left out."""
         q, k, _ = self._project(x)
-        return (q * q.shape[-1] ** -0.5 @ k.mT + self._bias(len(x), window, mask)).softmax(dim=-1)
+        return (q * q.shape[-1] ** -0.5 @ k.mT + self._bias(x.shape[0], window, mask)).softmax(dim=-1)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = rearrange(self.qkv(x), "m n (three heads e) -> three m heads n e", three=3, heads=self.num_heads)

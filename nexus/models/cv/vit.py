@@ -168,7 +168,7 @@ class VisionTransformer(WeightInitMixin, NexusModule):
         positions = resample_position_embedding(
             self.pos_embed, self.grid, self.patch_embed.grid(images.shape[-2:]), num_prefix=1
         )
-        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.pos_drop(tokens + positions)
 
     def token_layout(self, image_size: Sequence[int]) -> TokenLayout:

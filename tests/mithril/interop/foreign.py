@@ -155,7 +155,11 @@ def make(name: str, timm: Any, transformers: Any) -> tuple[nn.Module, Any]:
         for value in module.parameters():  # heads that start at zero would hide every mistake
             value.add_(0.02 * torch.randn_like(value))
     for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None and part.running_var is not None:
+        if (
+            isinstance(part, nn.modules.batchnorm._BatchNorm)
+            and part.running_mean is not None
+            and part.running_var is not None
+        ):
             part.running_mean.normal_(0, 0.1)
             part.running_var.uniform_(0.8, 1.2)
     return module.eval(), inputs

@@ -49,3 +49,16 @@ def test_equal_on_jax(case):
     compiled = ml.compile(model, ml.JaxBackend(), inference=True)
     found = compiled.evaluate(params, {compiled.data_keys[0]: images.numpy()})
     assert difference({k: np.asarray(v) for k, v in found.items()}, expected) < 1e-4
+
+
+CLASSIFIERS = [p for p in PARAMS if not any(word in p.values[0].name for word in ("rcnn", "detr", "mae"))]
+
+
+@pytest.mark.parametrize("case", CLASSIFIERS)
+def test_open_batch(case):
+    module, images = small(case)
+    model, params = ml.from_torch(module, (images,), ({0: "batch"},))
+    compiled = ml.compile(model, ml.NumpyBackend(), inference=True)
+    more = torch.randn(3, *images.shape[1:])
+    found = compiled.evaluate(params, {compiled.data_keys[0]: more.numpy()})
+    assert difference(found, expected_of(module, (more,))) < 1e-4
