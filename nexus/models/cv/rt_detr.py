@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.config import Config
+from nexus.core.formats import State
 from nexus.core.module import NexusModule
 from nexus.layers.perceptron import Perceptron
 from nexus.models.cv.rcnn.images import Size, Target, check_targets, pad_images
@@ -313,6 +314,11 @@ class RTDETR(NexusModule):
                 nn.init.xavier_uniform_(weight)
         with torch.no_grad():
             self.denoising_class_embed.weight[-1] = 0
+
+    def fit_state(self, state: State) -> State:
+        """Returns `state` without the counts of batches that a frozen normalization does not keep."""
+        own = self.state_dict()
+        return {key: value for key, value in state.items() if key in own or not key.endswith("num_batches_tracked")}
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> RTDETRConfig:

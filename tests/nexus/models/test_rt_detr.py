@@ -426,6 +426,8 @@ def test_weights_survive_saving_and_another_number_of_classes(tmp_path):
     images, _ = scene(torch.float32)
     again = RTDETR.from_pretrained(tmp_path)
     assert torch.equal(again(images)["pred_boxes"], model(images)["pred_boxes"])
+    frozen = RTDETR.from_pretrained(tmp_path, backbone_norm="frozen", num_frozen_stages=1)
+    torch.testing.assert_close(frozen(images)["pred_boxes"], model(images)["pred_boxes"])
     other = RTDETR.from_pretrained(tmp_path, num_classes=3)
     assert other.decoder.class_embed[2].out_features == 3
     assert torch.equal(other.decoder.bbox_embed[2].last.weight, model.decoder.bbox_embed[2].last.weight)
