@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from nexus.cli.data import data as data_commands
 from nexus.cli.output import fail, show_json, show_table
 
 app = typer.Typer(
@@ -15,6 +16,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+app.add_typer(data_commands, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="A registered name, a run's folder, or saved weights.")]
@@ -66,7 +68,9 @@ def train(
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Argument(help="A registered name, a run's folder, or saved weights.")],
-    data: Annotated[str, typer.Option("--data", "-d", help="digits, cifar10, cifar100, folder:PATH.")] = "digits",
+    data: Annotated[
+        str, typer.Option("--data", "-d", help="digits, folder:PATH, digit-scenes, coco:PATH, ...")
+    ] = "digits",
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 64,
     probe: Annotated[
@@ -80,7 +84,10 @@ def evaluate(
     With --probe, a classifier on top of the model's frozen features learns from the data's "train" and is measured.
     """
     from nexus.evaluation import evaluate as run
+    from nexus.evaluation import evaluate_detector
     from nexus.evaluation import probe as run_probe
+    from nexus.tasks import task_name
+    from nexus.tasks.source import open_model
 
     if probe is not None:
         measured = run_probe(model, data, probe, split=split, batch_size=batch_size, device=device)
@@ -88,7 +95,9 @@ def evaluate(
         rows = [{"figure": name, "value": value} for name, value in figures.items()]
         show_json(measured.to_json()) if as_json else show_table(rows)
         return
-    result = run(model, data, split=split, batch_size=batch_size, device=device)
+    opened = open_model(model, device)
+    measure = evaluate_detector if task_name(opened) == "detection" else run
+    result = measure(opened, data, split=split, batch_size=batch_size)
     if as_json:
         show_json(result.to_json())
         return
@@ -100,28 +109,32 @@ def evaluate(
 def predict(
     images: Annotated[list[str], typer.Argument(help="Files, folders or patterns.")],
     model: Model,
-    top: Annotated[int, typer.Option("--top", help="How many guesses to show for an image.", min=1)] = 5,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write a .csv or .json file.")] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", help="Guesses per image; 5, or all objects of a detector.", min=1)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Also write a .csv, .json or .coco.json file, or YOLO's folder."),
+    ] = None,
+    draw: Annotated[Path | None, typer.Option("--draw", help="Also write pictures into this folder.")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 16,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that cannot be read.")] = False,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Classify images."""
-    from nexus.predict import Predictor, write_predictions
+    """Classify images, or find objects in them."""
+    from nexus.predict import Predictor, draw_predictions, write_predictions
 
     predictions = Predictor(model, device=device, batch_size=batch_size, strict=strict)(images)
     if output is not None:
         write_predictions(predictions, output, top=top)
+    if draw is not None:
+        draw_predictions(predictions, draw)
+    limit = {} if top is None else {"count": top}
     if as_json:
-        show_json([prediction.to_json(top) for prediction in predictions])
+        show_json([prediction.to_json(**limit) for prediction in predictions])
         return
-    rows = [
-        {"image": prediction.path, "guess": label, "score": score}
-        for prediction in predictions
-        for label, score in prediction.top(top)
-    ]
-    show_table(rows)
+    show_table([row for prediction in predictions for row in prediction.to_rows(**limit)])
 
 
 @app.command()
