@@ -75,7 +75,7 @@ def main() -> None:
     lines = [
         "# Imported models",
         "",
-        "Written by `python benchmarks/table_from_torch.py`. Small configurations with random weights, float32. Each cell",
+        "Written by `python benchmarks/table_from_torch.py`. Small configurations, random weights, float32. Each cell",
         "has the largest difference from PyTorch, relative to the output's largest value, and the seconds of",
         "`ml.compile`; `import` has those of `ml.from_torch`.",
         "",
@@ -83,7 +83,8 @@ def main() -> None:
         f"| --- | --- | {' | '.join('---' for _ in options.backends)} |",
     ]
     for name in names:
-        lines.append(row(name, *foreign.make(name, timm, transformers), options.backends))
+        module, inputs = foreign.make(name, timm, transformers)
+        lines.append(row(name, module, inputs, options.backends))
         sys.stdout.write(lines[-1] + "\n")
         sys.stdout.flush()
         options.output.write_text("\n".join(lines) + "\n")

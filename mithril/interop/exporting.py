@@ -299,6 +299,10 @@ def _explain(error: Exception, module: nn.Module) -> ConversionError:
     ]
     if "data-dependent" in text or "Data-dependent" in text or "unbacked" in text or "Eq(u" in text:
         return ConversionError("The module's control flow depends on the values of its data.", notes)
+    if "Constraints violated" in text:
+        fixed = [line.strip() for line in text.splitlines() if " = " in line][-1:]
+        hint = "Somewhere it makes a number of the size (len(x) does, x.shape[0] does not), or the example's size is 1."
+        return ConversionError("A size that dynamic_shapes leaves open is fixed by the module.", [*fixed, hint])
     if isinstance(error, TypeError) and "argument" in text:
         return ConversionError("The example inputs do not fit the module's forward.", notes)
     return ConversionError("torch.export cannot trace the module.", notes)

@@ -179,7 +179,7 @@ class SwinBlock(nn.Module):
         windows = self.attn(windows, part.window, mask)
         (height, width), (p, q) = x.shape[1:3], part.window
         rows = part.padded[0] // p
-        branch = rearrange(windows, "(b h w) (p q) d -> b (h p) (w q) d", b=len(x), h=rows, p=p, q=q)
+        branch = rearrange(windows, "(b h w) (p q) d -> b (h p) (w q) d", b=x.shape[0], h=rows, p=p, q=q)
         if any(part.shift):
             branch = branch.roll(part.shift, dims=(1, 2))
         x = x + self.drop_path(branch[:, :height, :width])
@@ -189,7 +189,7 @@ class SwinBlock(nn.Module):
         """Returns the attention weights inside each window of this block for its input `x`."""
         windows, part, mask = self._windows(x)
         maps = self.attn.maps(windows, part.window, mask)
-        return rearrange(maps, "(b m) heads n k -> b m heads n k", b=len(x))
+        return rearrange(maps, "(b m) heads n k -> b m heads n k", b=x.shape[0])
 
     def _windows(self, x: Float[Tensor, "b h w d"]) -> tuple[Tensor, Partition, Tensor | None]:
         """Returns the normalized tokens by window: padded with zeros below and to the right, then shifted."""

@@ -263,6 +263,15 @@ def test_change_of_a_buffer():
     assert "self.count += 1" in text
 
 
+def test_a_size_that_the_module_fixes():
+    class Fixes(nn.Module):
+        def forward(self, x):
+            return x.reshape(len(x), -1)
+
+    with pytest.raises(ml.MithrilError, match=r"A size that dynamic_shapes leaves open is fixed by the module\."):
+        ml.from_torch(Fixes(), torch.ones(3, 2, 2), {"x": {0: "batch"}})
+
+
 def test_wrong_arguments():
     assert "from_torch needs a torch.nn.Module, not function." in error_of(lambda x: x, torch.ones(1))
     assert "The example inputs do not fit the module's forward." in error_of(Branch(), torch.ones(1), torch.ones(1))
