@@ -88,7 +88,9 @@ class ProbePool(nn.Module):
         nn.init.xavier_uniform_(self.probe)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
-        q = rearrange(self.q(self.probe.expand(x.shape[0], -1, -1)), "b n (heads e) -> b heads n e", heads=self.num_heads)
+        q = rearrange(
+            self.q(self.probe.expand(x.shape[0], -1, -1)), "b n (heads e) -> b heads n e", heads=self.num_heads
+        )
         k, v = rearrange(self.kv(x), "b n (two heads e) -> two b heads n e", two=2, heads=self.num_heads)
         pooled = F.scaled_dot_product_attention(q, k, v)
         pooled = self.proj(rearrange(pooled, "b heads 1 e -> b (heads e)"))
