@@ -80,7 +80,7 @@ class Engine:
         for number, part in enumerate(parts, start=1):
             with self._synchronize(number == len(parts)):
                 with self.precision.autocast():
-                    _, losses = self.task.losses(self.module, part)
+                    losses = self.task.losses(self.module, part)[1]  # the outputs are not kept over the backward pass
                     scaled = [loss / len(parts) for loss in losses.values()]
                     total = torch.stack(scaled).sum() if len(scaled) > 1 else scaled[0]
                 self.precision.backward(total)
