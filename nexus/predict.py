@@ -23,9 +23,12 @@ from nexus.core.module import NexusModule
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import ImageError, eval_transform, load_image
 from nexus.data.detection.batches import stack_images
+from nexus.data.geometry import crop
 from nexus.data.images import EXTENSIONS, Source, image_size, naming
-from nexus.tasks import Detections, ImageInfo, get_task, task_name
+from nexus.data.images import Image as LoadedImage
+from nexus.tasks import Detections, DetectionTask, ImageInfo, get_task, task_name
 from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
+from nexus.tasks.tiles import Tiling, Window, merge_tiles
 
 
 class SkippedImageWarning(UserWarning):
@@ -46,6 +49,22 @@ class _Item(NamedTuple):
     found: bool = False
 
 
+class _View(NamedTuple):
+    """What the model sees at once of an image: all of it, or a tile.
+
+    Attributes:
+        info: Of the whole image.
+        window: Where the view lies in it.
+        pixels: (c, h, w), as the model takes them.
+        windows: All views of the image, in order.
+    """
+
+    info: ImageInfo
+    window: Window
+    pixels: Tensor
+    windows: list[Window]
+
+
 class Predictor:
     """Runs a model on files, folders and images in memory: `Predictor("runs/digits")("photos/*.jpg")`.
 
@@ -64,6 +83,7 @@ class Predictor:
         strict: bool = False,
         preprocessing: Preprocessing | None = None,
         class_names: Sequence[str] = (),
+        tiles: Tiling | int | None = None,
     ) -> None:
         """Opens the model.
 
@@ -75,9 +95,12 @@ class Predictor:
                 left out with a `SkippedImageWarning` that names it. An image that was named is always an error.
             preprocessing: Instead of the model's own.
             class_names: Instead of the model's own; a model without any calls its classes "0", "1", ...
+            tiles: Of a detector: large images are cut into tiles of so many pixels, which overlap by a fifth, and
+                what is found in them is merged (`nexus.tasks.Tiling` has more settings).
 
         Raises:
-            ValueError: There is no such model, or it does not say how images become its input.
+            ValueError: There is no such model, it does not say how images become its input, or it is no detector
+                and shall work on tiles.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
@@ -85,6 +108,10 @@ class Predictor:
         self.preprocessing = preprocessing_of(self.model, preprocessing)
         own_names = self.model.class_names if isinstance(self.model, NexusModule) else ()
         self.task = get_task(task_name(self.model), class_names=tuple(class_names) or own_names)
+        self.tiling = Tiling(size=tiles) if isinstance(tiles, int) else tiles
+        if self.tiling is not None and not isinstance(self.task, DetectionTask):
+            raise ValueError(f"tiles are for detectors; this model's task is {self.task.name}. Leave tiles out.")
+        self._match = 1.0 if self.tiling is None else self.tiling.match
         self.batch_size, self.strict = batch_size, strict
         self._transform = eval_transform(self.preprocessing)
 
@@ -104,23 +131,21 @@ class Predictor:
 
     def stream(self, images: Source | Iterable[Source]) -> Iterator[Any]:
         """Yields what a call returns, batch by batch, for more images than fit in memory."""
-        batch: list[tuple[ImageInfo, Tensor]] = []
-        for one in self._read(_items(images)):
-            batch.append(one)
-            if len(batch) == self.batch_size:
-                yield from self._predict(batch)
-                batch = []
-        if batch:
-            yield from self._predict(batch)
+        seen: list[Any] = []
+        for batch in _batches(self._read(_items(images)), self.batch_size):
+            for view, result in zip(batch, self._predict(batch), strict=True):
+                seen.append(result)
+                if len(seen) == len(view.windows):
+                    yield seen[0] if len(seen) == 1 else merge_tiles(seen, view.info, view.windows, self._match)
+                    seen = []
 
-    def _read(self, items: Iterable[_Item]) -> Iterator[tuple[ImageInfo, Tensor]]:
-        """Yields what is known of each image and its pixels as the model takes them."""
+    def _read(self, items: Iterable[_Item]) -> Iterator[_View]:
+        """Yields each image, or its tiles one after another, with the pixels as the model takes them."""
         used, left_out = 0, []
         for item in items:
             try:
-                image = load_image(item.source, name=item.name)
-                with naming(item.name):
-                    pixels = self._transform(image)
+                views = self._views(item, load_image(item.source, name=item.name))
+                first = next(views)
             except ImageError as error:
                 if self.strict or not item.found:
                     raise
@@ -128,18 +153,42 @@ class Predictor:
                 left_out.append(error)
                 continue
             used += 1
-            in_memory = None if isinstance(item.source, str | Path) else image
-            yield ImageInfo(item.name, *image_size(image), in_memory), pixels
+            yield first
+            yield from views
         if left_out and not used:
             raise ImageError(f"Not one of {len(left_out)} images can be used. The first: {left_out[0]}")
 
-    def _predict(self, batch: Sequence[tuple[ImageInfo, Tensor]]) -> Sequence[Any]:
-        infos, pixels = zip(*batch)
+    def _views(self, item: _Item, image: LoadedImage) -> Iterator[_View]:
+        """Yields the parts of an image that the model sees one by one: the image itself, or its tiles."""
+        height, width = image_size(image)
+        info = ImageInfo(item.name, height, width, None if isinstance(item.source, str | Path) else image)
+        windows = [Window(0, 0, width, height)] if self.tiling is None else self.tiling.windows(height, width)
+        for window in windows:
+            size = window.height, window.width
+            with naming(item.name):
+                pixels = self._transform(
+                    image if size == (height, width) else crop(image, window.top, window.left, size)
+                )
+            yield _View(info, window, pixels, windows)
+
+    def _predict(self, batch: Sequence[_View]) -> Sequence[Any]:
+        infos = [view.info._replace(height=view.window.height, width=view.window.width) for view in batch]
         with evaluating(self.model):
-            images, sizes = stack_images(pixels)
+            images, sizes = stack_images([view.pixels for view in batch])
             placed = images.to(device_of(self.model))
             outputs = self.task.predict(self.model, {"images": placed, "image_sizes": sizes})
             return self.task.results(outputs, infos)
+
+
+def _batches(views: Iterable[_View], size: int) -> Iterator[list[_View]]:
+    batch: list[_View] = []
+    for view in views:
+        batch.append(view)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def write_predictions(predictions: Sequence[Any], path: str | Path, *, top: int | None = None) -> Path:

@@ -117,6 +117,10 @@ def predict(
         typer.Option("--output", "-o", help="Also write a .csv, .json or .coco.json file, or YOLO's folder."),
     ] = None,
     draw: Annotated[Path | None, typer.Option("--draw", help="Also write pictures into this folder.")] = None,
+    tile: Annotated[
+        int | None, typer.Option("--tile", help="Let a detector look at large images in tiles of so many pixels.")
+    ] = None,
+    overlap: Annotated[float, typer.Option("--overlap", help="Share of a tile that the next one repeats.")] = 0.2,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 16,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that cannot be read.")] = False,
     device: Device = None,
@@ -124,8 +128,10 @@ def predict(
 ) -> None:
     """Classify images, or find objects in them."""
     from nexus.predict import Predictor, draw_predictions, write_predictions
+    from nexus.tasks import Tiling
 
-    predictions = Predictor(model, device=device, batch_size=batch_size, strict=strict)(images)
+    tiles = None if tile is None else Tiling(size=tile, overlap=overlap)
+    predictions = Predictor(model, device=device, batch_size=batch_size, strict=strict, tiles=tiles)(images)
     if output is not None:
         write_predictions(predictions, output, top=top)
     if draw is not None:

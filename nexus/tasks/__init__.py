@@ -6,6 +6,7 @@ from nexus.tasks.detections import Detection, Detections
 from nexus.tasks.masked_images import MaskedImageTask, Reconstruction
 from nexus.tasks.protocol import ImageInfo, Metrics, Result, Task
 from nexus.tasks.select import get_task, task_name
+from nexus.tasks.tiles import Tiling
 
 __all__ = [
     "ClassificationTask",
@@ -19,6 +20,7 @@ __all__ = [
     "Reconstruction",
     "Result",
     "Task",
+    "Tiling",
     "get_task",
     "task_name",
 ]
