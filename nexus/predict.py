@@ -26,6 +26,7 @@ from nexus.data.detection.batches import stack_images
 from nexus.data.geometry import crop
 from nexus.data.images import EXTENSIONS, Source, image_size, naming
 from nexus.data.images import Image as LoadedImage
+from nexus.data.video import VIDEO_EXTENSIONS, read_frames, write_frames
 from nexus.tasks import Detections, DetectionTask, ImageInfo, get_task, task_name
 from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
 from nexus.tasks.tiles import Tiling, Window, merge_tiles
@@ -115,24 +116,26 @@ class Predictor:
         self.batch_size, self.strict = batch_size, strict
         self._transform = eval_transform(self.preprocessing)
 
-    def __call__(self, images: Source | Iterable[Source]) -> list[Any]:
+    def __call__(self, images: Source | Iterable[Source], *, frame_step: int = 1) -> list[Any]:
         """Returns one result of the task per image, in order: `Prediction` of a classifier, `Detections` of a detector.
 
         Args:
-            images: A file, a folder (with all below it, sorted), a pattern such as `"photos/**/*.jpg"`, an image (PIL,
-                array (h, w) or (h, w, c), tensor (c, h, w)), images in one array (b, h, w, c) or tensor
-                (b, c, h, w), or several of these. Arrays and tensors hold 0 to 255 as uint8, or 0 to 1 as floats.
+            images: A file, a folder (with all images below it, sorted), a pattern such as `"photos/**/*.jpg"`, a
+                video, an image (PIL, array (h, w) or (h, w, c), tensor (c, h, w)), images in one array (b, h, w, c)
+                or tensor (b, c, h, w), or several of these. Arrays and tensors hold 0 to 255 as uint8, or 0 to 1 as
+                floats. Frames stay with their results, to be drawn: for a long video use `stream`.
+            frame_step: Of a video, 1 means every frame, 5 every fifth.
 
         Raises:
             ValueError: There is no such file, no image in a folder, or an image cannot be read or does not fit; the
                 message names it.
         """
-        return list(self.stream(images))
+        return list(self.stream(images, frame_step=frame_step))
 
-    def stream(self, images: Source | Iterable[Source]) -> Iterator[Any]:
-        """Yields what a call returns, batch by batch, for more images than fit in memory."""
+    def stream(self, images: Source | Iterable[Source], *, frame_step: int = 1) -> Iterator[Any]:
+        """Yields what a call returns, batch by batch, for more images or frames than fit in memory."""
         seen: list[Any] = []
-        for batch in _batches(self._read(_items(images)), self.batch_size):
+        for batch in _batches(self._read(_items(images, frame_step)), self.batch_size):
             for view, result in zip(batch, self._predict(batch), strict=True):
                 seen.append(result)
                 if len(seen) == len(view.windows):
@@ -229,12 +232,21 @@ def write_predictions(predictions: Sequence[Any], path: str | Path, *, top: int 
     )
 
 
-def draw_predictions(predictions: Sequence[Any], folder: str | Path) -> list[Path]:
-    """Writes a picture of each prediction, numbered in order, and returns their paths."""
+def draw_predictions(predictions: Iterable[Any], target: str | Path, *, rate: float = 25.0) -> list[Path]:
+    """Draws each prediction on its image; returns the paths of what was written.
+
+    Args:
+        predictions: What a `Predictor` returned, or streams.
+        target: A folder for pictures, numbered in order; or a video such as `"out.mp4"`, for frames of one size.
+        rate: Frames per second of that video.
+    """
+    target = Path(target)
+    if target.suffix.lower() in VIDEO_EXTENSIONS:
+        return [write_frames(target, (one.draw() for one in predictions), rate=rate)]
     written = []
     for number, one in enumerate(predictions):
         stem = "".join(letter if letter.isalnum() else "-" for letter in Path(one.path).stem)
-        path = Path(folder) / f"{number:04d}-{stem}.png"
+        path = target / f"{number:04d}-{stem}.png"
         picture = one.draw()
         write_whole(path, lambda part, picture=picture: picture.save(part, "PNG"))
         written.append(path)
@@ -264,17 +276,17 @@ def _write_yolo(predictions: Sequence[Detections], folder: Path) -> Path:
     return folder
 
 
-def _items(images: Source | Iterable[Source], name: str = "image") -> Iterator[_Item]:
+def _items(images: Source | Iterable[Source], frame_step: int, name: str = "image") -> Iterator[_Item]:
     """Yields the images that the user's input means, in order; files are not opened yet."""
     if isinstance(images, str | os.PathLike):
-        yield from _files(Path(images))
+        yield from _files(Path(images), frame_step)
     elif isinstance(images, np.ndarray | Tensor):
         yield from _arrays(images, name)
     elif isinstance(images, Image | bytes):
         yield _Item(name, images)
     elif isinstance(images, Iterable) and not isinstance(images, dict):
         for place, one in enumerate(images):
-            yield from _items(one, f"{name}s[{place}]")
+            yield from _items(one, frame_step, f"{name}s[{place}]")
     else:
         raise ValueError(
             f"{name} is a {type(images).__name__}; give a file, a folder, a pattern, a PIL image, an array, a tensor,"
@@ -282,7 +294,11 @@ def _items(images: Source | Iterable[Source], name: str = "image") -> Iterator[_
         )
 
 
-def _files(path: Path) -> Iterator[_Item]:
+def _files(path: Path, frame_step: int) -> Iterator[_Item]:
+    if path.suffix.lower() in VIDEO_EXTENSIONS and not path.is_dir():
+        for number, frame in enumerate(read_frames(path, every=frame_step)):
+            yield _Item(f"{path}#{number * frame_step}", frame)
+        return
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if _is_image(file))
         if not found:

@@ -107,7 +107,7 @@ def evaluate(
 
 @app.command()
 def predict(
-    images: Annotated[list[str], typer.Argument(help="Files, folders or patterns.")],
+    images: Annotated[list[str], typer.Argument(help="Files, folders, patterns or videos.")],
     model: Model,
     top: Annotated[
         int | None, typer.Option("--top", help="Guesses per image; 5, or all objects of a detector.", min=1)
@@ -116,7 +116,10 @@ def predict(
         Path | None,
         typer.Option("--output", "-o", help="Also write a .csv, .json or .coco.json file, or YOLO's folder."),
     ] = None,
-    draw: Annotated[Path | None, typer.Option("--draw", help="Also write pictures into this folder.")] = None,
+    draw: Annotated[
+        Path | None, typer.Option("--draw", help="Also write pictures into this folder, or frames into this .mp4.")
+    ] = None,
+    every: Annotated[int, typer.Option("--every", help="Of a video, use each so many frames.", min=1)] = 1,
     tile: Annotated[
         int | None, typer.Option("--tile", help="Let a detector look at large images in tiles of so many pixels.")
     ] = None,
@@ -127,15 +130,15 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Classify images, or find objects in them."""
-    from nexus.predict import Predictor, draw_predictions, write_predictions
+    from nexus.cli.predict import predict_images
+    from nexus.predict import Predictor, write_predictions
     from nexus.tasks import Tiling
 
     tiles = None if tile is None else Tiling(size=tile, overlap=overlap)
-    predictions = Predictor(model, device=device, batch_size=batch_size, strict=strict, tiles=tiles)(images)
+    predictor = Predictor(model, device=device, batch_size=batch_size, strict=strict, tiles=tiles)
+    predictions = predict_images(predictor, images, draw, every)
     if output is not None:
         write_predictions(predictions, output, top=top)
-    if draw is not None:
-        draw_predictions(predictions, draw)
     limit = {} if top is None else {"count": top}
     if as_json:
         show_json([prediction.to_json(**limit) for prediction in predictions])

@@ -13,6 +13,8 @@ from nexus.cli import main
 from nexus.cli.commands import app
 from nexus.core.preprocessing import Preprocessing
 from nexus.core.registry import create_model
+from nexus.data.video import frame_rate, read_frames, write_frames
+from nexus.tasks.source import open_model
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +107,20 @@ def test_predict_prints_and_writes(saved, digit, tmp_path):
     assert len(rows) == 1
     assert len(rows[0]["top"]) == 3
     assert rows[0]["label"] in table.read_text()
+
+
+def test_predict_goes_through_a_video_and_writes_one(saved, digit, tmp_path):
+    pytest.importorskip("av")
+    film, drawn = tmp_path / "film.mp4", tmp_path / "drawn.mp4"
+    write_frames(film, [Image.open(digit).convert("RGB").resize((32, 32))] * 5, rate=10)
+    settings = Preprocessing(image_size=(8, 8), resize="squash", mean=(0.3,), std=(0.4,))
+    model = open_model(saved)
+    model.preprocessing = settings
+    folder = model.save_pretrained(tmp_path / "model")
+    rows = json.loads(run("predict", film, "--model", folder, "--every", 2, "--draw", drawn, "--json").stdout)
+    assert [row["path"] for row in rows] == [f"{film}#0", f"{film}#2", f"{film}#4"]
+    assert len(list(read_frames(drawn))) == 3
+    assert frame_rate(drawn) == pytest.approx(5)
 
 
 @pytest.mark.parametrize("method", ["gradcam", "attention", "rollout", "features"])
