@@ -241,16 +241,18 @@ def adaptive_max_pool(input, output_size):
 def resampling(size, count, factor, mode, align_corners, dtype):
     """The matrix (count, size) that resamples one axis; `factor` is the scale if it was given, else None."""
     places = xp.arange(count).astype(dtype)
-    if align_corners and mode != "nearest":
+    nearest = mode.startswith("nearest")
+    if align_corners and not nearest:
         places = places * ((size - 1) / max(count - 1, 1))
-    elif mode == "nearest":
-        places = xp.floor(places * (size / count if factor is None else 1 / factor))
+    elif nearest:
+        middle = 0.5 if mode == "nearest-exact" else 0
+        places = xp.floor((places + middle) * (size / count if factor is None else 1 / factor))
     else:
         places = (places + 0.5) * (size / count if factor is None else 1 / factor) - 0.5
         places = places if mode == "bicubic" else xp.maximum(places, 0)
     low = xp.floor(places)
     part = places - low
-    if mode == "nearest":
+    if nearest:
         taps = [(0, xp.ones(count, dtype=dtype))]
     elif mode != "bicubic":
         taps = [(0, 1 - part), (1, part)]
@@ -286,39 +288,45 @@ def interpolate(input, size=None, scale_factor=None, mode="nearest", align_corne
     return input
 
 
-def sampled_places(grid, size, padding_mode, align_corners):
+def sampled_places(grid, size, align_corners):
     """Coordinates from -1 to 1 as places on an axis of `size`."""
-    places = (grid + 1) / 2 * (size - 1) if align_corners else ((grid + 1) * size - 1) / 2
+    return (grid + 1) / 2 * (size - 1) if align_corners else ((grid + 1) * size - 1) / 2
+
+
+def bounded(places, size, padding_mode, align_corners):
+    """Places beyond an axis brought back to it; with zeros around it, they stay where they are."""
     if padding_mode == "border":
         return xp.clip(places, 0, size - 1)
     if padding_mode == "reflection":
         low, span = (0, size - 1) if align_corners else (-0.5, size)
-        turn = xp.remainder(places - low, 2 * span)
+        turn = xp.remainder(places - low, max(2 * span, 1))
         return xp.clip(xp.minimum(turn, 2 * span - turn) + low, 0, size - 1)
     return places
+
+
+def grid_taps(grid, size, mode, padding_mode, align_corners):
+    """The pixels along one axis that each place of `grid` is read from: their places and weights."""
+    places = sampled_places(grid, size, align_corners)
+    if mode == "bicubic":
+        low = xp.floor(places)
+        taps = [(low + i, cubic(xp.abs(places - low - i))) for i in (-1, 0, 1, 2)]
+        return [(bounded(place, size, padding_mode, align_corners), weight) for place, weight in taps]
+    places = bounded(places, size, padding_mode, align_corners)
+    if mode == "nearest":
+        return [(xp.round(places), xp.ones(places.shape, dtype=grid.dtype))]
+    low = xp.floor(places)
+    return [(low, 1 - (places - low)), (low + 1, places - low)]
 
 
 def grid_corners(shape, grid, mode, padding_mode, align_corners):
     """For each pixel around the places of `grid`: its index in the flattened image, and its weight."""
     h, w = shape[-2:]
-    x = sampled_places(grid[..., 0], w, padding_mode, align_corners)
-    y = sampled_places(grid[..., 1], h, padding_mode, align_corners)
-    if mode == "nearest":
-        corners = [(xp.round(x), xp.round(y), xp.ones(x.shape, dtype=grid.dtype))]
-    else:
-        left, top = xp.floor(x), xp.floor(y)
-        right, low = x - left, y - top
-        corners = [
-            (left, top, (1 - right) * (1 - low)),
-            (left + 1, top, right * (1 - low)),
-            (left, top + 1, (1 - right) * low),
-            (left + 1, top + 1, right * low),
-        ]
     found = []
-    for column, row, weight in corners:
-        inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
-        index = xp.clip(row, 0, h - 1) * w + xp.clip(column, 0, w - 1)
-        found.append((index.astype(xp.int32), xp.where(inside, weight, 0)))
+    for row, by_row in grid_taps(grid[..., 1], h, mode, padding_mode, align_corners):
+        for column, by_column in grid_taps(grid[..., 0], w, mode, padding_mode, align_corners):
+            inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
+            index = xp.clip(row, 0, h - 1) * w + xp.clip(column, 0, w - 1)
+            found.append((index.astype(xp.int32), xp.where(inside, by_row * by_column, 0)))
     return found
 
 

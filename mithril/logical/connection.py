@@ -100,7 +100,8 @@ class Expression:
         )
 
     def __getitem__(self, key: Any) -> Wiring:
-        return record("index", input=self, key=key if isinstance(key, tuple) else (key,))
+        items = key if isinstance(key, tuple) else (key,)
+        return record("index", input=self, key=tuple(place for item in items for place in _places(item)))
 
     def __iter__(self) -> Iterator[Wiring]:
         raise TypeError("A connection cannot be unpacked while a model is composed; take its elements by index.")
@@ -148,6 +149,16 @@ class Expression:
     def broadcast_to(self, *shape: Any) -> Wiring:
         """Repeated along axes of size 1, without copying, up to a shape."""
         return record("broadcast_to", input=self, shape=_one_tuple(shape))
+
+
+def _places(item: Any) -> tuple[Any, ...]:
+    """An item of an index; a list becomes an array, and a mask the places where it is true, one array per axis."""
+    if isinstance(item, list) or str(getattr(item, "dtype", "")).endswith("bool"):
+        import numpy as np
+
+        array = np.asarray(item)
+        return np.nonzero(array) if array.dtype == bool else (array,)
+    return (item,)
 
 
 def _one_tuple(values: tuple[Any, ...]) -> Any:

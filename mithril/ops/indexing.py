@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from mithril.errors import ShapeError
+from mithril.errors import DtypeError, ShapeError
 from mithril.ops.rules import axis_of, broadcast, differ, row, same
 from mithril.ops.table import REQUIRED, Call
 from mithril.types import Dimension, DType, Shape, as_dtype, maximum, minimum
@@ -78,6 +79,47 @@ def index_text(call: Call) -> str:
     return f"{call['input']}[{', '.join(texts) or '()'}]"
 
 
+def index_dtype(input: Any, indices: tuple[Any, ...] | None = (), *, key: Any) -> Any:
+    if DType.bool in (indices or ()):
+        raise DtypeError(
+            "index: a mask that is computed gives a shape that depends on the data; choose with `where`, or give the"
+            " mask as a constant array."
+        )
+    return input
+
+
+def index_torch(call: Call) -> str:
+    """torch has no negative steps: such axes are flipped first. It selects by a number, which NumPy takes for one of
+    the tensor indices: where these stand apart, it is written as one."""
+    shape, ranks = call.shapes.get("input"), [len(s) for s in call.shapes.get("indices") or ()]
+    if shape is None:
+        return index_text(call)
+    items = full_key(call.attributes["key"], len(shape))
+    picks = [place for place, item in enumerate(items) if item == "tensor" or isinstance(item, int)]
+    apart = any(ranks) and picks != list(range(picks[0], picks[-1] + 1))
+    sizes, flipped = iter(shape), []
+    for place, item in enumerate(items):
+        size = None if item is None else next(sizes)
+        if isinstance(item, slice) and isinstance(item.step, int) and item.step < 0:
+            flipped.append(place - items[:place].count(None))
+            items[place] = from_the_end(item, size)
+        elif apart and isinstance(item, int):
+            items[place] = [item]
+    if not flipped and not apart:
+        return index_text(call)
+    x = f"{call['input']}.flip({', '.join(map(str, flipped))})" if flipped else call["input"]
+    tensors = call.inputs.get("indices") or ()
+    tensors = tuple(f"{t}[None]" if apart and not rank else t for t, rank in zip(tensors, ranks))
+    inputs, attributes = {**call.inputs, "input": x, "indices": tensors}, {**call.attributes, "key": tuple(items)}
+    return index_text(replace(call, inputs=inputs, attributes=attributes))
+
+
+def from_the_end(item: slice, size: Any) -> slice:
+    """What takes from a flipped axis the values that `item`, of a negative step, takes from the axis."""
+    start, stop, step = item.indices(size)
+    return slice(size - 1 - start or None, None if stop < 0 else size - 1 - stop, None if step == -1 else -step)
+
+
 def item_text(item: Any, call: Call) -> str:
     """Source of one item of a key: `1:`, `...`, `None`, `0`."""
     if isinstance(item, slice):
@@ -135,7 +177,14 @@ ONE_HOT = {
 }
 AXIS = {"axis": 0}
 
-row("index", "input *indices?", index_text, {"key": REQUIRED}, shape=index_shape)
+row(
+    "index",
+    "input *indices?",
+    {"any": index_text, "torch": index_torch},
+    {"key": REQUIRED},
+    shape=index_shape,
+    dtype=index_dtype,
+)
 row(
     "take",
     "input index",

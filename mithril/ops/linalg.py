@@ -22,29 +22,40 @@ def matmul_shape(left: Shape, right: Shape) -> Shape:
     return (*broadcast(left[:-2], right[:-2]), *rows, *columns)
 
 
-def einsum_terms(equation: str, count: int) -> tuple[list[str], str]:
-    """The inputs' letters and the output's; without an arrow, letters that occur once, in alphabetical order."""
-    inputs, arrow, output = equation.replace(" ", "").partition("->")
-    if "." in inputs:
-        raise ShapeError(f"einsum: '{equation}' has an ellipsis; name every axis.")
-    terms = inputs.split(",")
-    if len(terms) != count:
-        raise ShapeError(f"einsum: '{equation}' names {len(terms)} operands, there are {count}.")
+def einsum_terms(equation, ranks):
+    """Letters of the operands' axes and of the output's. An ellipsis becomes letters that the equation leaves free, the
+    last axis first; without an arrow, the output has it and the letters that occur once, in alphabetical order."""
+    left, arrow, output = equation.replace(" ", "").partition("->")
+    free = [letter for letter in "ZYXWVUTSRQPONMLKJIHGFEDCBAzyxwvutsrqponmlkjihgfedcba" if letter not in equation]
+    terms, widest = [], ""
+    for term, rank in zip(left.split(","), ranks):
+        count = rank - len(term.replace("...", "")) if "..." in term else 0
+        widest = max(widest, "".join(free[:count][::-1]), key=len)
+        terms.append(term.replace("...", "".join(free[:count][::-1])))
     if not arrow:
-        output = "".join(sorted(axis for axis in set(inputs) - {","} if inputs.count(axis) == 1))
-    return terms, output
+        output = "..." + "".join(sorted(letter for letter in left if letter not in ".," and left.count(letter) == 1))
+    return terms, output.replace("...", widest)
 
 
 def einsum_shape(shapes: tuple[Shape, ...], *, equation: str) -> Shape:
-    terms, output = einsum_terms(equation, len(shapes))
+    left, arrow, output = equation.partition("->")
+    named = left.count(",") + 1
+    if named != len(shapes):
+        raise ShapeError(f"einsum: '{equation}' names {named} operands, there are {len(shapes)}.")
+    if arrow and ("..." in left) != ("..." in output):
+        raise ShapeError(f"einsum: '{equation}' has an ellipsis on one side only; write it on both.")
+    terms, output = einsum_terms(equation, list(map(len, shapes)))
     sizes: dict[str, Dimension] = {}
     for term, shape in zip(terms, shapes):
         if len(term) != len(shape):
             raise ShapeError(f"einsum: '{term}' names {len(term)} axes, the operand has shape {shape}.")
         for axis, size in zip(term, shape):
-            if axis in sizes and differ(sizes[axis], size):
+            if axis not in equation:
+                (sizes[axis],) = broadcast((sizes.get(axis, 1),), (size,))
+            elif axis in sizes and differ(sizes[axis], size):
                 raise ShapeError(f"einsum: axis '{axis}' of '{equation}' is {sizes[axis]} and {size}.")
-            sizes[axis] = merge(sizes.get(axis, size), size)
+            else:
+                sizes[axis] = merge(sizes.get(axis, size), size)
     return tuple(sizes[axis] for axis in output)
 
 

@@ -325,7 +325,7 @@ def interpolate_shape(
 ) -> Shape:
     rank = len(input) - 2
     ranks = {"linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}
-    if ranks.get(mode, rank) != rank or mode not in (*ranks, "nearest"):
+    if ranks.get(mode, rank) != rank or mode not in (*ranks, "nearest", "nearest-exact"):
         raise ShapeError(f"interpolate: mode '{mode}' does not fit an input of {rank} spatial axes.")
     if (size is None) == (scale_factor is None):
         raise ShapeError("interpolate: give either size or scale_factor.")

@@ -129,6 +129,16 @@ def numpy_cumulative(call: Call, function: str) -> str:
     return f"mx.{function}({call['input']}{'.astype(mx.int64)' if whole else ''}, axis={call['axis']})"
 
 
+def running(torch: str, numpy: str, jax: str, mlx: str) -> dict[str, str]:
+    """Templates of a cumulative operator, which each framework calls by another name."""
+    return {
+        "torch": f"torch.{torch}({{input}}, dim={{axis}}){'' if torch == 'logcumsumexp' else '.values'}",
+        "numpy": f"np.{numpy}.accumulate({{input}}, axis={{axis}})",
+        "jax": f"lax.{jax}({{input}}, axis={{axis}})",
+        "mlx": f"mx.{mlx}({{input}}, axis={{axis}})",
+    }
+
+
 def topk_shape(shape: Shape, *, k: int, axis: int = -1, largest: bool = True) -> tuple[Shape, Shape]:
     axis = axis_of(axis, len(shape))
     size = shape[axis]
@@ -155,6 +165,10 @@ TOPK = {"k": REQUIRED, "axis": -1, "largest": True}
 
 row("cumsum", "input", cumulative("cumsum"), {"axis": REQUIRED}, shape=along, dtype=counted)
 row("cumprod", "input", cumulative("cumprod"), {"axis": REQUIRED}, shape=along, dtype=counted)
+row("cummax", "input", running("cummax", "maximum", "cummax", "cummax"), {"axis": REQUIRED}, shape=along)
+row("cummin", "input", running("cummin", "minimum", "cummin", "cummin"), {"axis": REQUIRED}, shape=along)
+row("logcumsumexp", "input", running("logcumsumexp", "logaddexp", "cumlogsumexp", "logcumsumexp"), {"axis": REQUIRED},
+    shape=along, dtype=floating)  # fmt: skip
 row("sort", "input", {"torch": torch_sort}, SORT, shape=along)
 row("argsort", "input", {"torch": torch_argsort}, SORT, shape=along, dtype=INT64)
 row("topk", "input", {"torch": torch_topk}, TOPK, outputs=("values", "indices"), shape=topk_shape,

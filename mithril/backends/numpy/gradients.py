@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from mithril.backends.numpy.kernels import erf, fold, margins, spread, trim, unfold, widen
+from mithril.ops.linalg import einsum_terms
 from mithril.ops.table import gradient_kernel
 
 
@@ -83,17 +84,21 @@ def matmul_gradient(grad, left, right, output=None):
 
 @gradient_kernel("einsum")
 def einsum_gradient(grad, operands, output, equation):
-    """Gradients of `einsum`: each operand's is an einsum of the others; axes summed alone are broadcast back."""
-    terms, output = equation.replace(" ", "").split("->")
-    terms = terms.split(",")
+    """Gradients of `einsum`: each operand's is an einsum of the others; axes summed alone are broadcast back, and an
+    axis named twice has its gradient on the diagonal."""
+    terms, output = einsum_terms(equation, [operand.ndim for operand in operands])
     grads = []
     for i, (term, operand) in enumerate(zip(terms, operands)):
         others = [t for j, t in enumerate(terms) if j != i]
-        known = "".join(axis for axis in term if axis in output or any(axis in t for t in others))
+        own = "".join(dict.fromkeys(term))
+        known = "".join(axis for axis in own if axis in output or any(axis in t for t in others))
         values = [o for j, o in enumerate(operands) if j != i]
         part = np.einsum(",".join([output, *others]) + "->" + known, grad, *values)
-        part = np.expand_dims(part, tuple(a for a, axis in enumerate(term) if axis not in known))
-        grads.append(np.broadcast_to(part, operand.shape))
+        part = np.expand_dims(part, tuple(a for a, axis in enumerate(own) if axis not in known))
+        full = np.zeros_like(operand)
+        diagonal = np.einsum(f"{term}->{own}", full)
+        diagonal[...] = unbroadcast(part, diagonal.shape)
+        grads.append(full)
     return (grads,)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from mithril.backends.array import (
     adaptive_pool,
     bins,
+    bounded,
+    grid_taps,
     per_axis,
     placed,
     pool_members,
@@ -113,49 +115,45 @@ def interpolate_gradient(grad, input, output, size=None, scale_factor=None, mode
     return (grad,)
 
 
-def sampled_slope(grid, size, padding_mode, align_corners):
-    """Derivative of `sampled_places`, by the places a little further: it is linear nearly everywhere."""
+def tap_slopes(grid, size, mode, padding_mode, align_corners):
+    """Derivatives of the weights of `grid_taps`, whose places are linear in `grid` nearly everywhere."""
+    places = sampled_places(grid, size, align_corners)
     scale = (size - 1) / 2 if align_corners else size / 2
-    places = (grid + 1) * (size / 2) - 0.5 if not align_corners else (grid + 1) * scale
-    if padding_mode == "border":
-        return np.where((places > 0) & (places < size - 1), scale, 0)
+    if mode == "nearest":
+        return [np.zeros_like(grid)]
+    if mode == "bicubic":
+        steps = [places - np.floor(places) - i for i in (-1, 0, 1, 2)]
+        near = [3.75 * x * np.abs(x) - 4.5 * x for x in steps]
+        far = [np.sign(x) * ((-2.25 * np.abs(x) + 7.5) * np.abs(x) - 6) for x in steps]
+        return [scale * np.where(np.abs(x) <= 1, a, b) for x, a, b in zip(steps, near, far)]
+    slope = np.full_like(places, scale)
+    if padding_mode != "zeros":
+        seen = bounded(places, size, padding_mode, align_corners)
+        slope = np.where((seen > 0) & (seen < size - 1), slope, 0)
     if padding_mode == "reflection":
         low, span = (0, size - 1) if align_corners else (-0.5, size)
-        turn = np.remainder(places - low, 2 * span)
-        seen = np.minimum(turn, 2 * span - turn) + low
-        inside = (seen > 0) & (seen < size - 1)
-        return np.where(inside, np.where(turn < span, scale, -scale), 0)
-    return np.full_like(places, scale)
+        slope = np.where(np.remainder(places - low, max(2 * span, 1)) < span, slope, -slope)
+    return [-slope, slope]
 
 
 @gradient_kernel("grid_sample")
 def grid_sample_gradient(grad, input, grid, output, mode="bilinear", padding_mode="zeros", align_corners=False):
     """Gradients of `grid_sample` for input and grid."""
     n, _, h, w = input.shape
-    x = sampled_places(grid[..., 0], w, padding_mode, align_corners)
-    y = sampled_places(grid[..., 1], h, padding_mode, align_corners)
-    if mode == "nearest":
-        corners = [(np.round(x), np.round(y), np.ones_like(x), 0, 0)]
-    else:
-        left, top = np.floor(x), np.floor(y)
-        right, low = x - left, y - top
-        corners = [
-            (left + a, top + b, (right if a else 1 - right) * (low if b else 1 - low),
-             (1 if a else -1) * (low if b else 1 - low), (1 if b else -1) * (right if a else 1 - right))
-            for a in (0, 1) for b in (0, 1)
-        ]  # fmt: skip
-    pixels = np.moveaxis(input, 1, -1)
+    settings = mode, padding_mode, align_corners
+    columns = list(zip(grid_taps(grid[..., 0], w, *settings), tap_slopes(grid[..., 0], w, *settings)))
+    rows = list(zip(grid_taps(grid[..., 1], h, *settings), tap_slopes(grid[..., 1], h, *settings)))
+    pixels, grads = np.moveaxis(input, 1, -1), np.moveaxis(grad, 1, -1)
     pixels_grad, grid_grad = np.zeros_like(pixels), np.zeros_like(grid)
     images = np.arange(n).reshape(-1, 1, 1)
-    for column, row, weight, slope_x, slope_y in corners:
-        inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
-        place = (images, np.clip(row, 0, h - 1).astype(int), np.clip(column, 0, w - 1).astype(int))
-        np.add.at(pixels_grad, place, np.moveaxis(grad, 1, -1) * (inside * weight)[..., None])
-        share = (pixels[place] * np.moveaxis(grad, 1, -1)).sum(axis=-1) * inside
-        grid_grad[..., 0] += share * slope_x
-        grid_grad[..., 1] += share * slope_y
-    grid_grad[..., 0] *= sampled_slope(grid[..., 0], w, padding_mode, align_corners)
-    grid_grad[..., 1] *= sampled_slope(grid[..., 1], h, padding_mode, align_corners)
+    for (row, by_row), row_slope in rows:
+        for (column, by_column), column_slope in columns:
+            inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
+            place = (images, np.clip(row, 0, h - 1).astype(int), np.clip(column, 0, w - 1).astype(int))
+            np.add.at(pixels_grad, place, grads * (inside * by_row * by_column)[..., None])
+            share = (pixels[place] * grads).sum(axis=-1) * inside
+            grid_grad[..., 0] += share * by_row * column_slope
+            grid_grad[..., 1] += share * row_slope * by_column
     return np.moveaxis(pixels_grad, -1, 1), grid_grad
 
 
@@ -254,6 +252,25 @@ def cumprod_gradient(grad, input, output, axis):
         others = np.where(np.arange(values.shape[-1]) == i, 1, values)
         input_grad[..., i] = (np.cumprod(others, -1) * grads)[..., i:].sum(axis=-1)
     return (np.moveaxis(input_grad, -1, axis),)
+
+
+@gradient_kernel("cummax cummin")
+def running_extremum_gradient(grad, input, output, axis):
+    """Gradient of `cummax` and `cummin`: to the last value so far that equals the extremum."""
+    places = np.arange(input.shape[axis]).reshape([-1 if a == axis % input.ndim else 1 for a in range(input.ndim)])
+    index = np.maximum.accumulate(np.where(input == output, places, 0), axis)
+    input_grad = np.zeros_like(input)
+    np.add.at(input_grad, placed(index, axis), grad)
+    return (input_grad,)
+
+
+@gradient_kernel("logcumsumexp")
+def logcumsumexp_gradient(grad, input, output, axis):
+    """Gradient of `logcumsumexp`: from the last value on, what later sums pass back, in shares of these sums."""
+    grads, sums = np.moveaxis(grad, axis, 0).copy(), np.moveaxis(output, axis, 0)
+    for i in range(len(grads) - 2, -1, -1):
+        grads[i] += grads[i + 1] * np.exp(sums[i] - sums[i + 1])
+    return (np.moveaxis(grads, 0, axis) * np.exp(input - output),)
 
 
 @gradient_kernel("sort")

@@ -236,7 +236,7 @@ def _upsample(mode: str) -> Any:
     """`others` are align_corners, except for nearest, and factors, as one list or one by one."""
 
     def upsample(node: Node, input: Any, size: Any, *others: Any) -> Any:
-        options = {"mode": mode, "align_corners": mode != "nearest" and bool(others[0])}
+        options = {"mode": mode, "align_corners": not mode.startswith("nearest") and bool(others[0])}
         if size is not None:
             return record("interpolate", input=input, size=one_or_tuple(size), **options)
         factors = others[-1]
@@ -251,6 +251,7 @@ for _name, _mode in {
     "bilinear2d": "bilinear", "bicubic2d": "bicubic", "trilinear3d": "trilinear",
 }.items():  # fmt: skip
     MAPPINGS[f"upsample_{_name}"] = _upsample(_mode)
+MAPPINGS |= {f"_upsample_nearest_exact{rank}d": _upsample("nearest-exact") for rank in (1, 2, 3)}
 
 
 @maps("grid_sampler", "grid_sampler_2d")

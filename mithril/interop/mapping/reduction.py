@@ -64,10 +64,10 @@ def vector_norm(
     return record("norm", input=input, ord=2 if ord is None else ord, axis=axes(dim), keepdims=keepdim)
 
 
-@maps("cumsum", "cumprod")
+@maps("cumsum", "cumprod", "logcumsumexp")
 def cumulative(node: Node, input: Any, dim: int, *, dtype: Any = None) -> Any:
     source: Any = node.args[0]
-    name = "cumsum" if "cumsum" in str(node.target) else "cumprod"
+    name = str(node.target).split(".")[1]
     return record(name, input=cast(input, source.meta["val"].dtype, dtype), axis=dim)
 
 

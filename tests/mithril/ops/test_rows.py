@@ -145,6 +145,9 @@ EXAMPLES = {
     },
     **{name: [([b(2, 3, 4)], {"axis": 1}), ([b(3)], {})] for name in ("any", "all")},
     **{name: [([p(3, 4)], {"axis": 1}), ([p(3, 4)], {"axis": 0})] for name in ("cumsum", "cumprod")},
+    **{
+        name: [([f(3, 4)], {"axis": 1}), ([f(3, 2, 4)], {"axis": -3})] for name in ("cummax", "cummin", "logcumsumexp")
+    },
     **{name: [([f(3, 4)], {}), ([f(3, 4)], {"axis": 0, "descending": True})] for name in ("sort", "argsort")},
     "topk": [([f(3, 5)], {"k": 2}), ([f(5, 3)], {"k": 2, "axis": 0, "largest": False})],
     "matmul": [
@@ -154,7 +157,9 @@ EXAMPLES = {
     "linear": [([f(2, 3), f(4, 3), f(4)], {}), ([f(2, 5, 3), f(4, 3), None], {})],
     "einsum": [
         ([[f(2, 3), f(3, 4)]], {"equation": "ij,jk->ik"}), ([[f(2, 3, 4)]], {"equation": "b i j -> b j"}),
-        ([[f(2, 3), f(2, 3), f(2)]], {"equation": "bi,bi,b->b"}),
+        ([[f(2, 3), f(2, 3), f(2)]], {"equation": "bi,bi,b->b"}), ([[f(2, 3, 4), f(4, 5)]], {"equation": "...ij,jk->...ik"}),
+        ([[f(2, 1, 3), f(4, 3)]], {"equation": "...i,...i->..."}), ([[f(2, 3), f(3, 4)]], {"equation": "zb,bA"}),
+        ([[f(2, 3, 3), f(3)]], {"equation": "...ii,i"}), ([[f(3, 3)]], {"equation": "ii"}),
     ],
     "outer": [([f(3), f(4)], {})],
     "inverse": [([spd(2, 3)], {})],
@@ -162,7 +167,9 @@ EXAMPLES = {
     "cholesky": [([spd(2, 3)], {}), ([spd(4)], {})],
     "index": [
         ([f(4, 5), None], {"key": (slice(1, None), 2)}), ([f(4, 5, 3), None], {"key": (..., None, slice(None, None, 2))}),
-        ([f(4, 5), [i(4, 3)]], {"key": ("tensor",)}), ([f(4, 5, 2), [i(4, 3, 1), i(5, 2)]], {"key": ("tensor", "tensor")}),
+        ([f(4, 5), [i(4, 3)]], {"key": ("tensor",)}), ([f(4, 5), None], {"key": (slice(None, None, -2), slice(3, 0, -1))}),
+        ([f(4, 5, 6), [i(6, 3)]], {"key": (1, slice(None, None, -1), "tensor")}),
+        ([f(4, 5, 2), [i(4, 3, 1), i(5, 2)]], {"key": ("tensor", "tensor")}),
         ([f(4, 5, 2), [i(5, 3)]], {"key": (slice(None), "tensor", slice(1, None))}), ([f(6), None], {"key": -1}),
     ],
     "take": [([f(4, 3), i(4, 2, 2)], {}), ([f(4, 3), i(3, 5)], {"axis": 1})],
@@ -245,12 +252,17 @@ EXAMPLES = {
         ([f(1, 2, 5, 4)], {"size": (3, 7), "mode": "bilinear"}), ([f(1, 2, 3, 4)], {"size": (5, 8), "mode": "bilinear", "align_corners": True}),
         ([f(1, 2, 3, 4)], {"size": (7, 5), "mode": "bicubic"}), ([f(1, 2, 4, 4)], {"scale_factor": (1.6, 2.0), "mode": "bilinear"}),
         ([f(1, 1, 2, 3, 2)], {"scale_factor": 2, "mode": "trilinear"}), ([f(1, 2, 4, 4)], {"scale_factor": 0.5}),
+        ([f(1, 2, 3, 4)], {"size": (7, 3), "mode": "nearest-exact"}), ([f(1, 2, 3, 4)], {"size": (7, 9), "mode": "bicubic", "align_corners": True}),
     ],
     "grid_sample": [
         ([f(2, 3, 4, 5), f(2, 3, 2, 2, low=-1.2, high=1.2)], {}), ([f(1, 2, 4, 5), u(1, 3, 2, 2)], {"align_corners": True}),
         ([f(1, 2, 4, 5), f(1, 3, 2, 2, low=-1.4, high=1.4)], {"padding_mode": "border"}),
         ([f(1, 2, 4, 5), f(1, 3, 3, 2, low=-1.9, high=1.9)], {"padding_mode": "reflection"}),
         ([f(1, 2, 4, 5), f(1, 3, 2, 2, low=-1.2, high=1.2)], {"mode": "nearest"}),
+        *[([f(1, 2, 4, 5), f(1, 3, 3, 2, low=-1.83, high=1.95)], {"mode": "bicubic", "padding_mode": padding, "align_corners": aligned})
+          for padding in ("zeros", "border", "reflection") for aligned in (False, True)],
+        ([f(1, 2, 4, 5), f(1, 3, 3, 2, low=-1.83, high=1.95)], {"padding_mode": "reflection", "align_corners": True}),
+        ([f(1, 2, 1, 5), u(1, 3, 2, 2)], {"padding_mode": "reflection", "align_corners": True, "mode": "bicubic"}),
     ],
     "pixel_shuffle": [([f(2, 12, 3, 2)], {"factor": 2})],
     "cross_entropy": [([f(4, 3), i(3, 4)], {}), ([f(2, 3, 4), np.array([[0, 1, -100, 2], [2, 1, 0, 0]])], {"label_smoothing": 0.1})],
