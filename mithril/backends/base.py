@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from types import FunctionType
 from typing import Any, ClassVar
 
 import numpy as np
 
 from mithril.errors import BackendError
+from mithril.ops.table import HELPERS
 from mithril.types import DType, as_dtype
 
 Arrays = Mapping[str, Any]
@@ -37,7 +39,9 @@ class Backend(ABC):
 
     def __init__(self, dtype: Any = DType.float32, device: Any = None, seed: int = 0):
         for module in self.kernels:
-            import_module(f"mithril.backends.{module}")
+            for name, function in vars(import_module(f"mithril.backends.{module}")).items():
+                if isinstance(function, FunctionType) and function.__module__.startswith(__package__):
+                    HELPERS[self.name, name] = function
         self.dtype = as_dtype(dtype)
         if not self.dtype.is_floating:
             raise BackendError(f"dtype {self.dtype} must be a floating type such as float32.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,8 @@ from mithril.codegen.body import Body, define_function
 from mithril.codegen.module import Source
 from mithril.codegen.text import Names
 from mithril.errors import OperatorError
-from mithril.ops.table import GRADIENT_KERNELS
-from mithril.physical.graph import Graph, Node, Value
+from mithril.ops.table import GRADIENT_KERNELS, Call
+from mithril.physical.graph import Graph, Node, Value, Variadic, values_in
 
 CONSTANT = ("detach", "floor_divide")
 """Operators whose floating results count as constants."""
@@ -33,8 +33,7 @@ class Backward(Body):
     inlines = False  # every value is read again on the way back
 
     def __init__(self, module: Source, trainable: list[str]):
-        gradients = {k.__name__ for k in GRADIENT_KERNELS.values()}
-        super().__init__(module, Names(module.function_names() | gradients), module.root)
+        super().__init__(module, Names(module.function_names()), module.root)
         self.trainable = [module.graph.inputs[key] for key in trainable]
         self.grads: dict[int, str] = {}
         self.needs = {id(v) for v in self.trainable}
@@ -88,54 +87,60 @@ class Backward(Body):
 
     def write_reverse(self, node: Node) -> None:
         """From the gradients of a node's outputs to those of its inputs."""
-        reached = any(id(v) in self.grads for v in node.outputs)
-        if not reached or not any(id(v) in self.needs for v in node.values()):
+        if not any(id(v) in self.grads for v in node.outputs) or not any(id(v) in self.needs for v in node.values()):
             return
-        if node.op.gradient is None and node.op.name not in GRADIENT_KERNELS:
-            raise OperatorError(f"The operator '{node.op.name}' has no gradient on NumPy; it is used by {node!r}.")
-        if node.op.name in GRADIENT_KERNELS:
-            self.write_kernel(node)
-        else:
-            self.write_templates(node)
+        call, inputs = self.call(node), dict(zip(node.op.input_names, node.inputs))
+        for names, rule in self.rules(node, call).items():
+            items = [inputs[name] for name in names.split()]
+            if not any(id(value) in self.needs for item in items for value in values_in(item)):
+                continue
+            text = self.texts.write(rule, call)
+            if len(items) > 1 or isinstance(items[0], tuple):
+                self.unpack(text, items)
+                continue
+            if node.op.elementwise and (
+                items[0].shape != node.outputs[0].shape or isinstance(items[0].shape, Variadic)
+            ):
+                text = self.texts.with_helpers(f"unbroadcast({text}, {self.texts.values[id(items[0])]}.shape)")
+            self.add(items[0], text)
 
-    def write_templates(self, node: Node) -> None:
-        rules: Any = node.op.gradient
-        output = node.outputs[0]
+    def call(self, node: Node) -> Call:
+        """The node as gradient rules see it, with its outputs and their gradients."""
+        outputs = tuple(self.texts.values[id(v)] for v in node.outputs)
+        grads = tuple(self.grads.get(id(v)) or f"np.zeros_like({self.texts.values[id(v)]})" for v in node.outputs)
+        extra: dict[str, Any] = {"grad": grads[0], "output": outputs[0]}
+        if node.is_list or len(outputs) > 1:
+            extra = {**dict(zip(node.op.output_names, outputs)), "grad": grads, "output": outputs}
+            extra |= {f"grad_{name}": grad for name, grad in zip(node.op.output_names, grads)}
         call = self.texts.call(node)
-        call = replace(
-            call, inputs={**call.inputs, "grad": self.grads[id(output)], "output": self.texts.values[id(output)]}
-        )
-        for name, value in zip(node.op.input_names, node.inputs):
-            if isinstance(value, Value) and id(value) in self.needs and name in rules:
-                text = self.texts.write(rules[name], call)
-                if node.op.elementwise and (value.shape != output.shape or not isinstance(value.shape, tuple)):
-                    self.texts.kernels.append(GRADIENT_KERNELS["unbroadcast"])
-                    text = f"unbroadcast({text}, {self.texts.values[id(value)]}.shape)"
-                self.add(value, text)
+        return replace(call, inputs={**call.inputs, **extra})
 
-    def write_kernel(self, node: Node) -> None:
+    def rules(self, node: Node, call: Call) -> Mapping[str, Any]:
+        """The row's templates, or the call of the kernel that gives the gradients of all inputs."""
+        if node.op.gradient is not None:
+            return node.op.gradient
+        if node.op.name not in GRADIENT_KERNELS:
+            raise OperatorError(f"The operator '{node.op.name}' has no gradient on NumPy; it is used by {node!r}.")
         function = GRADIENT_KERNELS[node.op.name]
         self.texts.kernels.append(function)
-        grads = [self.grads.get(id(v)) or f"np.zeros_like({self.texts.values[id(v)]})" for v in node.outputs]
-        outputs = [self.texts.values[id(v)] for v in node.outputs]
-        several = node.is_list or len(outputs) > 1
-        call = self.texts.call(node)
-        arguments = [f"({', '.join(grads)},)" if several else grads[0]]
-        arguments += [call[name] for name in node.op.input_names]
-        arguments.append(f"({', '.join(outputs)},)" if several else outputs[0])
-        arguments += self.texts.named_attributes(node, call)
-        targets = [self.target(item) for item in node.inputs]
-        while targets and targets[-1] == "_":
+        names = node.op.input_names
+        arguments = [*(call[name] for name in ("grad", *names, "output")), *self.texts.named_attributes(node, call)]
+        text = f"{function.__name__}({', '.join(arguments)}){'[0]' if len(names) == 1 else ''}"
+        return {" ".join(names): lambda call: text}
+
+    def unpack(self, text: str, items: list[Any]) -> None:
+        """Gradients of several inputs, or of a list of them, that one expression gives together."""
+        targets = [self.target(item) for item in items]
+        while targets[-1] == "_":
             targets.pop()
-        rest = ", *_" if len(targets) < len(node.inputs) else "," if len(targets) == 1 else ""
-        self.lines.append(f"{', '.join(targets)}{rest} = {function.__name__}({', '.join(arguments)})")
-        for target, item in zip(targets, node.inputs):
+        rest = ", *_" if len(targets) < len(items) else ""
+        self.lines.append(f"{', '.join(targets)}{rest} = {text}")
+        for target, item in zip(targets, items):
             self.keep(target, item)
 
     def target(self, item: Any) -> str:
         """The variable for the gradient of an input; `_` where none is needed."""
-        values = item if isinstance(item, tuple) else (item,)
-        if not any(isinstance(v, Value) and id(v) in self.needs for v in values):
+        if not any(id(value) in self.needs for value in values_in(item)):
             return "_"
         if isinstance(item, Value) and id(item) not in self.grads:
             text = self.texts.values[id(item)]

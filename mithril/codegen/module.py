@@ -11,7 +11,7 @@ from mithril.codegen.kernels import paste
 from mithril.codegen.regions import Region, build_regions, repeated
 from mithril.codegen.text import Names, shaped_operators
 from mithril.logical.model import snake_case
-from mithril.ops.table import KERNELS
+from mithril.ops.table import GRADIENT_KERNELS, HELPERS, KERNELS
 from mithril.physical.graph import Graph, show_shape
 from mithril.physical.passes import count_uses
 
@@ -27,7 +27,9 @@ class Source:
         self.backend = backend
         self.xp = xp
         self.imports = imports
-        self.names = Names()  # of functions
+        kernels = [*GRADIENT_KERNELS.values(), *(k for (_, name), k in KERNELS.items() if name == backend)]
+        helpers = [name for owner, name in HELPERS if owner == backend]
+        self.names = Names([*helpers, *(kernel.__name__ for kernel in kernels)])  # of functions
         self.functions: dict[Any, Function] = {}
         self.blocks: list[str] = []
         self.kernels: list[Callable[..., Any]] = []
@@ -74,8 +76,7 @@ class Source:
             if region.signature in self.repeated and region.signature not in named:
                 named[region.signature] = self.names.new(self._function_name(region))
         self._named = named
-        kernels = (KERNELS.get((node.op.name, self.backend)) for node in self.graph.nodes)
-        return {*named.values(), *(k.__name__ for k in kernels if k is not None)}
+        return self.names.taken
 
     def _function_name(self, region: Region) -> str:
         if region.type != "Model":

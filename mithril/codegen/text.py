@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from mithril.ops.table import KERNELS, Call, Code, implementation, is_kernel
+from mithril.ops.table import HELPERS, KERNELS, Call, Code, implementation, is_kernel
 from mithril.physical.graph import Graph, Node, Value, Variadic, show_shape
 from mithril.types import Dim, DType
 
@@ -20,6 +20,9 @@ RESERVED = {
     "new_state", "prefix", "min", "max", "range", "len", "tuple", "list", "int", "float", "evaluate", "grads",
 }  # fmt: skip
 """Words that no variable of generated source may be called."""
+
+CALLED = re.compile(r"(?<![\w.])(\w+)\(")
+"""The name of a function that is called, as no attribute of a module or a value."""
 
 
 class Names:
@@ -116,13 +119,17 @@ class Texts:
     def write(self, code: Code, call: Call) -> Any:
         """A template or code function filled in; None where the function leaves the case to the kernel."""
         if callable(code):
-            return code(call)
-        fields = {
-            field: self.xp if field == "xp" else call[field]
-            for _, field, _, _ in string.Formatter().parse(code)
-            if field
-        }
-        return code.format(**fields)
+            text = code(call)
+        else:
+            fields = {field for _, field, _, _ in string.Formatter().parse(code) if field}
+            text = code.format(**{field: self.xp if field == "xp" else call[field] for field in fields})
+        return text and self.with_helpers(text)
+
+    def with_helpers(self, text: str) -> str:
+        """The text itself; helpers of the backend that it calls will be pasted."""
+        called = ((self.backend, name) for name in CALLED.findall(text))
+        self.kernels += [HELPERS[key] for key in called if key in HELPERS]
+        return text
 
     def kernel_call(self, function: Callable[..., Any], node: Node, call: Call, extra: tuple[str, ...] = ()) -> str:
         """`name(inputs, attributes that differ from the row's defaults)`; the kernel's source will be pasted."""

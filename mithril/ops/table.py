@@ -113,9 +113,10 @@ class Op:
     code: Mapping[str, Code] = field(default_factory=dict)
     """By backend: torch, jax, mlx, numpy, or any. A registered kernel goes before `any`."""
     gradient: Mapping[str, Code] | Callable[..., Any] | None = None
-    """NumPy's derivative: per input a template over `{grad}`, the inputs, `{output}` and attributes. Broadcasting of
-    elementwise operators is undone by the caller. Inputs not named get no gradient. Where one function computes
-    them together, a kernel is registered with `gradient_kernel` instead and this stays None."""
+    """NumPy's derivative: per input a template over `{grad}`, the inputs, `{output}` and attributes; several outputs and
+    their gradients are named `{values}`, `{grad_values}`, lists are `[a, b]`. A key of several words names inputs whose
+    gradients one expression gives together. Broadcasting of elementwise operators is undone by the caller. Inputs not
+    named get no gradient."""
     state: Mapping[str, str] = field(default_factory=dict)
     """Inputs that are state, with the output that is their next value: `{"mean": "new_mean"}`."""
     identity: Callable[..., bool] | None = None
@@ -159,6 +160,10 @@ OPS: dict[str, Op] = {}
 
 KERNELS: dict[tuple[str, str], Kernel] = {}
 """Kernels by operator and backend; filled when a backend is loaded."""
+
+HELPERS: dict[tuple[str, str], Kernel] = {}
+"""Functions by backend and name that code may call; a source that does has theirs pasted. Filled when a backend is
+loaded."""
 
 GRADIENT_KERNELS: dict[str, Kernel] = {}
 """NumPy functions `(grad, *inputs, output, **attributes)` to a tuple of one gradient (or None) per input; for several
@@ -227,6 +232,7 @@ def is_kernel(op: Op, backend: str) -> bool:
 
 __all__ = [
     "GRADIENT_KERNELS",
+    "HELPERS",
     "KERNELS",
     "OPS",
     "REQUIRED",
