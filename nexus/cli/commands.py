@@ -152,7 +152,12 @@ def explain(
     model: Model,
     method: Annotated[str, typer.Option("--method", help="gradcam, attention, rollout or features.")] = "gradcam",
     layer: Annotated[str | None, typer.Option("--layer", help="A module's path, such as blocks.11.")] = None,
-    target: Annotated[int | None, typer.Option("--target", help="The class to explain; the guess by default.")] = None,
+    target: Annotated[
+        int | None,
+        typer.Option(
+            "--target", help="The class to explain, the guess by default; of a detector, which object.", min=0
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("explanation.png"),
     device: Device = None,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,9 @@ from nexus import visualization
 from nexus.core.config import nearest
 from nexus.core.module import NexusModule
 from nexus.data import eval_transform, load_image
+from nexus.tasks import task_name
 from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
+from nexus.visualization.objects import draw_objects
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +29,7 @@ class Question:
         model: In evaluation mode.
         pixels: The normalized image, (1, c, h, w).
         layer: A module's path, or None for the method's own choice.
-        target: A class, or None for the model's guess.
+        target: A class, or None for the model's guess; of a detector, an object, 0 the surest.
     """
 
     model: NexusModule
@@ -39,6 +42,10 @@ class Question:
         """Where the patches stand among the tokens, for models that have tokens."""
         return self.model.token_layout(self.pixels.shape[-2:])
 
+    def name(self, label: int) -> str:
+        """What the class is called."""
+        return self.model.class_names[label] if self.model.class_names else f"class {label}"
+
 
 def explain_image(
     image: Path, model: str, method: str, layer: str | None, target: int | None, output: Path, device: str | None
@@ -48,20 +55,64 @@ def explain_image(
     Raises:
         ValueError: The method is unknown, or does not fit the model; the image cannot be read.
     """
-    if method not in METHODS:
-        raise ValueError(f"There is no method {method!r}. {nearest(method, METHODS)}")
     module = open_model(model, device)
     if not isinstance(module, NexusModule):
         raise ValueError(f"{model} is a {type(module).__name__}; explain works on models of the zoo.")
+    detects = task_name(module) == "detection"
+    methods = DETECTOR_METHODS if detects else METHODS
+    if method not in methods:
+        kind = "a detector" if detects else "a classifier"
+        raise ValueError(f"There is no method {method!r} for {kind}. {nearest(method, methods)}")
     pixels = eval_transform(preprocessing_of(module))(load_image(image)).unsqueeze(0).to(device_of(module))
-    with evaluating(module):
-        probabilities = module(pixels)["logits"].softmax(dim=1)[0]
-    guess = int(probabilities.argmax())
-    picture = METHODS[method](Question(module.eval(), pixels, layer, target))
+    question = Question(module.eval(), pixels, layer, target)
+    sentence = _found(question) if detects else _guess(question)
+    picture = methods[method](question)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(visualization.to_png(picture))
-    name = module.class_names[guess] if module.class_names else f"class {guess}"
-    return f"The model's guess is {name} ({probabilities[guess]:.1%})."
+    return sentence
+
+
+def _guess(question: Question) -> str:
+    with evaluating(question.model):
+        probabilities = question.model(question.pixels)["logits"].softmax(dim=1)[0]
+    guess = int(probabilities.argmax())
+    return f"The model's guess is {question.name(guess)} ({probabilities[guess]:.1%})."
+
+
+def _found(question: Question) -> str:
+    with evaluating(question.model):
+        outputs = question.model(question.pixels)
+    rank, count = question.target or 0, len(outputs["scores"][0])
+    if rank >= count:
+        raise ValueError(f"--target is {rank}; the model finds {count} objects here, counted from 0.")
+    label, score = int(outputs["labels"][0][rank]), float(outputs["scores"][0][rank])
+    return f"Object {rank} of {count} is {question.name(label)} ({score:.1%})."
+
+
+def _object_gradcam(question: Question) -> "Image":
+    rank = question.target or 0
+    heat = visualization.object_gradcam(question.model, question.pixels, rank)
+    shown = visualization.overlay(question.pixels[0], heat, preprocessing=question.model.preprocessing, side=448)
+    with evaluating(question.model):
+        outputs = question.model(question.pixels)
+    scale = shown.width / question.pixels.shape[-1]
+    box, label = outputs["boxes"][0][rank].cpu().numpy() * scale, int(outputs["labels"][0][rank])
+    return draw_objects(shown, box[None], [f"{question.name(label)} {outputs['scores'][0][rank]:.0%}"], [label])
+
+
+def _query_attention(question: Question) -> "Figure":
+    if "output_attentions" not in signature(question.model.forward).parameters:
+        raise ValueError(f"{type(question.model).__name__} has no attention maps of queries; use --method gradcam.")
+    with evaluating(question.model):
+        outputs = question.model(question.pixels, output_attentions=True)
+    ranks = (0, 1, 2) if question.target is None else (question.target,)
+    return visualization.plot_query_attention(
+        outputs,
+        question.pixels[0],
+        ranks=ranks[: len(outputs["scores"][0])],
+        class_names=question.model.class_names,
+        preprocessing=question.model.preprocessing,
+    )
 
 
 def _gradcam(question: Question) -> "Image":
@@ -106,5 +157,10 @@ METHODS: dict[str, Callable[[Question], "Image | Figure"]] = {
     "gradcam": _gradcam,
     "attention": _attention,
     "rollout": _rollout,
+    "features": _features,
+}
+DETECTOR_METHODS: dict[str, Callable[[Question], "Image | Figure"]] = {
+    "gradcam": _object_gradcam,
+    "attention": _query_attention,
     "features": _features,
 }

@@ -7,6 +7,7 @@ from nexus.visualization.drawing import caption, contact_sheet, overlay
 from nexus.visualization.features import visualize_feature_maps
 from nexus.visualization.figures import to_data_uri, to_png
 from nexus.visualization.gradcam import GradCAM
+from nexus.visualization.object_maps import object_gradcam, plot_query_attention, query_attention
 from nexus.visualization.pictures import plot_guesses, to_picture
 from nexus.visualization.reconstruction import Painting, reconstruction_sheet
 
@@ -17,11 +18,14 @@ __all__ = [
     "attention_rollout",
     "caption",
     "contact_sheet",
+    "object_gradcam",
     "overlay",
     "plot_attention_maps",
     "plot_confusion_matrix",
     "plot_guesses",
+    "plot_query_attention",
     "plot_training_curves",
+    "query_attention",
     "reconstruction_sheet",
     "to_data_uri",
     "to_picture",

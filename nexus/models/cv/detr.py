@@ -209,10 +209,11 @@ class DETR(NexusModule):
                 over the places of `features[-1]` row by row.
 
         Returns:
-            `boxes` (q, 4), xyxy in pixels, `scores` (q,) and `labels` (q,), lists with one entry per image, best
-            first; `pred_logits` (b, q, k + 1) and `pred_boxes` (b, q, 4), cxcywh from 0 to 1 across each image,
-            in the order of the queries; `embeddings` (b, q, d); `features`, the backbone's maps. With `targets` also
-            `losses`, a dict of scalars; in training mode then neither boxes nor scores nor labels.
+            `boxes` (q, 4), xyxy in pixels, `scores` (q,), `labels` (q,) and `queries` (q,), which query each of them
+            is from: lists with one entry per image, best first; `pred_logits` (b, q, k + 1) and `pred_boxes`
+            (b, q, 4), cxcywh from 0 to 1 across each image, in the order of the queries; `embeddings` (b, q, d);
+            `features`, the backbone's maps. With `targets` also `losses`, a dict of scalars; in training mode then
+            neither boxes nor scores nor labels.
 
         Raises:
             ValueError: Images or targets do not fit the model.
@@ -322,7 +323,8 @@ def rank_queries(
     scores, labels = logits.float().softmax(dim=-1)[..., :-1].max(dim=-1)
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     boxes = pixel_boxes(boxes, sizes).gather(1, order[..., None].expand(-1, -1, 4))
-    return {"boxes": list(boxes), "scores": list(scores), "labels": list(labels.gather(1, order))}
+    labels = labels.gather(1, order)
+    return {"boxes": list(boxes), "scores": list(scores), "labels": list(labels), "queries": list(order)}
 
 
 def dilate_last_stage(body: nn.Module) -> None:
