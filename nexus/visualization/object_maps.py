@@ -105,7 +105,8 @@ def plot_query_attention(
         shown = overlay(picture, heat / heat.amax(), side=448)
         scale = shown.width / picture.width
         boxed = draw_objects(shown, box.detach().cpu().numpy()[None] * scale, [""], [label])
-        panels.append((f"{rank}: {name} {float(_ranked(outputs, 'scores', rank)):.0%}", boxed))
+        score = _ranked(outputs, "scores", rank).item()
+        panels.append((f"{rank}: {name} {score:.0%}", boxed))
     figure = new_figure(3.2 * len(panels), 3.2 * picture.height / picture.width + 0.3)
     for axes, (title, boxed) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         image_axes(axes, title).imshow(boxed)
