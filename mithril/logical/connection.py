@@ -369,4 +369,9 @@ def _expansion_shape(name: str | None) -> tuple[Any, ...] | None:
     return _EXPANSIONS[-1].get(name) if _EXPANSIONS and name is not None else None
 
 
+def is_given(key: str) -> bool:
+    """In `create_model`: whether the use that it is for has something wired to this input."""
+    return _expansion_shape(key) is not None
+
+
 __all__ = ["MISSING", "Connection", "DType", "Expression", "IOKey", "Wiring", "place"]

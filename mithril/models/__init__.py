@@ -19,6 +19,7 @@ from mithril.models.convolution import (
     TransposedConvolution2D,
 )
 from mithril.models.gpt import gpt2
+from mithril.models.kernel import DistanceMatrix, GaussianProcess, KernelSVM, PolynomialKernel, RBFKernel
 from mithril.models.linear import MLP, Embedding, Linear, LinearSVM
 from mithril.models.loss import (
     AbsoluteError,
@@ -30,9 +31,12 @@ from mithril.models.loss import (
     SquaredError,
     SquaredHingeLoss,
 )
-from mithril.models.metric import Accuracy, F1Score, Precision, Recall
+from mithril.models.manifold import MDS, TSNE, joint_probabilities
+from mithril.models.metric import AUC, Accuracy, F1Score, Precision, Recall
 from mithril.models.normalization import BatchNorm1D, BatchNorm2D, GroupNorm, LayerNorm, RMSNorm
-from mithril.models.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from mithril.models.position import LearnedPositionalEncoding, RotaryEmbedding, SinusoidalPositionalEncoding
+from mithril.models.recurrent import GRU, LSTM, RNN, EncoderDecoder, GRUCell, LSTMCell, ManyToOne, OneToMany, RNNCell
+from mithril.models.regression import LogisticRegression, PolynomialFeatures, PolynomialRegression
 from mithril.models.transformer import FeedForward, QuickGelu, SelfAttention, transformer_block
 from mithril.models.vision import (
     clip,

@@ -64,3 +64,27 @@ class F1Score(BinaryMetric):
 
     def of_counts(self, both: Any, found: Any, true: Any) -> Expression:
         return share(2 * both, found + true)
+
+
+class AUC(Model):
+    """Area under the ROC curve: how often a true element (`target` > 0) has a higher score than a false one.
+
+    Keys: `input` and `target`, both (n). Equal scores count half, by their mean rank (Mann & Whitney 1947); there must
+    be elements of both kinds.
+    """
+
+    def __init__(self, name: str | None = None):
+        super().__init__(name)
+        scores = IOKey("input")
+        order: Any = op("argsort")(scores)
+        ranked = scores[order]
+        true: Any = op("where")(IOKey("target")[order] > 0, op("ones_like")(scores), 0.0)
+        places: Any = op("arange")(stop=scores.shape[0])
+        steps = op("concat")([ranked[:1] != ranked[:1], ranked[1:] != ranked[:-1]])
+        first: Any = op("cummax", axis=0)(op("where")(steps, places, 0))
+        ends = op("concat")([ranked[1:] != ranked[:-1], ranked[:1] == ranked[:1]])
+        last: Any = op("cummin", axis=0)(op("where")(ends, places, scores.shape[0])[::-1])[::-1]
+        count, all_true = scores.shape[0], true.sum()
+        ranks = ((first + last) / 2 * true).sum() - all_true * (all_true - 1) / 2
+        self |= op("divide")(ranks, all_true * (count - all_true), output=IOKey("output"))
+        self.set_cin("input")

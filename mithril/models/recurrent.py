@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from mithril.logical.connection import IOKey
+from mithril.logical.connection import IOKey, is_given
 from mithril.logical.model import Model
 from mithril.logical.operator import Operator
-from mithril.models.common import op, parameter
+from mithril.models.common import named, op, parameter
+from mithril.models.linear import Linear
 
 
 def gates(x: Any, h: Any, rows: int, suffix: str = "") -> tuple[Any, ...]:
@@ -50,6 +51,11 @@ def gru_step(x: Any, states: tuple[Any, ...], size: int, suffix: str = "") -> tu
     return ((1 - z) * new + z * h,)
 
 
+def zero_state(x: Any, n: Any, size: int) -> Any:
+    """Returns zeros (n, size) in the dtype of `x` (n, i)."""
+    return op("zeros_like")(x[:, :1]).broadcast_to(n, size)
+
+
 class Cell(Model):
     """One step of a recurrent network. Parameters: `weight_ih`, `weight_hh`, `bias_ih`, `bias_hh`.
 
@@ -61,6 +67,7 @@ class Cell(Model):
 
     def __init__(self, hidden_size: int, name: str | None = None):
         super().__init__(name)
+        self.hidden_size = hidden_size
         before = tuple(IOKey(state) for state in self.states)
         after = self.step(IOKey("input"), before, hidden_size)
         for state, value in zip(self.states, after):
@@ -85,16 +92,17 @@ class GRUCell(Cell):
 
 
 class Recurrent(Operator):
-    """A recurrent layer over a sequence (n, t, i), unrolled in time; it starts from zeros.
+    """A recurrent layer over a sequence (n, t, i), unrolled in time.
 
-    Keys: `input`; `output`, the hidden state of every step (n, t, h); `last`, that of the last step (n, h).
+    Keys: `input`; `h` (and `c` of an LSTM), where it starts, zeros if they are not wired; `output`, the hidden state of
+    every step (n, t, h); `last` (and `last_c`), the states after the last step (n, h).
     Parameters are torch's: `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`. The length must be known when
     the model is compiled.
     """
 
     output_names = ("output", "last")
     step: ClassVar[Any] = staticmethod(rnn_step)
-    num_states: ClassVar[int] = 1
+    states: ClassVar[tuple[str, ...]] = ("h",)
 
     def __init__(self, hidden_size: int, name: str | None = None):
         super().__init__(name=name)
@@ -105,13 +113,14 @@ class Recurrent(Operator):
         n, t, _ = sequence.shape
         if not isinstance(t, int):
             raise ValueError(f"{type(self).__name__} is unrolled in time, and the length {t} of its input is unknown.")
-        zeros = op("zeros_like")(sequence[:, 0, :1]).broadcast_to(n, self.hidden_size)  # in the dtype of the input
-        states, outputs = (zeros,) * self.num_states, []
+        zeros = zero_state(sequence[:, 0], n, self.hidden_size)
+        states, outputs = tuple(IOKey(s) if is_given(s) else zeros for s in self.states), []
         for place in range(t):
             states = self.step(sequence[:, place], states, self.hidden_size, suffix="_l0")
             outputs.append(states[0])
         model |= op("stack", axis=1)(outputs, output=IOKey("output"))
-        model |= op("buffer")(input=states[0], output=IOKey("last"))
+        for key, state in zip(self.output_names[1:], states):
+            model |= op("buffer")(input=state, output=IOKey(key))
         return model
 
 
@@ -121,10 +130,71 @@ class RNN(Recurrent):
 
 class LSTM(Recurrent):
     __doc__ = Recurrent.__doc__
+    output_names = ("output", "last", "last_c")
     step = staticmethod(lstm_step)
-    num_states = 2
+    states = ("h", "c")
 
 
 class GRU(Recurrent):
     __doc__ = Recurrent.__doc__
     step = staticmethod(gru_step)
+
+
+class ManyToOne(Model):
+    """A sequence (n, t, i) to one output (n, dimension), from the state after the last step.
+
+    Args:
+        layer: A recurrent layer, such as `GRU(16)`.
+    """
+
+    def __init__(self, layer: Recurrent, dimension: int, name: str | None = None):
+        super().__init__(name)
+        last = named(layer, "layer")(input="input").last
+        self |= Linear(dimension, name="head")(input=last, output=IOKey("output"))
+        self.set_cin("input")
+
+
+class OneToMany(Model):
+    """One input (n, dimension) to a sequence (n, steps, dimension): each output is the next step's input.
+
+    Args:
+        cell: A recurrent cell, such as `GRUCell(16)`; it starts from zeros.
+    """
+
+    def __init__(self, cell: Cell, dimension: int, steps: int, name: str | None = None):
+        super().__init__(name)
+        x: Any = IOKey("input", shape=[None, dimension])
+        states: Any = dict.fromkeys(cell.states, zero_state(x, x.shape[0], cell.hidden_size))
+        outputs, head = [], Linear(dimension, name="head")
+        for step in range(steps):
+            one: Any = (cell.shared() if step else named(cell, "cell"))(input=x, **states)
+            states = {state: getattr(one, f"{state}_next") for state in cell.states}
+            x = (head.shared() if step else head)(input=states["h"])
+            outputs.append(x)
+        self |= op("stack", axis=1)(outputs, output=IOKey("output"))
+        self.set_cin("input")
+
+
+class EncoderDecoder(Model):
+    """A sequence to another one. Cho et al. 2014; Sutskever et al. 2014.
+
+    Keys: `input` (n, s, i), read by the encoder, whose last states are the decoder's first; `target` (n, t, j), what
+    the decoder reads: the outputs wanted so far, moved one step on; `output` (n, t, dimension).
+
+    Args:
+        encoder: A recurrent layer, such as `LSTM(16)`.
+        decoder: One of the same kind and width.
+    """
+
+    def __init__(self, encoder: Recurrent, decoder: Recurrent, dimension: int, name: str | None = None):
+        super().__init__(name)
+        if (encoder.states, encoder.hidden_size) != (decoder.states, decoder.hidden_size):
+            raise ValueError(
+                f"The decoder {decoder.type_name}({decoder.hidden_size}) cannot start from the states of the encoder"
+                f" {encoder.type_name}({encoder.hidden_size}); give both the same type and width."
+            )
+        encoded = named(encoder, "encoder")(input="input")
+        states = {state: getattr(encoded, key) for state, key in zip(encoder.states, encoder.output_names[1:])}
+        decoded: Any = named(decoder, "decoder")(input=IOKey("target"), **states)
+        self |= Linear(dimension, name="head")(input=decoded.output, output=IOKey("output"))
+        self.set_cin("input")

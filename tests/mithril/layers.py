@@ -1,5 +1,8 @@
 """The few layers that the tests of the compiler compose; those of mithril.models have tests of their own."""
 
+import numpy as np
+
+import mithril as ml
 from mithril.logical.connection import IOKey
 from mithril.logical.model import Model
 from mithril.logical.primitive import primitive_class
@@ -44,3 +47,21 @@ class LayerNorm(Model):
         super().__init__(name)
         wires = {"weight": parameter("weight"), "bias": parameter("bias")}
         self |= op("layer_norm")(input="input", **wires, output=IOKey("output"))
+
+
+def compare(backend, model, values, expected, gradients=None, seeds=None):
+    """Hold outputs, and the gradients of their sum weighted with `seeds`, to those expected; all by key."""
+    gradients = gradients or {}
+    shapes = {key: np.shape(value) for key, value in values.items()}
+    compiled = ml.compile(model, backend, shapes=shapes, trainable_keys=list(gradients))
+    arrays = {key: backend.array(value) for key, value in values.items()}
+    tolerance = {"rtol": backend.tolerance, "atol": backend.tolerance}
+    if gradients:
+        seeds = {key: np.asarray(seed, np.float64) for key, seed in seeds.items()}
+        outputs, found = compiled.evaluate_all(arrays, {}, seeds)
+        for key, gradient in gradients.items():
+            np.testing.assert_allclose(backend.to_numpy(found[key]), gradient, err_msg=key, **tolerance)
+    else:
+        outputs = compiled.evaluate(arrays, {})
+    for key, value in expected.items():
+        np.testing.assert_allclose(backend.to_numpy(outputs[key]), value, err_msg=key, **tolerance)

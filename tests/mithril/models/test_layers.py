@@ -123,12 +123,6 @@ LAYERS = {
         {"input": TOKENS, "target": "probabilities"},
     ),
 }
-BACKENDS = {
-    "numpy": ("NumpyBackend", ml.float64, 1e-9),
-    "torch": ("TorchBackend", ml.float64, 1e-9),
-    "jax": ("JaxBackend", ml.float32, 2e-4),
-    "mlx": ("MlxBackend", ml.float32, 2e-4),
-}
 
 
 def draw(shape, random):
@@ -141,15 +135,6 @@ def as_params(module):
     """The state dict under our keys."""
     state = {key.replace(".", "_"): value.numpy().copy() for key, value in module.state_dict().items()}
     return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request):
-    name, dtype, tolerance = BACKENDS[request.param]
-    pytest.importorskip({"mlx": "mlx.core"}.get(request.param, request.param))
-    made = getattr(ml, name)(dtype=dtype)
-    made.tolerance = tolerance
-    return made
 
 
 def gradients_of(module, inputs, output, weights):
