@@ -1,11 +1,13 @@
 """Which prediction answers for which object.
 
-Dims: m objects, n predictions.
+Dims: m objects, n predictions, k classes.
 """
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from nexus.ops.boxes import iou, pairwise
 
 BACKGROUND, IGNORED = -1, -2
 
@@ -37,6 +39,56 @@ def match_by_iou(
         ties = (overlaps == overlaps.max(dim=1, keepdim=True).values).any(dim=0)
         matches = torch.where(ties, nearest, matches)
     return matches
+
+
+@torch.no_grad()
+def match_aligned(
+    scores: Float[Tensor, "n k"],
+    predicted: Float[Tensor, "n 4"],
+    points: Float[Tensor, "n 2"],
+    boxes: Float[Tensor, "m 4"],
+    labels: Int[Tensor, " m"],
+    *,
+    top_k: int,
+    alpha: float = 0.5,
+    beta: float = 6.0,
+) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """Gives each object its `top_k` predictions of the best `score^alpha * IoU^beta` whose point lies inside it.
+
+    Task alignment: Feng et al., "TOOD", 2021, Sec. 3.2, https://arxiv.org/abs/2108.07755. With `top_k=1` it is the
+    one-to-one matching of YOLOv10 (Wang et al., 2024, Eq. 1). A prediction that several objects want answers for the
+    one that it overlaps most.
+
+    Args:
+        scores: Probabilities of the classes.
+        predicted: Boxes, xyxy.
+        points: Where each prediction is made, in the same units.
+        boxes: Of the objects.
+        labels: Of the objects.
+        top_k: Most predictions for one object.
+        alpha: Power of the score of the object's class.
+        beta: Power of the overlap.
+
+    Returns:
+        The index of an object or `BACKGROUND`, and the quality that the prediction shall learn as its score: the
+        object's largest IoU, times the prediction's alignment as a share of the object's largest; 0 for background.
+    """
+    count = len(points)
+    if not len(boxes) or not count:
+        return torch.full((count,), BACKGROUND, device=points.device), scores.new_zeros(count)
+    x, y = points.T
+    x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
+    inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)
+    overlaps = pairwise(iou, boxes, predicted).clamp(min=0) * inside
+    alignment = scores.T[labels] ** alpha * overlaps**beta
+    best = alignment.topk(min(top_k, count), dim=1).indices
+    wanted = torch.zeros_like(inside).scatter(1, best, True) & inside
+    matches = torch.where(wanted, overlaps, -1.0).argmax(dim=0)
+    chosen = wanted & (matches == torch.arange(len(boxes), device=matches.device)[:, None])
+    alignment, overlaps = alignment * chosen, overlaps * chosen
+    share = alignment / alignment.amax(dim=1, keepdim=True).clamp(min=torch.finfo(alignment.dtype).tiny)
+    quality = (share * overlaps.amax(dim=1, keepdim=True)).amax(dim=0)
+    return torch.where(chosen.any(dim=0), matches, BACKGROUND), quality
 
 
 def hungarian(cost: Float[Tensor, "n m"]) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from nexus.core.config import Config
 from nexus.core.formats import State
 from nexus.core.module import NexusModule
+from nexus.layers.conv_norm import ConvNorm
 from nexus.layers.perceptron import Perceptron
 from nexus.models.cv.rcnn.images import Size, Target, check_targets, pad_images
-from nexus.models.cv.rt_detr_backbone import DEPTHS, STEM_DIM, ConvNorm, build_backbone
+from nexus.models.cv.rt_detr_backbone import DEPTHS, STEM_DIM, build_backbone
 from nexus.models.cv.rt_detr_decoder import (
     Decoder,
     DecoderBlock,
@@ -61,7 +62,8 @@ class RTDETRConfig(Config):
     Attributes:
         num_classes: Kinds of objects; labels run from 0.
         backbone: resnet18, resnet34, resnet50 and resnet101 are the ResNet-vd of the paper; any other registered
-            name is that model, if it gives maps of strides 8, 16 and 32.
+            name is that model, if it gives maps of strides 8, 16 and 32. Or a mapping with `name` and changes, such
+            as the width `hidden_dim` of a ResNet.
         backbone_norm: "frozen" for batch normalization that is never trained, which needs pretrained weights to
             start from; "batch" to train from scratch.
         num_frozen_stages: How many parts of the ResNet-vd are not trained: 1 is the stem, 2 also the first stage, ...
@@ -87,7 +89,7 @@ class RTDETRConfig(Config):
 
     in_channels: int = 3
     num_classes: int = 80
-    backbone: str = "resnet50"
+    backbone: str | dict[str, Any] = "resnet50"
     backbone_norm: Literal["batch", "frozen"] = "frozen"
     num_frozen_stages: int = 1
     encoder_dim: int = 256

@@ -7,17 +7,18 @@ The stem is three 3x3 convolutions, and a shortcut that halves the map averages 
 Dims: b batch, c channels, h w pixels, d width.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.module import NexusModule
-from nexus.core.registry import create_model
 from nexus.layers import collect
+from nexus.layers.conv_norm import ConvNorm
 from nexus.layers.frozen_norm import freeze_batch_norm
-from nexus.models.cv.rcnn.pyramid import backbone_maps
+from nexus.models.cv.rcnn.pyramid import backbone_maps, backbone_parts, make_backbone
 
 
 class Depth(NamedTuple):
@@ -34,21 +35,6 @@ DEPTHS = {
     "resnet101": Depth(True, (3, 4, 23, 3)),
 }
 STEM_DIM = 64
-
-
-class ConvNorm(nn.Module):
-    """A convolution without bias that keeps the size (up to its stride), batch normalization, and an activation."""
-
-    def __init__(
-        self, in_dim: int, out_dim: int, kernel: int, stride: int = 1, *, act: nn.Module | None = None
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_dim, out_dim, kernel, stride, padding=kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(out_dim)
-        self.act = nn.Identity() if act is None else act
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
-        return self.act(self.norm(self.conv(x)))
 
 
 class Block(nn.Module):
@@ -82,21 +68,22 @@ class ResNetVD(nn.Module):
         depth: Its size.
         in_channels: Of the images.
         num_frozen_stages: How many parts are not trained: 1 is the stem, 2 also the first stage, ...
+        stem_dim: Channels of the stem and of the first stage; the paper's are 64.
     """
 
-    def __init__(self, depth: Depth, in_channels: int, num_frozen_stages: int) -> None:
+    def __init__(self, depth: Depth, in_channels: int, num_frozen_stages: int, stem_dim: int = STEM_DIM) -> None:
         super().__init__()
-        relu, half = nn.ReLU(inplace=True), STEM_DIM // 2
+        relu, half = nn.ReLU(inplace=True), stem_dim // 2
         self.stem = nn.Sequential(
             ConvNorm(in_channels, half, 3, 2, act=relu),
             ConvNorm(half, half, 3, act=relu),
-            ConvNorm(half, STEM_DIM, 3, act=relu),
+            ConvNorm(half, stem_dim, 3, act=relu),
         )
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        dims = [STEM_DIM * 2**stage * (4 if depth.bottleneck else 1) for stage in range(4)]
+        dims = [stem_dim * 2**stage * (4 if depth.bottleneck else 1) for stage in range(4)]
         self.dims = tuple(dims[1:])
         self.stages = nn.ModuleList()
-        in_dim = STEM_DIM
+        in_dim = stem_dim
         for stage, (dim, num_blocks) in enumerate(zip(dims, depth.num_layers)):
             blocks = []
             for index in range(num_blocks):
@@ -128,13 +115,13 @@ class RegisteredBackbone(nn.Module):
         ValueError: The model is unknown, or has no such maps.
     """
 
-    def __init__(self, name: str, in_channels: int) -> None:
+    def __init__(self, backbone: str | Mapping[str, Any], in_channels: int) -> None:
         super().__init__()
-        maps = backbone_maps(name, in_channels)
+        maps = backbone_maps(backbone, in_channels)
         if maps.tokens:
-            raise ValueError(f"backbone {name} gives tokens; RT-DETR reads three maps, as resnet50 gives.")
+            raise ValueError(f"backbone {backbone} gives tokens; RT-DETR reads three maps, as resnet50 gives.")
         self.index, self.dims = maps.index[1:], maps.dims[1:]
-        self.body: NexusModule = create_model(name, num_classes=0, in_channels=in_channels)
+        self.body: NexusModule = make_backbone(backbone, in_channels)
         for key, parameter in self.body.named_parameters():
             if key in maps.unread:
                 parameter.requires_grad_(False)
@@ -148,16 +135,32 @@ class RegisteredBackbone(nn.Module):
 
 
 def build_backbone(
-    name: str, in_channels: int, *, norm: Literal["batch", "frozen"], num_frozen_stages: int
+    backbone: str | Mapping[str, Any], in_channels: int, *, norm: Literal["batch", "frozen"], num_frozen_stages: int
 ) -> ResNetVD | RegisteredBackbone:
-    """Returns the ResNet-vd called `name` in the paper, or the registered model of that name."""
+    """Returns the ResNet-vd of that name in the paper, or the registered model.
+
+    Args:
+        backbone: The name, or a mapping with `name` and changes: `hidden_dim` of a ResNet-vd, any field of another.
+        in_channels: Of the images.
+        norm: "frozen" for batch normalization that is never trained.
+        num_frozen_stages: Parts of a ResNet-vd that are not trained.
+
+    Raises:
+        ValueError: The backbone is unknown, has no such maps, or a change is none of its fields.
+    """
+    name, changes = backbone_parts(backbone)
     if name in DEPTHS:
-        backbone = ResNetVD(DEPTHS[name], in_channels, num_frozen_stages)
+        width = changes.pop("hidden_dim", STEM_DIM)
+        if changes:
+            raise ValueError(f"backbone sets {', '.join(changes)}; of the ResNet-vd {name} only hidden_dim can change.")
+        if width < 2 or width % 2:
+            raise ValueError(f"backbone sets hidden_dim to {width}; the stem halves it, so it must be even.")
+        body = ResNetVD(DEPTHS[name], in_channels, num_frozen_stages, width)
     else:
-        backbone = RegisteredBackbone(name, in_channels)
+        body = RegisteredBackbone(backbone, in_channels)
     if norm == "frozen":
-        freeze_batch_norm(backbone)
-    return backbone
+        freeze_batch_norm(body)
+    return body
 
 
 def sincos_positions(height: int, width: int, embed_dim: int, like: Tensor) -> Float[Tensor, "1 n d"]:

@@ -11,8 +11,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nexus.layers.conv_norm import ConvNorm
 from nexus.layers.post_norm import PostNormBlock
-from nexus.models.cv.rt_detr_backbone import ConvNorm, sincos_positions
+from nexus.models.cv.rt_detr_backbone import sincos_positions
 
 NUM_REP_BLOCKS = 3
 

@@ -16,4 +16,5 @@ from nexus.models.cv.cards import (
     swin_transformer,
     vgg,
     vit,
+    yolov10,
 )
