@@ -57,7 +57,7 @@ def compare(backend, model, values, expected, gradients=None, seeds=None):
     arrays = {key: backend.array(value) for key, value in values.items()}
     tolerance = {"rtol": backend.tolerance, "atol": backend.tolerance}
     if gradients:
-        seeds = {key: np.asarray(seed, np.float64) for key, seed in seeds.items()}
+        seeds = {key: np.asarray(seed, np.float64) for key, seed in (seeds or {}).items()}
         outputs, found = compiled.evaluate_all(arrays, {}, seeds)
         for key, gradient in gradients.items():
             np.testing.assert_allclose(backend.to_numpy(found[key]), gradient, err_msg=key, **tolerance)

@@ -8,6 +8,7 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PRINTED = {
+    "mithril_classical_models": ["-log likelihood 37.4 -> 4.3", "accuracy on new points 99%", "t-SNE: divergence 0.2"],
     "mithril_custom_models": ["the cell is the ready-made one: True", "as torch does: True"],
     "mithril_sine_forecast": ["NumPy", "torch.optim", "optax"],
     "mithril_vision_models": ["two tasks: {'age': (2, 1), 'gender': (2, 1), 'pred_gender': (2, 1)}", "def evaluate"],
@@ -20,7 +21,8 @@ def test_every_example_is_run():
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_example(name, capsys):
-    for framework in re.findall(r"^import (optax|torch)$", (EXAMPLES / f"{name}.py").read_text(), re.MULTILINE):
+    source = (EXAMPLES / f"{name}.py").read_text()
+    for framework in re.findall(r"^(?:import|from) (optax|torch|sklearn)\b", source, re.MULTILINE):
         pytest.importorskip(framework)
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     printed = capsys.readouterr().out
