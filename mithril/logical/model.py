@@ -515,12 +515,15 @@ class Model(Expression):
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
         return self._copy_into(type(self).__new__(type(self)), memo)
 
-    def _copy_into(self, other: Model, memo: dict[int, Any]) -> Model:
+    def _copy_into(self, other: Model, memo: dict[Any, Any]) -> Model:
         """Give another model the same structure."""
         memo[id(self)] = other
         for key, value in self.__dict__.items():
             other.__dict__[key] = value if key in ("_placements", "op", "shares") else deepcopy(value, memo)
-        other.shares = memo.get(id(self.shares), self.shares)
+        if self.shares is not None:
+            memo.setdefault("sharing", []).append(other)
+        for copy in memo.get("sharing", ()):  # a part may be copied before the one whose parameters it uses
+            copy.shares = memo.get(id(copy.shares), copy.shares)
         other._placements, other.frozen = {}, False
         for node in other.nodes:
             node.model._placements[id(other)] = node

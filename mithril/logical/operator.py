@@ -23,6 +23,14 @@ class Operator(Model):
     input_names: tuple[str, ...] = ("input",)
     output_names: tuple[str, ...] = ("output",)
 
+    library: dict[str, type[Operator]] = {}
+    """Those of mithril itself by class name, which a model's JSON may name."""
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith("mithril."):
+            Operator.library[cls.__name__] = cls
+
     def __init__(self, name: str | None = None):
         super().__init__(name=name)
         self._created: dict[Any, Model] = {}

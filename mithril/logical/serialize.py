@@ -36,7 +36,7 @@ def from_json(text: str, operators: Iterable[type[Model]] = ()) -> Model:
         data = json.loads(text)
         if data["mithril"] != VERSION:
             raise OperatorError(f"The model was written as version {data['mithril']!r}; this is version {VERSION}.")
-        return _Reader({c.__name__: c for c in operators}).model(data["model"], ())
+        return _Reader({**Operator.library, **{c.__name__: c for c in operators}}).model(data["model"], ())
     except (KeyError, TypeError, AttributeError, IndexError, json.JSONDecodeError, RecursionError) as error:
         raise OperatorError(f"The text is not a mithril model: {type(error).__name__}: {error}.") from error
 

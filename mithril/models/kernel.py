@@ -34,6 +34,7 @@ class DistanceMatrix(Model):
         squares = squared_differences(IOKey("left"), IOKey("right"))
         roots: Any = op("where")(squares > 0, squares, 1.0)
         self |= op("where")(squares > 0, roots.sqrt(), 0.0, output=IOKey("output"))
+        self.set_cin("left")
 
 
 class RBFKernel(Model):
@@ -50,6 +51,7 @@ class RBFKernel(Model):
         squares = op("relu")(norms[0][:, None] + norms[1] - 2 * (left @ right.T))
         scale: Any = parameter("log_gamma", []).exp() if gamma is None else gamma
         self |= op("exp")(-scale * squares, output=IOKey("output"))
+        self.set_cin("left")
 
 
 class PolynomialKernel(Model):
@@ -59,6 +61,7 @@ class PolynomialKernel(Model):
         super().__init__(name)
         products = gamma * (IOKey("left") @ IOKey("right").T) + coef0
         self |= op("power")(products, degree, output=IOKey("output"))
+        self.set_cin("left")
 
 
 class KernelSVM(Model):

@@ -52,9 +52,10 @@ def test_kernel_svm_equals_scikit_learn(kernel, backend):
     svm = pytest.importorskip("sklearn.svm")
     points, labels = moons()
     theirs = svm.SVC(C=1.5, kernel=kernel, gamma=0.8, degree=2, coef0=0.5, tol=1e-10).fit(points, labels)
-    ours = m.KernelSVM(m.RBFKernel(0.8) if kernel == "rbf" else m.PolynomialKernel(2, 0.8, 0.5))
+    ours = m.KernelSVM(m.RBFKernel() if kernel == "rbf" else m.PolynomialKernel(2, 0.8, 0.5))
     new = RNG.standard_normal((6, 2))
     weights = {"weight": theirs.dual_coef_, "bias": theirs.intercept_, "support_vectors": theirs.support_vectors_}
+    weights |= {"kernel_log_gamma": np.log(0.8)} if kernel == "rbf" else {}
     expected = {"output": theirs.decision_function(new)[:, None], "decision_output": theirs.predict(new)[:, None]}
     compare(backend, ours, {"input": new, **weights}, expected)
 
@@ -68,7 +69,7 @@ def test_kernel_svm_equals_scikit_learn(kernel, backend):
     norm = 0.5 * (dual @ gram @ dual.T).item()
     values = {"input": points, "target": labels[:, None], **weights}
     cost = 1.5 * np.maximum(0, 1 - labels * theirs.decision_function(points)).sum() + norm
-    compare(backend, train, values, {"loss": cost, "penalty": norm})
+    compare(backend, train, values, {"loss": cost, "penalty": norm}, {"weight": dual @ gram}, {"penalty": 1.0})
     np.testing.assert_allclose(cost, np.abs(dual).sum() - norm, rtol=1e-6)  # no duality gap: it is the best
 
 

@@ -119,3 +119,14 @@ def test_positions_may_stay_open():
         np.testing.assert_array_equal(*both)
     with pytest.raises(ml.errors.ShapeError, match="the width 3 must be known and even"):
         ml.compile(m.RotaryEmbedding(), ml.NumpyBackend(), shapes={"input": [2, 5, 3]})
+
+
+@pytest.mark.parametrize(
+    "model", [m.EncoderDecoder(m.LSTM(3), m.LSTM(3), 2), m.RotaryEmbedding(10.0, True), m.PolynomialRegression(2)]
+)
+def test_models_of_the_library_survive_json(model):
+    data = {"input": SEQUENCE, "target": RNG.standard_normal((2, 2, 5))}
+    data = {key: value.astype(np.float32) for key, value in data.items() if key in model.input_keys}
+    shapes = {key: value.shape for key, value in data.items()}
+    both = [ml.compile(one, ml.NumpyBackend(), shapes=shapes) for one in (model, ml.Model.from_json(model.to_json()))]
+    np.testing.assert_array_equal(*[c.evaluate(c.randomize_params(0), data)["output"] for c in both])
