@@ -288,3 +288,20 @@ def test_keys_that_collide():
             return self.a(x) * self.a_weight
 
     assert "'a_weight' and 'a.weight'" in error_of(Collides(), torch.ones(1, 2))
+
+
+class Resampling(nn.Module):
+    def forward(self, images, grid):
+        return {
+            "exact": F.interpolate(images, scale_factor=1.5, mode="nearest-exact"),
+            "cubic": F.grid_sample(images, grid, "bicubic", "reflection", align_corners=True),
+            "einsum": torch.einsum("b...w,b...w->b...", images, images.flip(-1)),
+            "running": torch.logcumsumexp(images, 1),
+        }
+
+
+def test_resampling_einsum_and_running_sums():
+    args = torch.randn(2, 3, 4, 5), torch.rand(2, 6, 3, 2) * 3 - 1.5
+    found = run(Resampling(), args)[2]
+    for key, expected in Resampling()(*args).items():
+        check_close(found[key], expected)
