@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from importlib import import_module
 from types import FunctionType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from mithril.errors import BackendError
+from mithril.errors import BackendError, nearest
 from mithril.ops.table import HELPERS
 from mithril.types import DType, as_dtype
 
@@ -24,9 +25,11 @@ class Backend(ABC):
         dtype: floating type of arrays that are made without one, and of parameters.
         device: the framework's name of the device; None is its default.
         seed: start of the random numbers of `rand`, `randn` and `randint`, which are the same on every backend.
+        device_mesh: axes of a mesh of devices, `{"data": 2, "model": 4}`, or their sizes alone. Arrays are then placed
+            on all devices: `array(..., shard=)` and `shard` say what is cut along which axis.
 
     Raises:
-        BackendError: the framework lacks the dtype or the device.
+        BackendError: the framework lacks the dtype, the device, or meshes; there are fewer devices than the mesh needs.
     """
 
     name: ClassVar[str]
@@ -37,17 +40,26 @@ class Backend(ABC):
     kernels: ClassVar[tuple[str, ...]]
     """Modules whose kernels its generated source may use."""
 
-    def __init__(self, dtype: Any = DType.float32, device: Any = None, seed: int = 0):
+    def __init__(
+        self,
+        dtype: Any = DType.float32,
+        device: Any = None,
+        seed: int = 0,
+        device_mesh: Sequence[int] | Mapping[str, int] | None = None,
+    ):
         for module in self.kernels:
             for name, function in vars(import_module(f"mithril.backends.{module}")).items():
-                if isinstance(function, FunctionType) and function.__module__.startswith(__package__):
-                    HELPERS[self.name, name] = function
+                if isinstance(function, FunctionType) and function.__module__.startswith("mithril."):
+                    HELPERS[self.xp, name] = function
         self.dtype = as_dtype(dtype)
         if not self.dtype.is_floating:
             raise BackendError(f"dtype {self.dtype} must be a floating type such as float32.")
         self.native(self.dtype)
         self.device = device
         self.set_seed(seed)
+        named = device_mesh if isinstance(device_mesh, Mapping) else enumerate(device_mesh or ())
+        self.mesh_axes = {k if isinstance(k, str) else f"axis{k}": int(n) for k, n in dict(named).items()}
+        self.mesh: Any = self.open_mesh() if device_mesh else None
 
     def __repr__(self) -> str:
         device = "" if self.device is None else f", device={str(self.device)!r}"
@@ -71,16 +83,80 @@ class Backend(ABC):
     def to_numpy(self, value: Any) -> np.ndarray:
         """A NumPy array with the same values; bfloat16 becomes float32."""
 
-    def array(self, value: Any, dtype: Any = None) -> Any:
+    def array(self, value: Any, dtype: Any = None, shard: Sequence[str | int | None] | None = None) -> Any:
         """Numbers, lists, NumPy arrays, or arrays of this framework, as an array here.
 
         Floating values take the backend's dtype unless `dtype` says another; integers and bools keep theirs.
+        `shard` says for each axis of the array which mesh axis it is cut along: a name, a number or None, not cut.
+
+        Raises:
+            BackendError: no mesh, an unknown mesh axis, or a size that is no multiple of it.
         """
         values = self.to_numpy(value) if self.is_array(value) else np.asarray(value)
         if dtype is None:
             found = as_dtype(values.dtype)
             dtype = self.dtype if found.is_floating else found
-        return self.place(values, as_dtype(dtype))
+        cuts = () if shard is None else self._cuts(values.shape, shard)
+        return self.place(values, as_dtype(dtype)) if self.mesh is None else self.spread(values, as_dtype(dtype), cuts)
+
+    # Meshes
+
+    def open_mesh(self) -> Any:
+        """The framework's mesh with the axes of `mesh_axes`."""
+        raise BackendError(f"{type(self).__name__} has no device meshes; JaxBackend and TorchBackend have.")
+
+    def spread(self, value: np.ndarray, dtype: DType, cuts: Sequence[str | None]) -> Any:
+        """A NumPy array on all devices of the mesh, its first axes cut along the mesh axes `cuts`."""
+        raise NotImplementedError
+
+    def placed_like(self, values: Arrays, models: Arrays) -> dict[str, Any]:
+        """`values`, cut as the arrays of the same keys in `models` are."""
+        return dict(values)
+
+    def shard(self, values: Arrays, rules: Mapping[str, Sequence[str | int | None]]) -> dict[str, Any]:
+        """`values` on the mesh, each cut as the first rule whose pattern fits its key says; the others are copied.
+
+        Args:
+            rules: what `array` takes as `shard`, by key or pattern: `{"blocks_*_mlp_fc1_weight": ("model", None)}`.
+
+        Raises:
+            BackendError: as from `array`, with the key; a rule that fits no key.
+        """
+        for pattern in rules:
+            if not any(fnmatchcase(key, pattern) for key in values):
+                raise BackendError(f"The shard rule '{pattern}' fits no key.{nearest(pattern, values)}")
+        placed = {}
+        for key, value in values.items():
+            rule = next((rule for pattern, rule in rules.items() if fnmatchcase(key, pattern)), None)
+            try:
+                placed[key] = self.array(value, shard=rule)
+            except BackendError as error:
+                raise BackendError(f"'{key}' cannot be sharded: {error}") from None
+        return placed
+
+    def _cuts(self, shape: tuple[int, ...], shard: Sequence[str | int | None]) -> list[str | None]:
+        """The mesh axes by name, checked against an array's shape."""
+        if self.mesh is None:
+            raise BackendError(f"shard {tuple(shard)} needs a {type(self).__name__} with a device_mesh.")
+        if len(shard) > len(shape):
+            raise BackendError(f"shard {tuple(shard)} speaks of {len(shard)} axes, the shape is {shape}.")
+        names = list(self.mesh_axes)
+        cuts: list[str | None] = []
+        for size, axis in zip(shape, shard):
+            name = names[axis] if isinstance(axis, int) and 0 <= axis < len(names) else axis
+            if name is not None and name not in names:
+                there = ", ".join(f"'{n}'" for n in names)
+                hint = nearest(name, names) if isinstance(name, str) else ""
+                raise BackendError(f"The mesh has no axis {name!r}, only {there}.{hint}")
+            if name is not None and name in cuts:
+                raise BackendError(f"shard {tuple(shard)} cuts two axes along '{name}'.")
+            if name is not None and size % self.mesh_axes[name]:
+                raise BackendError(
+                    f"Axis {len(cuts)} of shape {shape} cannot be cut into {self.mesh_axes[name]} equal parts, "
+                    f"the size of the mesh axis '{name}'."
+                )
+            cuts.append(name)
+        return cuts
 
     def shape_of(self, value: Any) -> tuple[int, ...]:
         """The shape as plain integers."""

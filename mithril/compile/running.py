@@ -239,6 +239,9 @@ class PhysicalModel:
         if self._gradient is None:
             self._gradient = self._make_gradient()
         outputs, gradients, new_state = self._gradient(cotangents, *arguments)
+        if self.backend.mesh is not None:  # where the next step would need them
+            gradients = self.backend.placed_like(gradients, arguments[0])
+            new_state = self.backend.placed_like(new_state, arguments[-1])
         return (outputs, gradients, new_state) if self.graph.new_state else (outputs, gradients)
 
     def _cotangents(self, given: Arrays | None) -> dict[str, Any]:

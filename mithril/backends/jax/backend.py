@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -22,8 +23,8 @@ class JaxBackend(Backend):
     Args:
         dtype: with float64 the backend's functions run in JAX's 64-bit mode, without changing the process's.
         device: a platform ("cpu", "gpu", "tpu") or one of its devices ("cpu:3").
-        device_mesh: sizes of a mesh of devices; `array(..., shard=)` then places arrays with named sharding.
-            `XLA_FLAGS=--xla_force_host_platform_device_count=8` simulates eight devices on a CPU.
+        device_mesh: arrays get a named sharding. `XLA_FLAGS=--xla_force_host_platform_device_count=8` simulates
+            eight devices on a CPU.
     """
 
     name = "jax"
@@ -36,19 +37,10 @@ class JaxBackend(Backend):
         dtype: Any = DType.float32,
         device: str | None = None,
         seed: int = 0,
-        device_mesh: Sequence[int] | None = None,
+        device_mesh: Sequence[int] | Mapping[str, int] | None = None,
     ):
-        super().__init__(dtype, device, seed)
         self._device = self._find_device(device)
-        self.mesh = None
-        if device_mesh is not None:
-            sizes = tuple(device_mesh)
-            found = jax.devices(None if device is None else device.split(":")[0])
-            count = int(np.prod(sizes))
-            if count > len(found):
-                raise BackendError(f"device_mesh {sizes} needs {count} devices, there are {len(found)}.")
-            names = tuple(f"axis{i}" for i in range(len(sizes)))
-            self.mesh = jax.sharding.Mesh(np.array(found[:count]).reshape(sizes), names)
+        super().__init__(dtype, device, seed, device_mesh)
 
     @staticmethod
     def _find_device(device: str | None) -> Any:
@@ -73,17 +65,23 @@ class JaxBackend(Backend):
             dtype_here = jax.dtypes.canonicalize_dtype(self.native(dtype))
             return jax.device_put(value.astype(dtype_here), self._device)
 
-    def array(self, value: Any, dtype: Any = None, shard: Sequence[int | None] | None = None) -> Any:
-        """As in `Backend`; `shard` names, per axis, the mesh axis it is cut along (None: not cut)."""
-        made = super().array(value, dtype)
-        if self.mesh is None:
-            if shard is not None:
-                raise BackendError(f"shard {tuple(shard)} needs a JaxBackend with a device_mesh.")
-            return made
-        names = [None if axis is None else self.mesh.axis_names[axis] for axis in shard or ()]
-        sharding = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(*names))
+    def open_mesh(self) -> jax.sharding.Mesh:
+        found = jax.devices(None if self.device is None else self.device.split(":")[0])
+        sizes = tuple(self.mesh_axes.values())
+        count = math.prod(sizes)
+        if count > len(found):
+            raise BackendError(f"device_mesh {sizes} needs {count} devices, there are {len(found)}.")
+        return jax.sharding.Mesh(np.array(found[:count]).reshape(sizes), tuple(self.mesh_axes))
+
+    def spread(self, value: np.ndarray, dtype: DType, cuts: Sequence[str | None]) -> jax.Array:
+        sharding = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(*cuts))
         with self._scope():
-            return jax.device_put(made, sharding)
+            dtype_here = jax.dtypes.canonicalize_dtype(self.native(dtype))
+            return jax.device_put(value.astype(dtype_here), sharding)
+
+    def placed_like(self, values: Arrays, models: Arrays) -> dict[str, Any]:
+        with self._scope():
+            return {k: jax.device_put(v, models[k].sharding) if k in models else v for k, v in values.items()}
 
     def is_array(self, value: Any) -> bool:
         return isinstance(value, jax.Array)

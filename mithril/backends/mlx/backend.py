@@ -26,8 +26,8 @@ class MlxBackend(Backend):
     imports = ("import math", "import mlx.core as mx", "import mlx.nn as nn")
     kernels = ("array", "mlx.kernels")
 
-    def __init__(self, dtype: Any = DType.float32, device: str | None = None, seed: int = 0):
-        super().__init__(dtype, device, seed)
+    def __init__(self, dtype: Any = DType.float32, device: str | None = None, seed: int = 0, device_mesh: Any = None):
+        super().__init__(dtype, device, seed, device_mesh)
         if device not in (None, "cpu", "gpu"):
             raise BackendError(f"MLX has no device '{device}', only 'cpu' and 'gpu'.")
         self._device = mx.default_device() if device is None else mx.Device(getattr(mx, device))

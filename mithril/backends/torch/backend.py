@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ class TorchBackend(Backend):
 
     Args:
         device: "cpu", "cuda:1", "mps", ...
-        device_mesh: sizes of a mesh of processes, as started by torchrun; `array(..., shard=)` then makes DTensors.
+        device_mesh: arrays are DTensors on the processes that torchrun started, and what process 0 gives counts.
     """
 
     name = "torch"
@@ -32,27 +34,25 @@ class TorchBackend(Backend):
         dtype: Any = DType.float32,
         device: str = "cpu",
         seed: int = 0,
-        device_mesh: Sequence[int] | None = None,
+        device_mesh: Sequence[int] | Mapping[str, int] | None = None,
     ):
-        super().__init__(dtype, device, seed)
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             raise BackendError(f"torch cannot use the device '{device}': {str(error).splitlines()[0]}") from error
-        self.mesh = None if device_mesh is None else self._open_mesh(tuple(device_mesh))
+        super().__init__(dtype, device, seed, device_mesh)
 
-    def _open_mesh(self, sizes: tuple[int, ...]) -> Any:
-        from torch.distributed import get_world_size, is_available, is_initialized
+    def open_mesh(self) -> Any:
+        from torch.distributed import get_world_size, is_available, is_initialized, is_torchelastic_launched
         from torch.distributed.device_mesh import init_device_mesh
 
-        if not (is_available() and is_initialized()):
-            raise BackendError(
-                f"device_mesh {sizes} needs a process group: start with torchrun and call "
-                "torch.distributed.init_process_group first."
-            )
-        if int(np.prod(sizes)) != get_world_size():
-            raise BackendError(f"device_mesh {sizes} must have as many places as processes, {get_world_size()}.")
-        return init_device_mesh(torch.device(str(self.device)).type, sizes)
+        sizes = tuple(self.mesh_axes.values())
+        if not (is_available() and (is_initialized() or is_torchelastic_launched())):
+            raise BackendError(f"device_mesh {sizes} needs a process group: start with torchrun.")
+        count = get_world_size() if is_initialized() else int(os.environ["WORLD_SIZE"])
+        if math.prod(sizes) != count:
+            raise BackendError(f"device_mesh {sizes} needs {math.prod(sizes)} processes, there are {count}.")
+        return init_device_mesh(torch.device(self.device).type, sizes, mesh_dim_names=tuple(self.mesh_axes))
 
     def native(self, dtype: DType) -> torch.dtype:
         return getattr(torch, dtype.value)
@@ -60,18 +60,15 @@ class TorchBackend(Backend):
     def place(self, value: np.ndarray, dtype: DType) -> torch.Tensor:
         return torch.tensor(value, dtype=self.native(dtype), device=self.device)
 
-    def array(self, value: Any, dtype: Any = None, shard: Sequence[int | None] | None = None) -> Any:
-        """As in `Backend`; `shard` names, per axis, the mesh axis it is cut along (None: not cut)."""
-        made = super().array(value, dtype)
-        if self.mesh is None:
-            if shard is not None:
-                raise BackendError(f"shard {tuple(shard)} needs a TorchBackend with a device_mesh.")
-            return made
+    def spread(self, value: np.ndarray, dtype: DType, cuts: Sequence[str | None]) -> torch.Tensor:
         from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-        cut = {axis: place for place, axis in enumerate(shard or ()) if axis is not None}
-        placements = [Shard(cut[axis]) if axis in cut else Replicate() for axis in range(self.mesh.ndim)]
-        return distribute_tensor(made, self.mesh, placements)
+        placements = [Shard(cuts.index(axis)) if axis in cuts else Replicate() for axis in self.mesh_axes]
+        return distribute_tensor(self.place(value, dtype), self.mesh, placements)
+
+    def placed_like(self, values: Arrays, models: Arrays) -> dict[str, Any]:
+        cuts = {k: getattr(models.get(k), "placements", None) for k in values}
+        return {k: v.redistribute(placements=cuts[k]) if cuts[k] else v for k, v in values.items()}
 
     def is_array(self, value: Any) -> bool:
         return isinstance(value, torch.Tensor)
@@ -86,19 +83,28 @@ class TorchBackend(Backend):
         return weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
 
     def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, making its own tensors on this backend's device."""
-        if torch.device(str(self.device)).type == "cpu":
+        """`function`, making its own tensors on this backend's device or mesh."""
+        if self.mesh is None and torch.device(self.device).type == "cpu":
             return function
 
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with torch.device(str(self.device)):
+            with torch.device(self.device):
                 return function(*args, **kwargs)
 
-        return run
+        if self.mesh is None:
+            return run
+        from mithril.backends.torch.sharding import on_mesh
+
+        return on_mesh(run)
 
     def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return self.prepare(torch.compile(function))
+
+    def _cotangent(self, output: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+        """A gradient of the output's dtype and shape, on the mesh if there is one."""
+        grad = grad.to(output.dtype).reshape(output.shape)
+        return grad if self.mesh is None or hasattr(grad, "placements") else self.array(grad, grad.dtype)
 
     def vjp(self, function: Callable[[Arrays], Arrays], params: Arrays) -> Any:
         leaves = {key: value.detach().requires_grad_(value.is_floating_point()) for key, value in params.items()}
@@ -110,7 +116,7 @@ class TorchBackend(Backend):
             found = torch.autograd.grad(
                 [outputs[k] for k in given],
                 list(wanted.values()),
-                [g.to(outputs[k].dtype).reshape(outputs[k].shape) for k, g in given.items()],
+                [self._cotangent(outputs[k], g) for k, g in given.items()],
                 retain_graph=True,
                 allow_unused=True,
             ) if given else [None] * len(wanted)  # fmt: skip

@@ -1,8 +1,7 @@
-"""Backend objects: arrays, random numbers, gradients, compilation, meshes, and what they refuse."""
+"""Backend objects: arrays, random numbers, gradients, compilation, and what they refuse."""
 
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -177,39 +176,3 @@ def test_a_missing_framework_is_named_with_its_remedy(monkeypatch):
 def test_importing_the_backends_loads_no_framework():
     script = "import mithril.backends, sys; print(*{'torch', 'jax', 'mlx', 'numpy'} & {*sys.modules})"
     assert run_script(script) == []
-
-
-def test_jax_mesh():
-    make("JaxBackend")
-    script = """
-        import numpy as np
-        from mithril.backends import JaxBackend
-        backend = JaxBackend(device_mesh=(2, 4))
-        x, w = np.random.default_rng(0).random((4, 8)), np.random.default_rng(1).random((8, 4))
-        left, right = backend.array(x, shard=(0, None)), backend.array(w, shard=(None, 1))
-        out = backend.jit(lambda a, b: a @ b)(left, right)
-        print(left.addressable_shards[0].data.shape, len(out.devices()), np.allclose(backend.to_numpy(out), x @ w, atol=1e-5))
-    """
-    flags = "--xla_force_host_platform_device_count=8"
-    assert run_script(textwrap.dedent(script), XLA_FLAGS=flags, JAX_PLATFORMS="cpu") == ["(2,", "8)", "8", "True"]
-
-
-@pytest.mark.slow
-def test_torch_mesh(tmp_path):
-    script = tmp_path / "mesh.py"
-    script.write_text(
-        textwrap.dedent("""
-        import numpy as np, torch.distributed as dist
-        from mithril.backends import TorchBackend
-        dist.init_process_group("gloo")
-        backend = TorchBackend(device_mesh=(2,))
-        x, w = np.random.default_rng(0).random((4, 8)), np.random.default_rng(1).random((8, 4))
-        left, right = backend.array(x, shard=(0, None)), backend.array(w)
-        equal = np.allclose(backend.to_numpy(left @ right), x @ w, atol=1e-5)
-        if dist.get_rank() == 0:
-            print(tuple(left.to_local().shape), equal)
-        dist.destroy_process_group()
-        """)
-    )
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
-    assert run_script(str(script), *launcher) == ["(2,", "8)", "True"]

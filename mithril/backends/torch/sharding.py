@@ -1,0 +1,119 @@
+"""What generated source needs beyond DTensor's own rules to give equal numbers on a mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+from torch.distributed.tensor.experimental import implicit_replication
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Kernels whose gradients DTensor can shard; the fused one for CPU is not among them."""
+
+
+def on_mesh(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` for DTensors. Tensors that it makes itself count as copies on every process; of what it returns, sums
+    that are still spread over processes are added up."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with implicit_replication(), _Replaced(), sdpa_kernel(ATTENTION):
+            return tree_map(_settle, function(*args, **kwargs))
+
+    return run
+
+
+def _settle(value: Any) -> Any:
+    if not isinstance(value, DTensor) or not any(p.is_partial() for p in value.placements):
+        return value
+    return value.redistribute(placements=[Replicate() if p.is_partial() else p for p in value.placements])
+
+
+class _Replaced(TorchFunctionMode):
+    """Functions for which DTensor of torch 2.13 has no rule, or a wrong one."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.batch_norm:
+            func = _batch_norm
+        elif func in _CONVOLUTIONS:
+            func = partial(_convolution, func, _CONVOLUTIONS[func])
+        elif func is torch.Tensor.tolist and isinstance(args[0], DTensor):
+            args = (args[0].full_tensor(),)
+        return func(*args, **(kwargs or {}))
+
+
+_CONVOLUTIONS = {getattr(F, f"conv{n}d"): 0 for n in (1, 2, 3)} | {
+    getattr(F, f"conv_transpose{n}d"): 1 for n in (1, 2, 3)
+}
+"""Each with the axis of output channels in its weight."""
+
+
+def _convolution(
+    function: Callable[..., torch.Tensor],
+    out: int,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    groups: int = 1,
+    **settings: Any,
+) -> torch.Tensor:
+    """A convolution on local parts. Along a mesh axis that cuts the weight's output channels, it makes the channels of
+    this process; along one that cuts the batch, those of its images; along others everything.
+
+    DTensor's own rule takes no notice of the weight's placement, and knows a batch on the first mesh axis only.
+    """
+    tensors = [t for t in (input, weight, bias) if isinstance(t, DTensor)]
+    if not tensors:
+        return function(input, weight, bias, groups=groups, **settings)
+    mesh, everywhere = tensors[0].device_mesh, [Replicate()] * tensors[0].device_mesh.ndim
+    parts = [t if isinstance(t, DTensor) else DTensor.from_local(t, mesh, everywhere) for t in (input, weight)]
+    parts += [] if bias is None else [bias if isinstance(bias, DTensor) else DTensor.from_local(bias, mesh, everywhere)]
+    # For each mesh axis: where input, weight and bias are, then their gradients, then the output.
+    copy, total = Replicate(), Partial()
+    by_image = ((Shard(0), copy, copy), (Shard(0), total, total), Shard(0))
+    by_channel = ((copy, Shard(out), Shard(0)), (total, Shard(out), Shard(0)), Shard(1))
+    plan: list[Any] = []
+    for of_input, of_weight in zip(parts[0].placements, parts[1].placements):
+        if groups == 1 and of_weight == Shard(out):
+            plan.append(by_channel)
+        else:
+            plan.append(by_image if of_input == Shard(0) else ((copy,) * 3, (copy,) * 3, copy))
+    local = [
+        part.redistribute(placements=[given[i] for given, _, _ in plan]).to_local(
+            grad_placements=[back[i] for _, back, _ in plan]
+        )
+        for i, part in enumerate(parts)
+    ]
+    return DTensor.from_local(function(*local, groups=groups, **settings), mesh, [output for _, _, output in plan])
+
+
+def _batch_norm(
+    input: torch.Tensor,
+    running_mean: torch.Tensor,
+    running_var: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    """As `F.batch_norm`, over the whole batch."""
+    rows, shape = [0, *range(2, input.ndim)], [-1] + [1] * (input.ndim - 2)
+    mean, var = running_mean, running_var
+    if training:
+        mean = input.mean(rows)
+        var = (input - mean.view(shape)).square().mean(rows)
+        count = input.numel() // input.shape[1]
+        with torch.no_grad():
+            running_mean.copy_(torch.lerp(running_mean, mean, momentum))
+            running_var.copy_(torch.lerp(running_var, var * (count / max(count - 1, 1)), momentum))
+    scale = torch.rsqrt(var + eps) * (1 if weight is None else weight)
+    shift = (0 if bias is None else bias) - mean * scale
+    return input * scale.view(shape) + shift.view(shape)
