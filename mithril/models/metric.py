@@ -1,4 +1,4 @@
-"""Metrics. Keys: `input` (scores), `target`, `output`, a number."""
+"""Metrics. Keys: `input` (scores), `target`, `output`, a number. Counts are float32 at least."""
 
 from __future__ import annotations
 
@@ -19,20 +19,26 @@ class Accuracy(Model):
         self.set_cin("input")
 
 
-class BinaryMetric(Model):
+class CountMetric(Model):
     """From the counts of a decision: an element is found where `input` > `threshold`, and true where `target` > 0.
 
     Args:
         threshold: 0 for logits and margins, 0.5 for probabilities.
+        num_classes: Where given, `input` is class scores (n, k) and `target` integers (n); the metric of each class
+            against the others is averaged over the classes.
     """
 
-    def __init__(self, threshold: float = 0.0, name: str | None = None):
+    def __init__(self, threshold: float = 0.0, num_classes: int | None = None, name: str | None = None):
         super().__init__(name)
-        self.threshold = threshold
-        found: Any = op("where")(IOKey("input") > threshold, 1.0, 0.0)
-        true: Any = op("where")(IOKey("target") > 0, 1.0, 0.0)
-        value = self.of_counts((found * true).sum(), found.sum(), true.sum())
-        self |= op("buffer")(input=value, output=IOKey("output"))
+        scores, target = IOKey("input"), IOKey("target", type=None if num_classes is None else int)
+        if num_classes is None:
+            masks = [scores > threshold, target > 0]
+        else:
+            masks = [op("one_hot", num_classes=num_classes)(x) > 0 for x in (scores.argmax(axis=1), target)]
+        found, true = (op("where")(mask, 1.0, 0.0) for mask in masks)
+        axis = None if num_classes is None else 0
+        value: Any = self.of_counts(*(x.sum(axis=axis) for x in (found * true, found, true)))
+        self |= op("buffer")(input=value if num_classes is None else value.mean(), output=IOKey("output"))
         self.set_cin("input")
 
     def of_counts(self, both: Any, found: Any, true: Any) -> Expression:
@@ -45,22 +51,22 @@ def share(part: Any, whole: Any) -> Expression:
     return part / op("maximum")(whole, 1.0)
 
 
-class Precision(BinaryMetric):
-    __doc__ = f"Share of the found that is true. {BinaryMetric.__doc__}"
+class Precision(CountMetric):
+    __doc__ = f"Share of the found that is true. {CountMetric.__doc__}"
 
     def of_counts(self, both: Any, found: Any, true: Any) -> Expression:
         return share(both, found)
 
 
-class Recall(BinaryMetric):
-    __doc__ = f"Share of the true that is found. {BinaryMetric.__doc__}"
+class Recall(CountMetric):
+    __doc__ = f"Share of the true that is found. {CountMetric.__doc__}"
 
     def of_counts(self, both: Any, found: Any, true: Any) -> Expression:
         return share(both, true)
 
 
-class F1Score(BinaryMetric):
-    __doc__ = f"Harmonic mean of precision and recall. {BinaryMetric.__doc__}"
+class F1Score(CountMetric):
+    __doc__ = f"Harmonic mean of precision and recall. {CountMetric.__doc__}"
 
     def of_counts(self, both: Any, found: Any, true: Any) -> Expression:
         return share(2 * both, found + true)
@@ -78,7 +84,7 @@ class AUC(Model):
         scores = IOKey("input")
         order: Any = op("argsort")(scores)
         ranked = scores[order]
-        true: Any = op("where")(IOKey("target")[order] > 0, op("ones_like")(scores), 0.0)
+        true: Any = op("where")(IOKey("target")[order] > 0, 1.0, 0.0)
         places: Any = op("arange")(stop=scores.shape[0])
         steps = op("concat")([ranked[:1] != ranked[:1], ranked[1:] != ranked[:-1]])
         first: Any = op("cummax", axis=0)(op("where")(steps, places, 0))

@@ -159,7 +159,23 @@ def test_auc_equals_scikit_learn(kind, backend):
     scores = {"scores": RNG.standard_normal(40), "ties": RNG.integers(0, 5, 40) / 4.0, "all equal": np.ones(40)}[kind]
     target = RNG.integers(0, 2, 40)
     values = {"input": scores, "target": target.astype(float)}
+    backend.tolerance = 1e-6  # torch counts in float32
     compare(backend, m.AUC(), values, {"output": metrics.roc_auc_score(target, scores)})
+
+
+@pytest.mark.parametrize("num_classes", [None, 4])
+def test_shares_of_counts_equal_scikit_learn(num_classes, backend):
+    metrics = pytest.importorskip("sklearn.metrics")
+    scores = RNG.standard_normal((30, 4) if num_classes else 30)
+    target = RNG.integers(0, 3 if num_classes else 2, 30)  # the last of four classes never occurs
+    decided, options = scores > 0.3, {"zero_division": 0}
+    if num_classes:
+        decided, options = scores.argmax(1), {"average": "macro", "labels": range(4), "zero_division": 0}
+    values = {"input": scores, "target": target if num_classes else target.astype(float)}
+    backend.tolerance = 1e-6  # torch counts in float32
+    for ours, theirs in ((m.Precision, "precision"), (m.Recall, "recall"), (m.F1Score, "f1")):
+        expected = getattr(metrics, f"{theirs}_score")(target, decided, **options)
+        compare(backend, ours(0.3, num_classes), values, {"output": expected})
 
 
 # Embeddings of points
