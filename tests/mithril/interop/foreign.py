@@ -81,7 +81,9 @@ def _depth_anything(t: Any) -> tuple[nn.Module, dict[str, torch.Tensor]]:
         backbone_config=backbone, reassemble_hidden_size=24, patch_size=14, neck_hidden_sizes=[8, 8, 16, 16],
         fusion_hidden_size=8, head_hidden_size=8,
     )  # fmt: skip
-    return t.DepthAnythingForDepthEstimation(config), {"pixel_values": torch.randn(2, 3, 28, 28)}
+    module = t.DepthAnythingForDepthEstimation(config)
+    nn.init.constant_(module.head.conv3.bias, 1)  # below zero the depth is cut off
+    return module, {"pixel_values": torch.randn(2, 3, 28, 28)}
 
 
 def _dpt(t: Any) -> tuple[nn.Module, dict[str, torch.Tensor]]:
@@ -142,24 +144,26 @@ TRANSFORMERS: dict[str, Callable[[Any], tuple[nn.Module, dict[str, torch.Tensor]
 }
 
 
-def make(name: str, timm: Any, transformers: Any) -> tuple[nn.Module, Any]:
-    """A model in evaluation mode whose batch norms have statistics, and an example of its inputs."""
+def make(name: str, timm: Any, transformers: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """A model in evaluation mode with random weights and statistics, and an example of its inputs by name."""
     torch.manual_seed(0)
     if name in TIMM:
         architecture, size, changes = TIMM[name]
         module = timm.create_model(architecture, num_classes=5, **changes)
-        inputs: Any = (torch.randn(2, 3, size, size),)
+        inputs = {"x": torch.randn(2, 3, size, size)}
     else:
         module, inputs = TRANSFORMERS[name](transformers)
+    return with_random_state(module), inputs
+
+
+def with_random_state(module: nn.Module) -> nn.Module:
+    """The module in evaluation mode, away from zeros and ones that would hide mistakes."""
     with torch.no_grad():
-        for value in module.parameters():  # heads that start at zero would hide every mistake
+        for value in module.parameters():
             value.add_(0.02 * torch.randn_like(value))
-    for part in module.modules():
-        if (
-            isinstance(part, nn.modules.batchnorm._BatchNorm)
-            and part.running_mean is not None
-            and part.running_var is not None
-        ):
-            part.running_mean.normal_(0, 0.1)
-            part.running_var.uniform_(0.8, 1.2)
-    return module.eval(), inputs
+        for name, value in module.named_buffers():
+            if name.endswith("running_mean"):
+                value.normal_(0, 0.1)
+            elif name.endswith("running_var"):
+                value.uniform_(0.8, 1.2)
+    return module.eval()

@@ -21,7 +21,7 @@ def slow_but(quick, names):
 
 @pytest.fixture
 def build(timm, transformers):
-    """A function from a name to a module and its inputs by position."""
+    """A function from a name to a module and its inputs by name."""
     return lambda name: make(name, timm, transformers)
 
 
@@ -30,34 +30,31 @@ def leaves(outputs):
     return {name: leaf.detach().numpy() for name, leaf in named_leaves(outputs) if isinstance(leaf, torch.Tensor)}
 
 
-def by_name(inputs, keys):
-    return inputs if isinstance(inputs, dict) else dict(zip(keys, inputs))
-
-
 def expected_of(module, inputs):
     with torch.no_grad():
-        return leaves(module(**inputs) if isinstance(inputs, dict) else module(*inputs))
+        return leaves(module(**inputs))
 
 
 def difference(found, expected):
     """The largest difference, relative to the largest value of each output."""
     assert found.keys() == expected.keys()
-    return max(np.abs(found[k] - expected[k]).max() / np.abs(expected[k]).max() for k in expected)
+    assert any(value.std() > 1e-6 for value in expected.values())
+    return max(np.abs(found[k] - expected[k]).max() / max(np.abs(expected[k]).max(), 1e-9) for k in expected)
 
 
 def check(name, build, backends, tolerance, dtype=torch.float32):
     """Import a model and compare what it computes on these backends with PyTorch."""
     module, inputs = build(name)
     module = module.to(dtype)
-    cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in by_name(inputs, range(9)).items()}
-    inputs = cast if isinstance(inputs, dict) else tuple(cast.values())
+    inputs = {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
     expected = expected_of(module, inputs)
+    if dtype is torch.float64:  # a detector gives its boxes and scores in float32 even then
+        expected = {k: v for k, v in expected.items() if v.dtype != np.float32}
     model, params = ml.from_torch(module, inputs)
     for backend in backends:
         compiled = ml.compile(model, backend, inference=True)
-        data = {k: v.numpy() for k, v in by_name(inputs, compiled.data_keys).items()}
-        outputs = compiled.evaluate(params, data)
-        found = {k: backend.to_numpy(v) for k, v in outputs.items()}
+        outputs = compiled.evaluate(params, {k: v.numpy() for k, v in inputs.items()})
+        found = {k: backend.to_numpy(v) for k, v in outputs.items() if k in expected}
         assert difference(found, expected) < tolerance, backend
 
 
@@ -78,45 +75,47 @@ def test_equal_on_jax(name, build):
     check(name, build, [ml.JaxBackend()], 1e-4)
 
 
-@pytest.mark.parametrize("name", slow_but({"beit", "bert"}, ["convnext", "densenet", "beit", "gmlp", "bert"]))
+@pytest.mark.parametrize("name", slow_but({"beit", "bert"}, ALL))
 def test_equal_in_float64(name, build):
-    check(name, build, [ml.NumpyBackend(dtype=ml.float64), ml.TorchBackend(dtype=ml.float64)], 1e-9, torch.float64)
+    check(name, build, [ml.NumpyBackend(dtype=ml.float64)], 1e-9, torch.float64)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["beit", "coatnet"])
+@pytest.mark.parametrize("name", ALL)
 def test_equal_in_float64_on_jax(name, build):
     pytest.importorskip("jax")
     check(name, build, [ml.JaxBackend(dtype=ml.float64)], 1e-9, torch.float64)
 
 
-def gradients(name, build, backend):
-    """Gradients of the sum of squares by PyTorch and by a backend."""
-    module, inputs = build(name)
-    module, inputs = module.double(), tuple(value.double() for value in inputs)
+def gradients(module, inputs, backend):
+    """Gradients of the mean square of all outputs, by PyTorch and by a backend, in float64."""
+    module = module.double()
+    inputs = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
     model, params = ml.from_torch(module, inputs)
     compiled = ml.compile(model, backend, inference=True)
-    outputs = module(*inputs)
-    outputs.square().sum().backward()
-    data = {compiled.data_keys[0]: inputs[0].numpy()}
-    found = compiled.evaluate_gradients(params, data, {"output": 2 * outputs.detach().numpy()})
+    outputs = {k: v for k, v in named_leaves(module(**inputs)) if isinstance(v, torch.Tensor)}
+    outputs = {k: v for k, v in outputs.items() if v.requires_grad and v.dtype is torch.float64}
+    sum(v.square().mean() for v in outputs.values()).backward()
+    given = {k: (2 * v / v.numel()).detach().numpy() for k, v in outputs.items()}
+    found = compiled.evaluate_gradients(params, {k: v.numpy() for k, v in inputs.items()}, given)
     theirs = {k.replace(".", "_"): v.grad for k, v in module.named_parameters() if v.grad is not None}
-    assert found.keys() == theirs.keys()
+    assert theirs
+    assert theirs.keys() <= found.keys()
+    least = max(value.abs().max().item() for value in theirs.values()) / 1000
     for key, value in theirs.items():
-        scale = max(value.abs().max().item(), 1e-6)
+        scale = max(value.abs().max().item(), least)
         np.testing.assert_allclose(backend.to_numpy(found[key]), value.numpy(), rtol=0, atol=1e-7 * scale, err_msg=key)
 
 
 @pytest.mark.parametrize("name", ["beit", "densenet"])
 def test_gradients_on_numpy(name, build):
-    gradients(name, build, ml.NumpyBackend(dtype=ml.float64))
+    gradients(*build(name), ml.NumpyBackend(dtype=ml.float64))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["beit", "convnext", "coatnet"])
+@pytest.mark.parametrize("name", slow_but({"beit"}, ["beit", "convnext", "coatnet", "segformer", "bert"]))
 def test_gradients_on_jax(name, build):
     pytest.importorskip("jax")
-    gradients(name, build, ml.JaxBackend(dtype=ml.float64))
+    gradients(*build(name), ml.JaxBackend(dtype=ml.float64))
 
 
 def test_there_are_more_than_thirty():
