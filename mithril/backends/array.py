@@ -3,6 +3,7 @@
 `xp` stands for `np`, `jnp` or `mx` and is replaced when a source is pasted into a generated module.
 """
 
+import itertools
 import math
 
 import numpy as xp
@@ -12,15 +13,15 @@ from mithril.ops.table import kernel
 ALL = "numpy jax mlx"
 
 
-def per_axis(value, rank):
-    """One value per spatial axis."""
-    return (value,) * rank if isinstance(value, int | float) else tuple(value)
+def channels(values, input):
+    """One value per channel, beside `input` (n, c, *spatial)."""
+    return values.reshape(-1, *(1,) * (input.ndim - 2))
 
 
 # Normalization
 
 
-@kernel("layer_norm", "numpy jax")
+@kernel("layer_norm", ALL)
 def layer_norm(input, weight=None, bias=None, dims=1, eps=1e-5):
     """Normalize over the last `dims` axes."""
     axes = tuple(range(-dims, 0))
@@ -40,21 +41,16 @@ def rms_norm(input, weight=None, eps=1e-6):
 @kernel("group_norm", ALL)
 def group_norm(input, weight=None, bias=None, num_groups=1, eps=1e-5):
     """Normalize each group of channels of (n, c, *spatial)."""
-    rows = input.reshape(input.shape[0], num_groups, -1)
-    center = rows - xp.mean(rows, axis=-1, keepdims=True)
-    rows = center / xp.sqrt(xp.mean(xp.square(center), axis=-1, keepdims=True) + eps)
-    output = rows.reshape(input.shape)
-    wide = (-1, *(1,) * (input.ndim - 2))
-    output = output if weight is None else output * weight.reshape(wide)
-    return output if bias is None else output + bias.reshape(wide)
+    output = layer_norm(input.reshape(input.shape[0], num_groups, -1), eps=eps).reshape(input.shape)
+    output = output if weight is None else output * channels(weight, input)
+    return output if bias is None else output + channels(bias, input)
 
 
 @kernel("batch_norm", ALL)
 def batch_norm(input, mean, var, weight=None, bias=None, eps=1e-5):
     """Normalize the channels of (n, c, *spatial) with given statistics, as one scale and one shift."""
-    scale = 1 / xp.sqrt(var + eps)
-    scale = scale if weight is None else scale * weight
-    shift = -mean * scale if bias is None else bias - mean * scale
+    scale = (1 if weight is None else weight) / xp.sqrt(var + eps)
+    shift = (0 if bias is None else bias) - mean * scale
     wide = (-1, *(1,) * (input.ndim - 2))
     return input * scale.reshape(wide) + shift.reshape(wide)
 
@@ -74,23 +70,23 @@ def batch_norm_training(input, mean, var, weight=None, bias=None, momentum=0.1, 
 # Attention and loss
 
 
-@kernel("scaled_dot_product_attention", "numpy jax")
-def scaled_dot_product_attention(query, key, value, mask=None, is_causal=False, scale=None):
-    """softmax(q k^T * scale + mask) v. A bool mask is True where a query may look; one that sees nothing gives 0."""
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    scores = (query * scale) @ xp.swapaxes(key, -1, -2)
+def attention_weights(query, key, mask, is_causal, scale):
+    """softmax(q k^T * scale + mask). A bool mask is True where a query may look; one that sees nothing has zeros."""
+    scores = query @ xp.swapaxes(key, -1, -2) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if is_causal:
         mask = xp.tril(xp.ones(scores.shape[-2:], dtype=xp.int32)) > 0
     if mask is not None:
         scores = xp.where(mask, scores, -math.inf) if "bool" in str(mask.dtype) else scores + mask
     peak = xp.max(scores, axis=-1, keepdims=True)
-    if mask is not None:
-        peak = xp.where(peak == -math.inf, 0, peak)
-    weights = xp.exp(scores - peak)
+    weights = xp.exp(scores - xp.where(peak == -math.inf, 0, peak))
     total = xp.sum(weights, axis=-1, keepdims=True)
-    if mask is not None:
-        total = xp.where(total == 0, 1, total)
-    return (weights / total) @ value
+    return weights / xp.where(total == 0, 1, total)
+
+
+@kernel("scaled_dot_product_attention", "numpy jax")
+def scaled_dot_product_attention(query, key, value, mask=None, is_causal=False, scale=None):
+    """softmax(q k^T * scale + mask) v."""
+    return attention_weights(query, key, mask, is_causal, scale) @ value
 
 
 @kernel("cross_entropy", ALL)
@@ -112,98 +108,34 @@ def vector_norm(input, axis=None, keepdims=False, ord=2):
     size = xp.abs(input)
     if ord == math.inf:
         return xp.max(size, axis=axis, keepdims=keepdims)
-    if ord == 1:
-        return xp.sum(size, axis=axis, keepdims=keepdims)
     if ord == 2:
         return xp.sqrt(xp.sum(xp.square(size), axis=axis, keepdims=keepdims))
     return xp.sum(size**ord, axis=axis, keepdims=keepdims) ** (1 / ord)
 
 
-@kernel("prelu", ALL)
-def prelu(input, weight):
-    """`input` where positive, else times its channel's weight."""
-    slope = weight.reshape(-1, *(1,) * (input.ndim - 2))
-    return xp.where(input > 0, input, slope * input)
-
-
 @kernel("pixel_shuffle", ALL)
 def pixel_shuffle(input, factor):
-    """(..., c * f * f, h, w) to (..., c, h * f, w * f)."""
-    *lead, c, h, w = input.shape
-    count = len(lead)
-    parts = input.reshape(*lead, c // factor**2, factor, factor, h, w)
-    order = (*range(count + 1), count + 3, count + 1, count + 4, count + 2)
-    return xp.transpose(parts, order).reshape(*lead, c // factor**2, h * factor, w * factor)
+    """(n, c * f * f, h, w) to (n, c, h * f, w * f)."""
+    n, c, h, w = input.shape
+    parts = input.reshape(n, c // factor**2, factor, factor, h, w)
+    return xp.transpose(parts, (0, 1, 4, 2, 5, 3)).reshape(n, -1, h * factor, w * factor)
 
 
-# Pooling, one axis after the other: maxima and sums over a window are separable
+# Convolution and pooling
 
 
-def pool_plan(shape, kernel_size, stride, padding, dilation, ceil_mode):
-    """Per spatial axis: kernel, stride, padding before, padding after, dilation, number of windows.
-
-    With `ceil_mode` one more window may hang over the end, if it starts inside the input or the left padding.
-    """
-    rank = len(shape) - 2
-    kernel = per_axis(kernel_size, rank)
-    strides = kernel if stride is None else per_axis(stride, rank)
-    plan = []
-    settings = zip(shape[2:], kernel, strides, per_axis(padding, rank), per_axis(dilation, rank))
-    for size, k, s, p, d in settings:
-        room = size + 2 * p - d * (k - 1) - 1
-        count = (room + (s - 1 if ceil_mode else 0)) // s + 1
-        if ceil_mode and (count - 1) * s >= size + p:
-            count -= 1
-        after = max(p, (count - 1) * s + d * (k - 1) + 1 - size - p)
-        plan.append((k, s, p, after, d, count))
-    return plan
+def windows(input, kernel, stride, dilation):
+    """All windows of (n, c, *spatial) in one stack, (n, c, k, *out)."""
+    last = [(size - d * (k - 1) - 1) // s for size, k, s, d in zip(input.shape[2:], kernel, stride, dilation)]
+    offsets = itertools.product(*(range(0, k * d, d) for k, d in zip(kernel, dilation)))
+    places = [[slice(at, at + n * s + 1, s) for at, n, s in zip(offset, last, stride)] for offset in offsets]
+    return xp.stack([input[(..., *place)] for place in places], axis=2)
 
 
-def slide(combine, input, axis, kernel, stride, dilation, count):
-    """`combine` over the windows of one axis."""
-    output = None
-    for offset in range(0, kernel * dilation, dilation):
-        place = slice(offset, offset + stride * (count - 1) + 1, stride)
-        part = input[(*(slice(None),) * axis, place)]
-        output = part if output is None else combine(output, part)
-    return output
-
-
-@kernel("max_pool1d max_pool2d max_pool3d", "numpy mlx")
-def max_pool(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
-    """Largest value of each window of (n, c, *spatial)."""
-    plan = pool_plan(input.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    margin = [(0, 0), (0, 0), *((before, after) for _, _, before, after, _, _ in plan)]
-    if any(before or after for before, after in margin):
-        input = xp.pad(input, margin, constant_values=-math.inf)
-    for axis, (k, s, _, _, d, count) in reversed(list(enumerate(plan, 2))):
-        input = slide(xp.maximum, input, axis, k, s, d, count)
-    return input
-
-
-@kernel("avg_pool1d avg_pool2d avg_pool3d", "numpy mlx")
-def avg_pool(input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
-    """Mean of each window of (n, c, *spatial)."""
-    plan = pool_plan(input.shape, kernel_size, stride, padding, 1, ceil_mode)
-    margin = [(0, 0), (0, 0), *((before, after) for _, _, before, after, _, _ in plan)]
-    output = xp.pad(input, margin) if any(before or after for before, after in margin) else input
-    for axis, (k, s, p, _, _, count) in enumerate(plan, 2):
-        size = input.shape[axis]
-        output = slide(xp.add, output, axis, k, s, 1, count)
-        members = pool_members(size, k, s, p, count, count_include_pad)
-        if members == [k] * count:
-            output = output / k
-        else:
-            divisor = xp.array(members, dtype=input.dtype)
-            output = output / divisor.reshape(-1, *(1,) * (input.ndim - 1 - axis))
-    return output
-
-
-def pool_members(size, kernel, stride, padding, count, count_include_pad):
-    """How many places of each window along one axis are counted."""
-    low, high = (-padding, size + padding) if count_include_pad else (0, size)
-    starts = [i * stride - padding for i in range(count)]
-    return [min(start + kernel, high) - max(start, low) for start in starts]
+def turned(weight, groups):
+    """The weight (c, o / groups, *kernel) of a transposed convolution as (o, c / groups, *kernel)."""
+    parts = xp.swapaxes(weight.reshape(groups, -1, *weight.shape[1:]), 1, 2)
+    return parts.reshape(-1, *parts.shape[2:])
 
 
 def bins(size, count):
@@ -212,27 +144,12 @@ def bins(size, count):
 
 
 def adaptive_pool(reduce, input, output_size):
-    """`reduce` over the bins of each spatial axis in turn."""
-    rank = input.ndim - 2
-    wanted = (output_size,) * rank if isinstance(output_size, int) else output_size
-    for axis, count in enumerate(wanted, 2):
-        if count is not None and count != input.shape[axis]:
-            lead = (slice(None),) * axis
-            parts = [input[(*lead, slice(a, b))] for a, b in bins(input.shape[axis], count)]
-            input = xp.concatenate([reduce(part, axis=axis, keepdims=True) for part in parts], axis=axis)
+    """`reduce` over the bins of each spatial axis of (n, c, *spatial) in turn."""
+    for axis, count in enumerate(output_size, 2):
+        if count != input.shape[axis]:
+            places = [(*(slice(None),) * axis, slice(*ends)) for ends in bins(input.shape[axis], count)]
+            input = xp.concatenate([reduce(input[place], axis=axis, keepdims=True) for place in places], axis=axis)
     return input
-
-
-@kernel("adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d", ALL)
-def adaptive_avg_pool(input, output_size):
-    """Means over `output_size` bins per axis of (n, c, *spatial)."""
-    return adaptive_pool(xp.mean, input, output_size)
-
-
-@kernel("adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d", ALL)
-def adaptive_max_pool(input, output_size):
-    """Maxima over `output_size` bins per axis of (n, c, *spatial)."""
-    return adaptive_pool(xp.max, input, output_size)
 
 
 # Resampling
@@ -273,12 +190,15 @@ def cubic(x):
     return xp.where(x <= 1, near, xp.where(x < 2, far, 0))
 
 
+def per_axis(value, rank):
+    """One value per spatial axis."""
+    return tuple(value) if isinstance(value, tuple | list) else (value,) * rank
+
+
 @kernel("interpolate", ALL)
 def interpolate(input, size=None, scale_factor=None, mode="nearest", align_corners=False):
     """Resize the spatial axes of (n, c, *spatial), one matrix product per axis."""
-    rank = input.ndim - 2
-    factors = (None,) * rank if scale_factor is None else per_axis(scale_factor, rank)
-    sizes = (None,) * rank if size is None else per_axis(size, rank)
+    sizes, factors = per_axis(size, input.ndim - 2), per_axis(scale_factor, input.ndim - 2)
     for axis, (count, factor) in enumerate(zip(sizes, factors), 2):
         have = input.shape[axis]
         count = int(have * factor) if count is None else count
@@ -330,20 +250,23 @@ def grid_corners(shape, grid, mode, padding_mode, align_corners):
     return found
 
 
-@kernel("grid_sample", "numpy jax")
+def fixed(index):
+    """Indices, which have no gradient; MLX wants to be told."""
+    return index
+
+
+@kernel("grid_sample", ALL)
 def grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corners=False):
     """Values of (n, c, h, w) at the places (n, y, x, 2) of `grid`, given as (x, y) from -1 to 1."""
     n, c, h, w = input.shape
     pixels = xp.moveaxis(input.reshape(n, c, h * w), 1, -1)
     images = xp.arange(n).reshape(n, 1, 1)
     corners = grid_corners(input.shape, grid, mode, padding_mode, align_corners)
-    output = xp.zeros((*grid.shape[:-1], c), dtype=input.dtype)
-    for index, weight in corners:
-        output = output + pixels[images, index] * weight[..., None]
-    return xp.moveaxis(output, -1, 1)
+    parts = [pixels[images, fixed(index)] * weight[..., None] for index, weight in corners]
+    return xp.moveaxis(sum(parts[1:], parts[0]), -1, 1)
 
 
-# Indexing
+# Indexing and random numbers
 
 
 def placed(index, axis):
@@ -354,13 +277,40 @@ def placed(index, axis):
     return tuple(places)
 
 
-@kernel("take_along_axis", ALL)
-def take_along_axis(input, index, axis=0):
-    """Values at `index` along `axis`; other axes of `index` may be shorter."""
-    return input[placed(index, axis)]
+def leading(updates, index):
+    """The part of `updates` that has a place in `index`."""
+    return updates[tuple(map(slice, index.shape))]
 
 
-@kernel("scatter_add", "jax mlx")
-def scatter_add(input, index, updates, axis=0):
-    """`input` with `updates` added at `index` along `axis`; repeated indices add up."""
-    return input.at[placed(index, axis)].add(updates[tuple(map(slice, index.shape))])
+@kernel("slice_scatter", "numpy mlx")
+def slice_scatter(input, source, key):
+    """`input` with the part `key` replaced by `source`."""
+    output = xp.array(input)
+    output[key] = source
+    return output
+
+
+@kernel("topk", "numpy mlx")
+def topk(input, k, axis=-1, largest=True):
+    """The `k` largest (or smallest) values along `axis`, in order, and their indices."""
+    indices = xp.take(argsort(input, axis, largest), xp.arange(k), axis=axis)
+    return xp.take_along_axis(input, indices, axis=axis), indices
+
+
+@kernel("dropout", ALL)
+def dropout(input, key, rate=0.5, training=True):
+    """`input` with a share `rate` of its values zeroed and the rest scaled up; `key` decides which."""
+    return xp.where(uniform(key, input.shape) >= rate, input / (1 - rate), 0)
+
+
+# What each backend has of its own
+
+
+def argsort(input, axis=-1, descending=False):
+    """Indices that sort `input` along `axis`."""
+    raise NotImplementedError
+
+
+def uniform(key, shape):
+    """Numbers from 0 to 1 for a random key (2,) int32."""
+    raise NotImplementedError

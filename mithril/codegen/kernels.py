@@ -10,6 +10,8 @@ from functools import cache
 from types import FunctionType
 from typing import Any
 
+from mithril.ops.table import HELPERS
+
 CONSTANTS = (int, float, str, tuple)
 
 
@@ -26,7 +28,7 @@ def _collect(function: Any, xp: str, done: dict[int, str]) -> None:
         return
     done[id(function)] = ""  # kernels may call each other
     for name in _globals_used(function.__code__):
-        used = function.__globals__.get(name)
+        used = HELPERS.get((xp, name)) or function.__globals__.get(name)
         if isinstance(used, FunctionType) and used.__module__.startswith("mithril."):
             _collect(used, xp, done)
         elif name.isupper() and isinstance(used, CONSTANTS):

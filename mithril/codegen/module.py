@@ -28,7 +28,7 @@ class Source:
         self.xp = xp
         self.imports = imports
         kernels = [*GRADIENT_KERNELS.values(), *(k for (_, name), k in KERNELS.items() if name == backend)]
-        helpers = [name for owner, name in HELPERS if owner == backend]
+        helpers = [name for owner, name in HELPERS if owner == xp]
         self.names = Names([*helpers, *(kernel.__name__ for kernel in kernels)])  # of functions
         self.functions: dict[Any, Function] = {}
         self.blocks: list[str] = []

@@ -127,7 +127,7 @@ class Texts:
 
     def with_helpers(self, text: str) -> str:
         """The text itself; helpers of the backend that it calls will be pasted."""
-        called = ((self.backend, name) for name in CALLED.findall(text))
+        called = ((self.xp, name) for name in CALLED.findall(text))
         self.kernels += [HELPERS[key] for key in called if key in HELPERS]
         return text
 

@@ -109,29 +109,47 @@ def gelu_jax(call: Call) -> str:
     return f"jax.nn.gelu({call['input']}, approximate={call.attributes['approximate'] == 'tanh'})"
 
 
-GELU = {"torch": gelu_torch, "jax": gelu_jax}
+def gelu_numpy(call: Call) -> str:
+    x = call["input"]
+    if call.attributes["approximate"] == "tanh":
+        return f"0.5 * {x} * (1 + np.tanh(math.sqrt(2 / math.pi) * ({x} + 0.044715 * {x}**3)))"
+    return f"0.5 * {x} * (1 + erf({x} / math.sqrt(2)))"
 
-row("gelu", "input", GELU, {"approximate": "none"}, dtype=floating, elementwise=True)
-row("prelu", "input weight", {"torch": "F.prelu({input}, {weight})"}, signature="n c ..., c -> n c ...")
+
+def gelu_mlx(call: Call) -> str:
+    return f"nn.gelu{'_approx' if call.attributes['approximate'] == 'tanh' else ''}({call['input']})"
 
 
-def softmax(name: str, mlx: str | None, gradient: str) -> None:
+GELU = {"torch": gelu_torch, "jax": gelu_jax, "mlx": gelu_mlx, "numpy": gelu_numpy}
+PRELU = {
+    "torch": "F.prelu({input}, {weight})",
+    "any": "{xp}.where({input} > 0, {input}, channels({weight}, {input}) * {input})",
+}
+
+row("gelu", "input", GELU, {"approximate": "none"}, dtype=floating, elementwise=True,
+    gradient={"input": "{grad} * gelu_slope({input}, {approximate})"})  # fmt: skip
+row("prelu", "input weight", PRELU, signature="n c ..., c -> n c ...", gradient={
+    "input": "np.where({input} > 0, {grad}, channels({weight}, {input}) * {grad})",
+    "weight": "affine_gradient(np.where({input} > 0, 0, {grad}), {input}, {weight}, None)[0]"})  # fmt: skip
+
+
+def softmax(name: str, gradient: str, **others: str) -> None:
     code: dict[str, Any] = {
         "torch": f"F.{name}({{input}}, dim={{axis}})",
         "jax": lambda call: f"jax.nn.{name}({call.arguments('input', axis=-1)})",
+        **others,
     }
-    if mlx is not None:
-        code["mlx"] = mlx
     row(name, "input", code, {"axis": -1}, shape=along, dtype=floating, gradient={"input": gradient})
 
 
 softmax(
     "softmax",
-    "mx.softmax({input}, axis={axis})",
     "{output} * ({grad} - ({grad} * {output}).sum(axis={axis}, keepdims=True))",
+    mlx="mx.softmax({input}, axis={axis})",
 )
 softmax(
     "log_softmax",
-    "{input} - mx.logsumexp({input}, axis={axis}, keepdims=True)",
     "{grad} - np.exp({output}) * {grad}.sum(axis={axis}, keepdims=True)",
+    mlx="{input} - mx.logsumexp({input}, axis={axis}, keepdims=True)",
+    numpy="{input} - logsumexp({input}, {axis}, keepdims=True)",
 )

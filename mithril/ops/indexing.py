@@ -128,6 +128,16 @@ def item_text(item: Any, call: Call) -> str:
     return "..." if item is Ellipsis else call.source(item)
 
 
+def index_gradient(call: Call) -> str:
+    """Places that were read twice add up."""
+    tensors = iter(call.inputs.get("indices") or ())
+    key = call.attributes["key"]
+    items = [
+        next(tensors) if item == "tensor" else call.source(item) for item in (key if isinstance(key, tuple) else (key,))
+    ]
+    return f"added(np.zeros_like({call['input']}), ({', '.join(items)},), {call['grad']})"
+
+
 def gather_shape(input: Shape, index: Shape, *, axis: int = 0) -> Shape:
     axis_of(axis, len(input))
     if len(input) != len(index):
@@ -140,11 +150,19 @@ def take_shape(input: Shape, index: Shape, *, axis: int = 0) -> Shape:
     return (*input[:axis], *index, *input[axis + 1 :])
 
 
+def axis_from_front(call: Call) -> int:
+    axis = call.attributes["axis"]
+    return axis if axis >= 0 else axis_of(axis, len(call.shapes["input"]))
+
+
 def take_torch(call: Call) -> str:
     """torch picks along an axis with a key of its own: `x[:, index]`."""
-    axis = call.attributes["axis"]
-    axis = axis if axis >= 0 else axis_of(axis, len(call.shapes["input"]))
-    return f"{call['input']}[{':, ' * axis}{call['index']}]"
+    return f"{call['input']}[{':, ' * axis_from_front(call)}{call['index']}]"
+
+
+def take_gradient(call: Call) -> str:
+    place = f"({'slice(None), ' * axis_from_front(call)}{call['index']},)"
+    return f"added(np.zeros_like({call['input']}), {place}, {call['grad']})"
 
 
 def slice_scatter_shape(input: Shape, source: Shape, *, key: Any) -> Shape:
@@ -167,9 +185,18 @@ def given(*dtypes: Any, dtype: Any, **attributes: Any) -> DType:
 
 
 INDEX = {"index": int}
-TORCH_GATHER = {"torch": "torch.gather({input}, {axis}, {index})"}
-TORCH_SCATTER_ADD = {"torch": "torch.scatter_add({input}, {axis}, {index}, {updates})"}
-TORCH_SCATTER = {"torch": "torch.scatter({input}, {axis}, {index}, {updates})"}
+GATHER = {"torch": "torch.gather({input}, {axis}, {index})", "any": "{input}[placed({index}, {axis})]"}
+SCATTER_ADD = {
+    "torch": "torch.scatter_add({input}, {axis}, {index}, {updates})",
+    "any": "{input}.at[placed({index}, {axis})].add(leading({updates}, {index}))",
+    "numpy": "added({input}, placed({index}, {axis}), leading({updates}, {index}))",
+}
+SCATTER = {
+    "torch": "torch.scatter({input}, {axis}, {index}, {updates})",
+    "any": "slice_scatter({input}, leading({updates}, {index}), placed({index}, {axis}))",
+    "jax": "{input}.at[placed({index}, {axis})].set(leading({updates}, {index}))",
+}
+GRAD_OF_UPDATES = "at_front({grad}[placed({index}, {axis})], {updates})"
 EMBEDDING = {"torch": "F.embedding({input}, {weight})", "any": "{weight}[{input}]"}
 ONE_HOT = {
     "torch": "F.one_hot({input}, {num_classes}).to({dtype})",
@@ -184,6 +211,7 @@ row(
     {"key": REQUIRED},
     shape=index_shape,
     dtype=index_dtype,
+    gradient={"input": index_gradient},
 )
 row(
     "take",
@@ -192,11 +220,17 @@ row(
     AXIS,
     shape=take_shape,
     kinds=INDEX,
+    gradient={"input": take_gradient},
 )
-row("take_along_axis", "input index", TORCH_GATHER, AXIS, shape=gather_shape, kinds=INDEX)
-row("scatter_add", "input index updates", TORCH_SCATTER_ADD, AXIS, shape=same, kinds=INDEX)
-row("scatter", "input index updates", TORCH_SCATTER, AXIS, shape=same, kinds=INDEX)
-row("slice_scatter", "input source", {"jax": slice_scatter_jax}, {"key": REQUIRED}, shape=slice_scatter_shape)
+row("take_along_axis", "input index", GATHER, AXIS, shape=gather_shape, kinds=INDEX,
+    gradient={"input": "added(np.zeros_like({input}), placed({index}, {axis}), {grad})"})  # fmt: skip
+row("scatter_add", "input index updates", SCATTER_ADD, AXIS, shape=same, kinds=INDEX,
+    gradient={"input": "{grad}", "updates": GRAD_OF_UPDATES})  # fmt: skip
+row("scatter", "input index updates", SCATTER, AXIS, shape=same, kinds=INDEX,
+    gradient={"input": "slice_scatter({grad}, 0, placed({index}, {axis}))", "updates": GRAD_OF_UPDATES})  # fmt: skip
+row("slice_scatter", "input source", {"jax": slice_scatter_jax}, {"key": REQUIRED}, shape=slice_scatter_shape,
+    gradient={"input": "slice_scatter({grad}, 0, {key})", "source": "unbroadcast({grad}[{key}], {source}.shape)"}
+    )  # fmt: skip
 row(
     "embedding",
     "input weight",
@@ -204,6 +238,7 @@ row(
     signature="..., v d -> ... d",
     dtype=lambda input, weight: weight,
     kinds={"input": int},
+    gradient={"weight": "added(np.zeros_like({weight}), {input}, {grad})"},
 )
 row(
     "one_hot",

@@ -75,14 +75,26 @@ LINEAR = {
     "any": linear_any,
 }
 
-row("matmul", "left right", "{left} @ {right}", shape=matmul_shape, dtype=promote)
-row("linear", "input weight bias?", LINEAR, signature="... i, o i, o -> ... o", dtype=promote)
-row("einsum", "*input", einsum_text, {"equation": REQUIRED}, shape=einsum_shape, dtype=promote_list)
+LINEAR_GRADIENT = {
+    "input": "{grad} @ {weight}",
+    "weight": "{grad}.reshape(-1, {weight}.shape[0]).T @ {input}.reshape(-1, {weight}.shape[1])",
+    "bias": "unbroadcast({grad}, {bias}.shape)",
+}
+CHOLESKY = {
+    "any": "{xp}.linalg.cholesky({input})",
+    "numpy": "np.linalg.cholesky(({input} + {input}.swapaxes(-1, -2)) / 2)",
+}
+
+row("matmul", "left right", "{left} @ {right}", shape=matmul_shape, dtype=promote,
+    gradient={"left right": "matmul_gradient({grad}, {left}, {right})"})  # fmt: skip
+row("linear", "input weight bias?", LINEAR, signature="... i, o i, o -> ... o", dtype=promote, gradient=LINEAR_GRADIENT)
+row("einsum", "*input", einsum_text, {"equation": REQUIRED}, shape=einsum_shape, dtype=promote_list,
+    gradient={"input": "einsum_gradient({grad}, {input}, {equation})"})  # fmt: skip
 row("outer", "left right", "{xp}.outer({left}, {right})", signature="i, j -> i j", dtype=promote,
     gradient={"left": "{grad} @ {right}", "right": "{left} @ {grad}"})  # fmt: skip
 row("inverse", "input", "{xp}.linalg.inv({input})", signature="... n n -> ... n n", dtype=floating,
     gradient={"input": "-{output}.swapaxes(-1, -2) @ {grad} @ {output}.swapaxes(-1, -2)"})  # fmt: skip
-row(
-    "solve", "left right", "{xp}.linalg.solve({left}, {right})", signature="... n n, ... n k -> ... n k", dtype=floating
-)
-row("cholesky", "input", "{xp}.linalg.cholesky({input})", signature="... n n -> ... n n", dtype=floating)
+row("solve", "left right", "{xp}.linalg.solve({left}, {right})", signature="... n n, ... n k -> ... n k",
+    dtype=floating, gradient={"left right": "solve_gradient({grad}, {left}, {right}, {output})"})  # fmt: skip
+row("cholesky", "input", CHOLESKY, signature="... n n -> ... n n", dtype=floating,
+    gradient={"input": "cholesky_gradient({grad}, {output})"})  # fmt: skip

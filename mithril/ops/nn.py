@@ -8,14 +8,17 @@ v values' width.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from mithril.errors import ShapeError
 from mithril.ops.rules import row, spread
-from mithril.ops.table import REQUIRED, Call
-from mithril.types import Dimension, Shape, promote
+from mithril.ops.table import REQUIRED, Call, Code
+from mithril.types import Dimension, Shape, maximum, minimum, promote
 
 AXES = "dhw"
+Pairs = tuple[tuple[Any, Any], ...]
 
 
 def torch_call(function: str, *names: str, **defaults: Any) -> Any:
@@ -26,14 +29,13 @@ def torch_call(function: str, *names: str, **defaults: Any) -> Any:
 # Convolution
 
 
-def margin(padding: Any, kernel: Dimension, dilation: int, place: int, rank: int) -> Dimension:
-    """Total padding of one axis."""
+def paddings(padding: Any, dilation: tuple[int, ...], weight: Mapping[str, Shape]) -> Pairs:
+    """Places before and after each spatial axis; `padding` is a number, one per axis, pairs, "same" or "valid"."""
     if padding == "same":
-        return dilation * (kernel - 1)
-    if padding == "valid":
-        return 0
-    count = spread(padding, rank, "padding")[place]
-    return 2 * count if isinstance(count, int) else sum(count)
+        reach = [d * (k - 1) for k, d in zip(weight["weight"][2:], dilation)]
+        return tuple((r // 2, r - r // 2) for r in reach)
+    counts = spread(0 if padding == "valid" else padding, len(dilation), "padding")
+    return tuple((count, count) if isinstance(count, int) else tuple(count) for count in counts)
 
 
 def window_size(
@@ -51,25 +53,16 @@ def window_size(
 
 def conv_shape(name: str, rank: int) -> Any:
     def shape(
-        input: Shape,
-        weight: Shape,
-        bias: Shape | None = None,
-        *,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
+        input: Shape, weight: Shape, bias: Any = None, *, stride: Any, padding: Any, dilation: Any, groups: int
     ) -> Shape:
         strides, dilations = spread(stride, rank, "stride"), spread(dilation, rank, "dilation")
         if padding == "same" and strides != (1,) * rank:
             raise ShapeError(f"{name}: padding 'same' needs stride 1, not {stride}.")
         if isinstance(weight[0], int) and weight[0] % groups:
             raise ShapeError(f"{name}: {weight[0]} output channels are not a multiple of groups {groups}.")
-        sizes = (
-            window_size(name, size, k, s, margin(padding, k, d, a, rank), d)
-            for a, (size, k, s, d) in enumerate(zip(input[2:], weight[2:], strides, dilations))
-        )
-        return (input[0], weight[0], *sizes)
+        pairs = paddings(padding, dilations, {"weight": weight})
+        axes = zip(input[2:], weight[2:], strides, pairs, dilations)
+        return (input[0], weight[0], *(window_size(name, size, k, s, sum(p), d) for size, k, s, p, d in axes))
 
     return shape
 
@@ -78,44 +71,90 @@ def conv_transpose_shape(rank: int) -> Any:
     def shape(
         input: Shape,
         weight: Shape,
-        bias: Shape | None = None,
+        bias: Any = None,
         *,
-        stride: Any = 1,
-        padding: Any = 0,
-        output_padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
+        stride: Any,
+        padding: Any,
+        output_padding: Any,
+        dilation: Any,
+        groups: int,
     ) -> Shape:
-        settings = (
-            spread(v, rank, n)
-            for n, v in (("stride", stride), ("output_padding", output_padding), ("dilation", dilation))
-        )
-        sizes = (
-            (size - 1) * s - margin(padding, k, d, a, rank) + d * (k - 1) + extra + 1
-            for a, (size, k, s, extra, d) in enumerate(zip(input[2:], weight[2:], *settings))
-        )
+        strides, dilations = spread(stride, rank, "stride"), spread(dilation, rank, "dilation")
+        pairs, extra = paddings(padding, dilations, {"weight": weight}), spread(output_padding, rank, "output_padding")
+        axes = zip(input[2:], weight[2:], strides, pairs, dilations, extra)
+        sizes = ((size - 1) * s - sum(p) + d * (k - 1) + e + 1 for size, k, s, p, d, e in axes)
         return (input[0], weight[1] * groups, *sizes)
 
     return shape
 
 
-def conv_jax(rank: int) -> Any:
-    """`lax.conv_general_dilated`, whose layout is ours; it wants a number per axis, and has no bias."""
+def conv_any(rank: int, transposed: bool) -> Code:
+    """Convolution by what each array library has, which wants a number per axis; its layout is ours but on MLX."""
 
     def write(call: Call) -> str:
-        stride, dilation, padding = (call.attributes[name] for name in ("stride", "dilation", "padding"))
-        if not isinstance(padding, str):
-            padding = [(p, p) if isinstance(p, int) else p for p in spread(padding, rank, "padding")]
-        sides = repr(padding.upper() if isinstance(padding, str) else padding).replace("'", '"')
-        arguments = [call["input"], call["weight"], repr(spread(stride, rank, "stride")), sides]
-        if dilation not in (1, (1,) * rank):
-            arguments.append(f"rhs_dilation={spread(dilation, rank, 'dilation')}")
-        if call.attributes["groups"] != 1:
-            arguments.append(f"feature_group_count={call['groups']}")
-        text = f"lax.conv_general_dilated({', '.join(arguments)})"
-        return text if call.inputs["bias"] is None else f"{text} + {call['bias']}[{', '.join([':'] + ['None'] * rank)}]"
+        stride, padding, dilation, groups = conv_settings(call, rank)
+        weight, bias = call["weight"], call.inputs["bias"]
+        if transposed and call.xp != "np":  # a convolution of the stretched input with the turned kernel
+            weight = f"turned({weight}, {groups})"
+            reach = [d * (k - 1) for d, k in zip(dilation, call.shapes["weight"][2:])]
+            extra = spread(call.attributes["output_padding"], rank, "output_padding")
+            padding = tuple((r - a, r - b + e) for r, (a, b), e in zip(reach, padding, extra))
+        if call.xp == "mx":
+            both = tuple(tuple(side) for side in zip(*padding))
+            settings = {"input_dilation" if transposed else "stride": stride, "kernel_dilation": dilation}
+            texts = [f"{k}={v}" for k, v in settings.items() if v != (1,) * rank]
+            texts += [f"padding={call.source(both)}"] if any(sum(padding, ())) else []
+            texts += [f"groups={groups}"] * (groups != 1) + ["flip=True"] * transposed
+            return f"convolution({', '.join([call['input'], weight, *([bias] if bias else []), *texts])})"
+        if call.xp == "np":
+            text = f"convolution({', '.join([call['input'], weight, *settings_texts(call, rank)])})"
+            if transposed:
+                settings = map(call.source, (call.shapes["output"][2:], *conv_settings(call, rank)))
+                text = f"convolution_adjoint({call['input']}, {weight}, {', '.join(settings)})"
+        else:
+            weight = f"jnp.flip({weight}, {tuple(range(2, rank + 2))})" if transposed else weight
+            sides = call.source(padding) if any(sum(padding, ())) else '"VALID"'
+            texts = [call["input"], weight, str((1,) * rank if transposed else stride), sides]
+            settings = {"lhs_dilation": stride if transposed else (1,) * rank, "rhs_dilation": dilation}
+            texts += [f"{k}={v}" for k, v in settings.items() if v != (1,) * rank]
+            texts += [f"feature_group_count={groups}"] * (groups != 1)
+            text = f"lax.conv_general_dilated({', '.join(texts)})"
+        return f"{text} + {bias}[{', '.join([':'] + ['None'] * rank)}]" if bias else text
 
     return write
+
+
+def conv_settings(call: Call, rank: int) -> tuple[tuple[int, ...], Pairs, tuple[int, ...], int]:
+    """Stride, padding and dilation per spatial axis, and the groups."""
+    stride, dilation = (spread(call.attributes[name], rank, name) for name in ("stride", "dilation"))
+    return stride, paddings(call.attributes["padding"], dilation, call.shapes), dilation, call.attributes["groups"]
+
+
+def settings_texts(call: Call, rank: int) -> list[str]:
+    """The settings that differ from the defaults of NumPy's `convolution`."""
+    settings = dict(zip(("stride", "padding", "dilation", "groups"), conv_settings(call, rank)))
+    plain = ((1,) * rank, ((0, 0),) * rank, (1,) * rank, 1)
+    return [f"{k}={call.source(v)}" for (k, v), default in zip(settings.items(), plain) if v != default]
+
+
+def conv_gradient(rank: int, transposed: bool) -> dict[str, Code]:
+    """Convolution and its adjoint are the gradients of each other."""
+
+    def input(call: Call) -> str:
+        sizes = call.source(call.shapes["input"][2:])
+        if not transposed:
+            settings = ", ".join(map(call.source, conv_settings(call, rank)))
+            return f"convolution_adjoint({call['grad']}, {call['weight']}, {sizes}, {settings})"
+        text = f"convolution({', '.join([call['grad'], call['weight'], *settings_texts(call, rank)])})"
+        return f"{text}[(..., *map(slice, {sizes}))]" if call.attributes["output_padding"] else text
+
+    def weight(call: Call) -> str:
+        grad, input = call["grad"], call["input"]
+        ends = f"{input}, {grad}" if transposed else f"{grad}, {input}"
+        settings = ", ".join(map(call.source, conv_settings(call, rank)))
+        return f"kernel_gradient({ends}, {call['weight']}.shape, {settings})"
+
+    return {"input": input, "weight": weight, "bias": f"{{grad}}.sum(axis={(0, *range(2, rank + 2))})"}
 
 
 CONVOLUTION = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
@@ -128,18 +167,11 @@ for _rank in (1, 2, 3):
         (f"conv{_rank}d", f"o i/groups {_kernel}", CONVOLUTION, conv_shape(f"conv{_rank}d", _rank)),
         (f"conv_transpose{_rank}d", f"i o/groups {_kernel}", TRANSPOSED, conv_transpose_shape(_rank)),
     ):
+        _transposed = _attributes is TRANSPOSED
         _code = {"torch": torch_call(_name, "input", "weight", "bias", **_attributes)}
-        if "transpose" not in _name:
-            _code["jax"] = conv_jax(_rank)
-        row(
-            _name,
-            "input weight bias?",
-            _code,
-            _attributes,
-            signature=f"n i {_space}, {_weight}, o",
-            shape=_shape,
-            dtype=promote,
-        )
+        row(_name, "input weight bias?", _code | {"any": conv_any(_rank, _transposed)}, _attributes,
+            signature=f"n i {_space}, {_weight}, o", shape=_shape, dtype=promote,
+            gradient=conv_gradient(_rank, _transposed))  # fmt: skip
 
 
 # Pooling
@@ -147,24 +179,17 @@ for _rank in (1, 2, 3):
 
 def pool_shape(name: str, rank: int) -> Any:
     def shape(
-        input: Shape,
-        *,
-        kernel_size: Any,
-        stride: Any = None,
-        padding: Any = 0,
-        dilation: Any = 1,
-        ceil_mode: bool = False,
-        **attributes: Any,
+        input: Shape, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any = 1, ceil_mode: bool, **others: Any
     ) -> Shape:
         kernel = spread(kernel_size, rank, "kernel_size")
         settings = zip(
-            input[-rank:],
+            input[2:],
             kernel,
             spread(kernel if stride is None else stride, rank, "stride"),
             spread(padding, rank, "padding"),
             spread(dilation, rank, "dilation"),
         )
-        return (*input[:-rank], *(pooled(name, *s, ceil_mode=ceil_mode) for s in settings))
+        return (*input[:2], *(pooled(name, *s, ceil_mode=ceil_mode) for s in settings))
 
     return shape
 
@@ -177,29 +202,115 @@ def pooled(
         raise ShapeError(f"{name}: padding {padding} must be at most half of the kernel size {kernel}.")
     extra = stride - 1 if ceil_mode else 0
     out = window_size(name, size, kernel, stride, 2 * padding + extra, dilation)
-    if ceil_mode and isinstance(size, int) and isinstance(out, int) and (out - 1) * stride >= size + padding:
-        out -= 1
-    return out
+    return minimum(out, (size + padding + extra) // stride) if ceil_mode else out
+
+
+def pool_settings(call: Call) -> tuple[tuple[Any, ...], ...]:
+    """Kernel, stride, padding (pairs, with what hangs over the end) and dilation per spatial axis."""
+    rank, attributes = int(call.op.name[-2]), {"dilation": 1, **call.attributes}
+    attributes["stride"] = attributes["kernel_size"] if attributes["stride"] is None else attributes["stride"]
+    words = ("kernel_size", "stride", "padding", "dilation")
+    kernel, stride, padding, dilation = (spread(attributes[word], rank, word) for word in words)
+    if not call.attributes["ceil_mode"]:
+        return kernel, stride, tuple((p, p) for p in padding), dilation
+    axes = zip(call.shapes["input"][2:], call.shapes["output"][2:], kernel, stride, padding, dilation)
+    after = [maximum(p, (count - 1) * s + d * (k - 1) + 1 - size - p) for size, count, k, s, p, d in axes]
+    return kernel, stride, tuple(zip(padding, after)), dilation
+
+
+def pool_any(reduce: str) -> Code:
+    """Largest or mean value of windows, by what each array library has; NumPy has nothing but their stack."""
+
+    def write(call: Call) -> str:
+        kernel, stride, padding, dilation = pool_settings(call)
+        x, rank = call["input"], len(kernel)
+        texts = ", ".join(map(str, (kernel, stride, dilation)))
+        simple = set(dilation) == {1} and (reduce == "max" or counts_all(call))
+        if call.xp == "mx" and simple and not call.attributes["ceil_mode"]:
+            layer = f"nn.{reduce.capitalize()}Pool{rank}d({kernel}, {stride}, {tuple(p for p, _ in padding)})"
+            return f"mx.moveaxis({layer}(mx.moveaxis({x}, 1, -1)), -1, 1)"
+        if call.xp == "jnp" and set(dilation) == {1}:  # lax cannot differentiate dilated windows
+            start, function = ("-jnp.inf", "lax.max") if reduce == "max" else ("0.0", "lax.add")
+            ends = call.source(((0, 0), (0, 0), *padding))
+            text = f"lax.reduce_window({x}, {start}, {function}, {(1, 1, *kernel)}, {(1, 1, *stride)}, {ends})"
+        elif reduce == "max":
+            x = padded(call, x, padding, "-math.inf" if call.xp == "mx" else f"-{call.xp}.inf")
+            return f"windows({x}, {texts}).max(axis=2)"
+        else:
+            text = f"windows({padded(call, x, padding)}, {texts}).sum(axis=2)"
+        return text if reduce == "max" else f"{text} / {members(call)}"
+
+    return write
+
+
+def padded(call: Call, x: str, padding: Any, value: str = "0") -> str:
+    """`x` with a margin around its spatial axes, where there is one."""
+    if not any(sum(padding, ())):
+        return x
+    return f"{call.xp}.pad({x}, {call.source(((0, 0), (0, 0), *padding))}, constant_values={value})"
+
+
+def counts_all(call: Call) -> bool:
+    """Whether every window of a mean has all its places counted."""
+    none = not any(spread(call.attributes["padding"], int(call.op.name[-2])))
+    return not call.attributes["ceil_mode"] and (none or call.attributes["count_include_pad"])
+
+
+def members(call: Call) -> str:
+    """How many places of each window are counted: padding where it is meant to be, but never what hangs over."""
+    kernel, stride, padding, dilation = pool_settings(call)
+    if counts_all(call):
+        return str(math.prod(kernel))
+    ones = f"{call.xp}.ones_like({call['input']})"
+    if call.attributes["count_include_pad"]:
+        own = spread(call.attributes["padding"], len(kernel))
+        ones = padded(call, ones, tuple((p, p) for p in own), "1")
+        padding = tuple((0, after - p) for (_, after), p in zip(padding, own))
+    return f"windows({padded(call, ones, padding)}, {kernel}, {stride}, {dilation}).sum(axis=2)"
+
+
+def max_pool_gradient(call: Call) -> str:
+    return f"max_pool_gradient({call['grad']}, {call['input']}, {', '.join(map(call.source, pool_settings(call)))})"
+
+
+def avg_pool_gradient(call: Call) -> str:
+    kernel, stride, padding, dilation = pool_settings(call)
+    parts = f"np.repeat(np.expand_dims({call['grad']} / {members(call)}, 2), {math.prod(kernel)}, axis=2)"
+    settings = (kernel, call.shapes["input"][2:], stride, padding, dilation)
+    return f"fold({parts}, {', '.join(map(call.source, settings))})"
 
 
 def adaptive_shape(rank: int) -> Any:
     def shape(input: Shape, *, output_size: Any) -> Shape:
         wanted = spread(output_size, rank, "output_size")
-        sizes = (size if want is None else want for size, want in zip(input[-rank:], wanted))
-        return (*input[:-rank], *sizes)
+        return (*input[:2], *(size if want is None else want for size, want in zip(input[2:], wanted)))
 
     return shape
 
 
+def adaptive_any(reduce: str) -> Code:
+    """Over whole axes where each has one bin, else bin by bin."""
+
+    def write(call: Call) -> str:
+        rank = int(call.op.name[-2])
+        if spread(call.attributes["output_size"], rank) == (1,) * rank:
+            return f"{call.xp}.{reduce}({call['input']}, axis={tuple(range(2, rank + 2))}, keepdims=True)"
+        return f"adaptive_pool({call.xp}.{reduce}, {call['input']}, {call.source(call.shapes['output'][2:])})"
+
+    return write
+
+
 MAX_POOL = {"kernel_size": REQUIRED, "stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
 AVG_POOL = {"kernel_size": REQUIRED, "stride": None, "padding": 0, "ceil_mode": False, "count_include_pad": True}
+ADAPTIVE = {"output_size": REQUIRED}
 
 
-def pool(name: str, rank: int, attributes: dict[str, Any], shape: Any) -> None:
+def pool(name: str, rank: int, attributes: dict[str, Any], shape: Any, other: Code, gradient: Code) -> None:
     word, *rest = attributes
     defaults = {k: attributes[k] for k in rest}
-    code = {"torch": lambda call: pool_text(call, f"{name}{rank}d", word, defaults)}
-    row(f"{name}{rank}d", "input", code, attributes, signature=f"n c {' '.join(AXES[-rank:])}", shape=shape)
+    code = {"torch": lambda call: pool_text(call, name, word, defaults), "any": other}
+    signature = f"n c {' '.join(AXES[-rank:])}"
+    row(name, "input", code, attributes, signature=signature, shape=shape, gradient={"input": gradient})
 
 
 def pool_text(call: Call, function: str, word: str, defaults: dict[str, Any]) -> str:
@@ -210,10 +321,14 @@ def pool_text(call: Call, function: str, word: str, defaults: dict[str, Any]) ->
 
 
 for _rank in (1, 2, 3):
-    pool("max_pool", _rank, MAX_POOL, pool_shape(f"max_pool{_rank}d", _rank))
-    pool("avg_pool", _rank, AVG_POOL, pool_shape(f"avg_pool{_rank}d", _rank))
-    pool("adaptive_avg_pool", _rank, {"output_size": REQUIRED}, adaptive_shape(_rank))
-    pool("adaptive_max_pool", _rank, {"output_size": REQUIRED}, adaptive_shape(_rank))
+    for _name, _attributes, _other, _gradient in (
+        (f"max_pool{_rank}d", MAX_POOL, pool_any("max"), max_pool_gradient),
+        (f"avg_pool{_rank}d", AVG_POOL, pool_any("avg"), avg_pool_gradient),
+    ):
+        pool(_name, _rank, _attributes, pool_shape(_name, _rank), _other, _gradient)
+    for _word, _reduce in (("avg", "mean"), ("max", "max")):
+        _gradient = f"adaptive_pool_gradient({{grad}}, {{input}}, np.{_reduce})"
+        pool(f"adaptive_{_word}_pool{_rank}d", _rank, ADAPTIVE, adaptive_shape(_rank), adaptive_any(_reduce), _gradient)
 
 
 # Normalization
@@ -228,16 +343,18 @@ def trailing(call: Call, count: int) -> str:
 
 
 def layer_norm_torch(call: Call) -> str:
-    arguments = [call["input"], trailing(call, call.attributes["dims"])]
     affine = call.arguments("weight", "bias", eps=1e-5)
-    return f"F.layer_norm({', '.join(arguments + ([affine] if affine else []))})"
+    return f"F.layer_norm({call['input']}, {trailing(call, call.attributes['dims'])}{', ' + affine if affine else ''})"
+
+
+def layer_norm_mlx(call: Call) -> str | None:
+    one = call.attributes["dims"] == 1
+    return f"mx.fast.layer_norm({call['input']}, {call['weight']}, {call['bias']}, {call['eps']})" if one else None
 
 
 def rms_norm_torch(call: Call) -> str:
-    affine = call.arguments("weight")
-    return (
-        f"F.rms_norm({', '.join([call['input'], trailing(call, 1), *([affine] if affine else [])])}, eps={call['eps']})"
-    )
+    weight = call.inputs["weight"]
+    return f"F.rms_norm({call['input']}, {trailing(call, 1)}{', ' + weight if weight else ''}, eps={call['eps']})"
 
 
 def norm_signature(*, dims: int = 1, **attributes: Any) -> str:
@@ -262,19 +379,22 @@ NEXT = {"mean": "new_mean", "var": "new_var"}
 GROUP_NORM = {"torch": torch_call("group_norm", "input", "num_groups", weight=None, bias=None, eps=1e-5)}
 BATCH_NORM = {"torch": torch_call("batch_norm", "input", "mean", "var", "weight", "bias", eps=1e-5)}
 
-row("layer_norm", AFFINE, {"torch": layer_norm_torch}, {"dims": 1, "eps": 1e-5}, signature=norm_signature)
-row("rms_norm", "input weight?", {"torch": rms_norm_torch}, {"eps": 1e-6}, signature="... d, d -> ... d")
-row(
-    "group_norm",
-    AFFINE,
-    GROUP_NORM,
-    {"num_groups": REQUIRED, "eps": 1e-5},
-    signature="n c ..., c, c",
-    shape=group_norm_shape,
-)
-row("batch_norm", STATISTICS, BATCH_NORM, {"eps": 1e-5}, signature="n c ..., c, c, c, c -> n c ...")
+LAYER_NORM = {"torch": layer_norm_torch, "mlx": layer_norm_mlx}
+RMS_NORM = {"torch": rms_norm_torch, "mlx": "mx.fast.rms_norm({input}, {weight}, {eps})"}
+
+row("layer_norm", AFFINE, LAYER_NORM, {"dims": 1, "eps": 1e-5}, signature=norm_signature, gradient={
+    "input weight bias": "layer_norm_gradient({grad}, {input}, {weight}, {bias}, {dims}, {eps})"})  # fmt: skip
+row("rms_norm", "input weight?", RMS_NORM, {"eps": 1e-6}, signature="... d, d -> ... d", gradient={
+    "input weight": "layer_norm_gradient({grad}, {input}, {weight}, eps={eps}, centered=False)[:2]"})  # fmt: skip
+row("group_norm", AFFINE, GROUP_NORM, {"num_groups": REQUIRED, "eps": 1e-5}, signature="n c ..., c, c",
+    shape=group_norm_shape, gradient={
+    "input weight bias": "group_norm_gradient({grad}, {input}, {weight}, {bias}, {num_groups}, {eps})"})  # fmt: skip
+row("batch_norm", STATISTICS, BATCH_NORM, {"eps": 1e-5}, signature="n c ..., c, c, c, c -> n c ...", gradient={
+    "input mean var weight bias": "batch_norm_gradient({grad}, {input}, {mean}, {var}, {weight}, {bias}, {eps})"
+    })  # fmt: skip
 row("batch_norm_training", STATISTICS, {}, {"momentum": 0.1, "eps": 1e-5}, outputs=("output", "new_mean", "new_var"),
-    signature="n c ..., c, c, c, c -> n c ..., c, c", dtype=three, state=NEXT)  # fmt: skip
+    signature="n c ..., c, c, c, c -> n c ..., c, c", dtype=three, state=NEXT, gradient={
+    "input weight bias": "batch_norm_training_gradient({grad_output}, {input}, {weight}, {bias}, {eps})"})  # fmt: skip
 
 
 # Attention
@@ -293,28 +413,27 @@ def attention_torch(call: Call) -> str:
 ATTENTION = {"is_causal": False, "scale": None}
 
 
-def attention_short(jax: bool) -> Any:
+def attention_short(call: Call) -> str | None:
     """The whole of attention without a mask in one expression; with one, the kernel has more to care for."""
-
-    def write(call: Call) -> str | None:
-        width, scale = (call.shapes["query"] or (None,))[-1], call.attributes["scale"]
-        maps = [call.shapes[name] for name in ("query", "key", "value")]
-        plain = call.inputs["mask"] is None and not call.attributes["is_causal"] and isinstance(width, int)
-        if not plain or not (jax or all(shape and len(shape) == 4 for shape in maps)):
-            return None
-        query, key, value = (call[name] for name in ("query", "key", "value"))
-        scale = repr(width**-0.5 if scale is None else scale)
-        if jax:
-            return f"jax.nn.softmax({scale} * {query} @ jnp.swapaxes({key}, -1, -2)) @ {value}"
+    width, scale = (call.shapes["query"] or (None,))[-1], call.attributes["scale"]
+    maps = [call.shapes[name] for name in ("query", "key", "value")]
+    plain = call.inputs["mask"] is None and not call.attributes["is_causal"] and isinstance(width, int)
+    if not plain or not (call.xp != "mx" or all(shape and len(shape) == 4 for shape in maps)):
+        return None
+    query, key, value = (call[name] for name in ("query", "key", "value"))
+    scale = repr(width**-0.5 if scale is None else scale)
+    if call.xp == "mx":
         return f"mx.fast.scaled_dot_product_attention({query}, {key}, {value}, scale={scale})"
+    softmax = "jax.nn.softmax" if call.xp == "jnp" else "softmax"
+    return f"{softmax}({scale} * {query} @ {call.xp}.swapaxes({key}, -1, -2)) @ {value}"
 
-    return write
 
-
-ATTENTION_CODE = {"torch": attention_torch, "jax": attention_short(True), "mlx": attention_short(False)}
+ATTENTION_CODE = {"torch": attention_torch, "jax": attention_short, "mlx": attention_short, "numpy": attention_short}
 
 row("scaled_dot_product_attention", "query key value mask?", ATTENTION_CODE, ATTENTION,
-    signature="... q d, ... k d, ... k v, _ -> ... q v", dtype=attention_dtype)  # fmt: skip
+    signature="... q d, ... k d, ... k v, _ -> ... q v", dtype=attention_dtype, gradient={
+    "query key value mask": "attention_gradient({grad}, {query}, {key}, {value}, {mask}, {is_causal}, {scale})"
+    })  # fmt: skip
 
 
 # Resampling
@@ -376,8 +495,11 @@ row(
     INTERPOLATE,
     signature="n c ...",
     shape=interpolate_shape,
+    gradient={"input": "interpolate_gradient({grad}, {input}, {scale_factor}, {mode}, {align_corners})"},
 )
-row("grid_sample", "input grid", {"torch": grid_sample_torch}, GRID_SAMPLE, signature="n c h w, n y x 2 -> n c y x")
+row("grid_sample", "input grid", {"torch": grid_sample_torch}, GRID_SAMPLE, signature="n c h w, n y x 2 -> n c y x",
+    gradient={"input grid": "grid_sample_gradient({grad}, {input}, {grid}, {mode}, {padding_mode}, {align_corners})"}
+    )  # fmt: skip
 row(
     "pixel_shuffle",
     "input",
@@ -385,6 +507,8 @@ row(
     {"factor": REQUIRED},
     signature="n c h w",
     shape=pixel_shuffle_shape,
+    gradient={"input": "moved_back({grad}, {input}, lambda x: pixel_shuffle(x, {factor}))"},
 )
 row("cross_entropy", "input target", {"torch": cross_entropy_torch}, CROSS_ENTROPY, signature="n c ..., n ... -> n ...",
-    kinds={"target": int})  # fmt: skip
+    kinds={"target": int}, gradient={
+    "input": "cross_entropy_gradient({grad}, {input}, {target}, {label_smoothing}, {ignore_index})"})  # fmt: skip

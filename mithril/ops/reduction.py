@@ -6,7 +6,7 @@ from typing import Any
 
 from mithril.errors import ShapeError
 from mithril.ops.rules import along, always, axes_of, axis_of, counted, first, floating, reduced, row
-from mithril.ops.table import REQUIRED, Call
+from mithril.ops.table import REQUIRED, Call, Code
 from mithril.types import DType, Shape
 
 INT64 = always(DType.int64)
@@ -17,8 +17,8 @@ def written(function: str, **attributes: Any) -> dict[str, Any]:
     """`torch.sum(x, dim=1, keepdim=True)`, and `jnp.sum(x, axis=1, keepdims=True)` elsewhere."""
 
     def torch(call: Call) -> str:
-        arguments = call.arguments("input", axis=("dim", None), keepdims=("keepdim", False), **attributes)
-        return f"torch.{function}({arguments})"
+        words = {"axis": ("dim", None), "keepdims": ("keepdim", False), **attributes}
+        return f"torch.{function}({call.arguments('input', **words)})"
 
     def other(call: Call) -> str:
         return f"{call.xp}.{function}({call.arguments('input', axis=None, keepdims=False, **attributes)})"
@@ -26,9 +26,10 @@ def written(function: str, **attributes: Any) -> dict[str, Any]:
     return {"torch": torch, "any": other}
 
 
-def reduction(name: str, code: dict[str, Any], dtype: Any = first, **more: Any) -> None:
+def reduction(name: str, code: dict[str, Any], dtype: Any, gradient: str | None = None, **more: Any) -> None:
     """A row with the attributes `axis` (None is all of them) and `keepdims`."""
-    row(name, "input", code, {"axis": None, "keepdims": False, **more}, shape=reduced, dtype=dtype)
+    rule = None if gradient is None else {"input": gradient}
+    row(name, "input", code, {"axis": None, "keepdims": False, **more}, shape=reduced, dtype=dtype, gradient=rule)
 
 
 def torch_extremum(function: str) -> Any:
@@ -59,27 +60,12 @@ def numpy_sum(function: str) -> Any:
     return written(function) | {"mlx": mlx}
 
 
-def variance(function: str, torch_function: str) -> dict[str, Any]:
+def variance(function: str) -> dict[str, Any]:
     """`correction` is what is subtracted from the count: 1 is torch's default, 0 the other frameworks'."""
-
-    def torch(call: Call) -> str:
-        arguments = call.arguments(
-            "input", axis=("dim", None), keepdims=("keepdim", False), correction=("correction", 1)
-        )
-        return f"torch.{torch_function}({arguments})"
-
-    def other(call: Call) -> str:
-        arguments = call.arguments("input", axis=None, keepdims=False, correction=("ddof", 0))
-        return f"{call.xp}.{function}({arguments})"
-
-    return {"torch": torch, "any": other}
-
-
-def norm(call: Call) -> str:
-    """`torch.linalg.vector_norm(x, dim=-1)`; the array libraries' `linalg.norm` with an axis is the same."""
-    return (
-        f"torch.linalg.vector_norm({call.arguments('input', ord=2, axis=('dim', None), keepdims=('keepdim', False))})"
-    )
+    return {
+        "torch": written(function, correction=("correction", 1))["torch"],
+        "any": written(function, correction=("ddof", 0))["any"],
+    }
 
 
 def index_of(function: str) -> dict[str, Any]:
@@ -97,19 +83,33 @@ def logsumexp(call: Call) -> str:
     return f"{'jax.nn' if call.xp == 'jnp' else 'mx'}.logsumexp({arguments})"
 
 
-reduction("sum", numpy_sum("sum"), counted)
-reduction("mean", written("mean"), floating)
-reduction("prod", {**written("prod"), "torch": prod_torch, "mlx": numpy_sum("prod")["mlx"]}, counted)
-reduction("max", torch_extremum("max"))
-reduction("min", torch_extremum("min"))
+GRAD = "beside({grad}, {input}, {axis}, {keepdims})"
+OUTPUT = "beside({output}, {input}, {axis}, {keepdims})"
+CENTER = "({input} - {input}.mean({axis}, keepdims=True))"
+COUNT = "({input}.size / {output}.size)"
+LARGEST = f"{GRAD} * shares({{input}} == {OUTPUT}, {{axis}}, {{grad}}.dtype)"
+
+reduction("sum", numpy_sum("sum"), counted, GRAD)
+reduction("mean", written("mean"), floating, f"{GRAD} / {COUNT}")
+reduction("prod", {**written("prod"), "torch": prod_torch, "mlx": numpy_sum("prod")["mlx"]}, counted,
+          f"{GRAD} * product_of_others({{input}}, {{axis}})")  # fmt: skip
+reduction("max", torch_extremum("max"), first, LARGEST)
+reduction("min", torch_extremum("min"), first, LARGEST)
 reduction("any", written("any"), BOOL)
 reduction("all", written("all"), BOOL)
 reduction("argmax", index_of("argmax"), INT64)
 reduction("argmin", index_of("argmin"), INT64)
-reduction("variance", variance("var", "var"), floating, correction=0)
-reduction("std", variance("std", "std"), floating, correction=0)
-reduction("logsumexp", {"torch": logsumexp, "jax": logsumexp, "mlx": logsumexp}, floating)
-reduction("norm", {"torch": norm}, floating, ord=2)
+reduction("variance", variance("var"), floating, f"{GRAD} * {CENTER} * (2 / ({COUNT} - {{correction}}))", correction=0)
+reduction("std", variance("std"), floating, f"{GRAD} / {OUTPUT} * {CENTER} / ({COUNT} - {{correction}})", correction=0)
+reduction("logsumexp", {"torch": logsumexp, "jax": logsumexp, "mlx": logsumexp}, floating,
+          f"{GRAD} * np.exp({{input}} - {OUTPUT})")  # fmt: skip
+reduction(
+    "norm",
+    {"torch": written("linalg.vector_norm", ord=2)["torch"]},
+    floating,
+    f"{GRAD} * norm_slope({{input}}, {OUTPUT}, {{axis}}, {{ord}})",
+    ord=2,
+)
 
 
 # Cumulative and sorting
@@ -139,6 +139,9 @@ def running(torch: str, numpy: str, jax: str, mlx: str) -> dict[str, str]:
     }
 
 
+EXTREMUM = "added(np.zeros_like({input}), last_equal({input}, {output}, {axis}), {grad})"
+
+
 def topk_shape(shape: Shape, *, k: int, axis: int = -1, largest: bool = True) -> tuple[Shape, Shape]:
     axis = axis_of(axis, len(shape))
     size = shape[axis]
@@ -148,28 +151,46 @@ def topk_shape(shape: Shape, *, k: int, axis: int = -1, largest: bool = True) ->
     return output, output
 
 
-def torch_sort(call: Call) -> str:
-    return f"torch.sort({call.arguments('input', axis=('dim', -1), descending=False)}).values"
+def sorting(function: str, end: str) -> Code:
+    return lambda call: f"torch.{function}({call.arguments('input', axis=('dim', -1), descending=False)}{end}"
 
 
-def torch_argsort(call: Call) -> str:
-    return f"torch.argsort({call.arguments('input', axis=('dim', -1), descending=False)}, stable=True)"
+def sort_any(call: Call) -> str:
+    text = f"{call.xp}.sort({call['input']}, axis={call['axis']})"
+    if not call.attributes["descending"]:
+        return text
+    return f"np.flip({text}, {call['axis']})" if call.xp == "np" else f"-mx.sort(-{call['input']}, axis={call['axis']})"
 
 
 def torch_topk(call: Call) -> str:
     return f"torch.topk({call.arguments('input', 'k', axis=('dim', -1), largest=True)})"
 
 
-SORT = {"axis": -1, "descending": False}
+ORDER = {"axis": -1, "descending": False}
+SORT = {
+    "torch": sorting("sort", ").values"),
+    "jax": "jnp.sort({input}, axis={axis}, descending={descending})",
+    "any": sort_any,
+}
+ARGSORT = {
+    "torch": sorting("argsort", ", stable=True)"),
+    "jax": "jnp.argsort({input}, axis={axis}, descending={descending}, stable=True)",
+}
 TOPK = {"k": REQUIRED, "axis": -1, "largest": True}
 
-row("cumsum", "input", cumulative("cumsum"), {"axis": REQUIRED}, shape=along, dtype=counted)
-row("cumprod", "input", cumulative("cumprod"), {"axis": REQUIRED}, shape=along, dtype=counted)
-row("cummax", "input", running("cummax", "maximum", "cummax", "cummax"), {"axis": REQUIRED}, shape=along)
-row("cummin", "input", running("cummin", "minimum", "cummin", "cummin"), {"axis": REQUIRED}, shape=along)
-row("logcumsumexp", "input", running("logcumsumexp", "logaddexp", "cumlogsumexp", "logcumsumexp"), {"axis": REQUIRED},
-    shape=along, dtype=floating)  # fmt: skip
-row("sort", "input", {"torch": torch_sort}, SORT, shape=along)
-row("argsort", "input", {"torch": torch_argsort}, SORT, shape=along, dtype=INT64)
+for _name, _code, _dtype, _gradient in (
+    ("cumsum", cumulative("cumsum"), counted, "np.flip(np.cumsum(np.flip({grad}, {axis}), {axis}), {axis})"),
+    ("cumprod", cumulative("cumprod"), counted, "cumprod_gradient({grad}, {input}, {output}, {axis})"),
+    ("cummax", running("cummax", "maximum", "cummax", "cummax"), first, EXTREMUM),
+    ("cummin", running("cummin", "minimum", "cummin", "cummin"), first, EXTREMUM),
+    ("logcumsumexp", running("logcumsumexp", "logaddexp", "cumlogsumexp", "logcumsumexp"), floating,
+     "logcumsumexp_gradient({grad}, {input}, {output}, {axis})"),
+):  # fmt: skip
+    row(_name, "input", _code, {"axis": REQUIRED}, shape=along, dtype=_dtype, gradient={"input": _gradient})
+row("sort", "input", SORT, ORDER, shape=along, gradient={
+    "input": "added(np.zeros_like({input}), placed(argsort({input}, {axis}, {descending}), {axis}), {grad})"
+    })  # fmt: skip
+row("argsort", "input", ARGSORT, ORDER, shape=along, dtype=INT64)
 row("topk", "input", {"torch": torch_topk}, TOPK, outputs=("values", "indices"), shape=topk_shape,
-    dtype=lambda input, **attributes: (input, DType.int64))  # fmt: skip
+    dtype=lambda input, **attributes: (input, DType.int64),
+    gradient={"input": "added(np.zeros_like({input}), placed({indices}, {axis}), {grad_values})"})  # fmt: skip

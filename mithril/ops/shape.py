@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from mithril.errors import ShapeError
@@ -185,6 +186,11 @@ def pad_any(call: Call) -> str:
     return f"{call.xp}.pad({call['input']}, {pairs}{options})"
 
 
+def pad_gradient(call: Call) -> str:
+    forward = replace(call, inputs={"input": "x"}, attributes={**call.attributes, "value": 0})
+    return f"moved_back({call['grad']}, {call['input']}, lambda x: {pad_any(forward)})"
+
+
 def negated(shift: Any) -> Any:
     return -shift if isinstance(shift, int) else tuple(-s for s in shift)
 
@@ -234,6 +240,7 @@ BACK = {"input": "{grad}.reshape({input}.shape)"}
 TRANSPOSE = {"torch": transpose_torch, "any": transpose_any}
 SWAPAXES = {"torch": "{input}.transpose({axis1}, {axis2})", "any": "{xp}.swapaxes({input}, {axis1}, {axis2})"}
 EXPAND_DIMS = {"any": "{xp}.expand_dims({input}, {axis})", "torch": unsqueeze_torch}
+TILE = {"torch": tile_torch, "any": "{xp}.tile({input}, {repeats})"}
 REPEAT = {
     "torch": "torch.repeat_interleave({input}, {repeats}, dim={axis})",
     "any": "{xp}.repeat({input}, {repeats}, axis={axis})",
@@ -250,18 +257,16 @@ row("transpose", "input", TRANSPOSE, {"axes": None}, shape=transpose_shape, grad
 row("swapaxes", "input", SWAPAXES, AXES, shape=swapaxes_shape, gradient={"input": "{grad}.swapaxes({axis1}, {axis2})"})
 row("expand_dims", "input", EXPAND_DIMS, {"axis": REQUIRED}, shape=expand_dims_shape, gradient=BACK)
 row("squeeze", "input", squeeze_any, {"axis": None}, shape=squeeze_shape, gradient=BACK)
-row("broadcast_to", "input", broadcast_to_any, {"shape": REQUIRED}, shape=broadcast_to_shape)
-row(
-    "tile",
-    "input",
-    {"torch": tile_torch, "any": "{xp}.tile({input}, {repeats})"},
-    {"repeats": REQUIRED},
-    shape=tile_shape,
-)
-row("repeat", "input", REPEAT, {"repeats": REQUIRED, "axis": REQUIRED}, shape=repeat_shape)
+row("broadcast_to", "input", broadcast_to_any, {"shape": REQUIRED}, shape=broadcast_to_shape,
+    gradient={"input": "unbroadcast({grad}, {input}.shape)"})  # fmt: skip
+row("tile", "input", TILE, {"repeats": REQUIRED}, shape=tile_shape,
+    gradient={"input": "moved_back({grad}, {input}, lambda x: np.tile(x, {repeats}))"})  # fmt: skip
+row("repeat", "input", REPEAT, {"repeats": REQUIRED, "axis": REQUIRED}, shape=repeat_shape,
+    gradient={"input": "moved_back({grad}, {input}, lambda x: np.repeat(x, {repeats}, axis={axis}))"})  # fmt: skip
 row("roll", "input", ROLL, {"shift": REQUIRED, "axis": REQUIRED}, shape=same, gradient={"input": roll_back})
 row("flip", "input", FLIP, {"axis": REQUIRED}, shape=flip_shape, gradient={"input": "np.flip({grad}, {axis})"})
-row("pad", "input", PAD, {"padding": REQUIRED, "mode": "constant", "value": 0}, shape=pad_shape)
+row("pad", "input", PAD, {"padding": REQUIRED, "mode": "constant", "value": 0}, shape=pad_shape,
+    gradient={"input": pad_gradient})  # fmt: skip
 triangle("tril")
 triangle("triu")
 
@@ -363,9 +368,16 @@ LIST = ("*output",)
 SPLIT = {"torch": split_torch, "any": split_any}
 UNBIND = {"torch": "torch.unbind({input}, {axis})", "any": unbind_any}
 
-row("concat", "*input", joined("cat", "concatenate"), {"axis": 0}, shape=concat_shape, dtype=promote_list)
-row("stack", "*input", joined("stack", "stack"), {"axis": 0}, shape=stack_shape, dtype=promote_list)
-row("split", "input", SPLIT, {"split_size": REQUIRED, "axis": 0}, outputs=LIST, shape=split_shape)
-row("unbind", "input", UNBIND, {"axis": 0}, outputs=LIST, shape=unbind_shape)
+ENDS = "np.cumsum([part.shape[{axis}] for part in {input}])[:-1]"
+
+row("concat", "*input", joined("cat", "concatenate"), {"axis": 0}, shape=concat_shape, dtype=promote_list,
+    gradient={"input": f"np.split({{grad}}, {ENDS}, axis={{axis}})"})  # fmt: skip
+row("stack", "*input", joined("stack", "stack"), {"axis": 0}, shape=stack_shape, dtype=promote_list,
+    gradient={"input": "list(np.moveaxis({grad}, {axis}, 0))"})  # fmt: skip
+row("split", "input", SPLIT, {"split_size": REQUIRED, "axis": 0}, outputs=LIST, shape=split_shape,
+    gradient={"input": "np.concatenate({grad}, axis={axis})"})  # fmt: skip
+row("unbind", "input", UNBIND, {"axis": 0}, outputs=LIST, shape=unbind_shape,
+    gradient={"input": "np.stack({grad}, axis={axis})"})  # fmt: skip
 row("meshgrid", "*input", meshgrid_any, {"indexing": "ij"}, outputs=LIST, shape=meshgrid_shape,
-    dtype=lambda dtypes, **attributes: tuple(dtypes))  # fmt: skip
+    dtype=lambda dtypes, **attributes: tuple(dtypes),
+    gradient={"input": "meshgrid_gradient({grad}, {indexing})"})  # fmt: skip

@@ -112,11 +112,11 @@ class Op:
     """Inputs that must be of one kind: `{"input": int}` for class or token indices. Types data that declares none."""
     code: Mapping[str, Code] = field(default_factory=dict)
     """By backend: torch, jax, mlx, numpy, or any. A registered kernel goes before `any`."""
-    gradient: Mapping[str, Code] | Callable[..., Any] | None = None
-    """NumPy's derivative: per input a template over `{grad}`, the inputs, `{output}` and attributes; several outputs and
-    their gradients are named `{values}`, `{grad_values}`, lists are `[a, b]`. A key of several words names inputs whose
-    gradients one expression gives together. Broadcasting of elementwise operators is undone by the caller. Inputs not
-    named get no gradient."""
+    gradient: Mapping[str, Code] | None = None
+    """NumPy's derivative: per input a template over `{grad}`, the inputs, `{output}` and attributes. Where there are
+    several outputs, they and their gradients are called `{values}` and `{grad_values}`; lists are `[a, b]`. A key of
+    several words names inputs whose gradients one expression gives together; inputs not named get none. Broadcasting of
+    elementwise operators is undone by the caller."""
     state: Mapping[str, str] = field(default_factory=dict)
     """Inputs that are state, with the output that is their next value: `{"mean": "new_mean"}`."""
     identity: Callable[..., bool] | None = None
@@ -162,8 +162,8 @@ KERNELS: dict[tuple[str, str], Kernel] = {}
 """Kernels by operator and backend; filled when a backend is loaded."""
 
 HELPERS: dict[tuple[str, str], Kernel] = {}
-"""Functions by backend and name that code may call; a source that does has theirs pasted. Filled when a backend is
-loaded."""
+"""Functions by the framework's word (`np`) and name that code and kernels may call; where a source does, theirs is
+pasted. Filled when a backend is loaded; its own functions go before those that backends share."""
 
 GRADIENT_KERNELS: dict[str, Kernel] = {}
 """NumPy functions `(grad, *inputs, output, **attributes)` to a tuple of one gradient (or None) per input; for several

@@ -27,26 +27,12 @@ def generator(key):
     return torch.Generator(key.device).manual_seed(high << 31 ^ low)
 
 
-@kernel("fold_key", "torch")
-def fold_key(key, index):
-    """A new random key from `key` and the number `index`."""
-    return (key.long() * 2654435761 + (index + 1) * 40503 + key.flip(0).long() * 97).to(torch.int32)
-
-
-@kernel("rand", "torch")
-def rand(key, shape, dtype=torch.float32):
+def uniform(key, shape, dtype=None):
     """Numbers from 0 to 1."""
     return torch.rand(shape, generator=generator(key), dtype=dtype, device=key.device)
-
-
-@kernel("randn", "torch")
-def randn(key, shape, dtype=torch.float32):
-    """Numbers of mean 0 and variance 1."""
-    return torch.randn(shape, generator=generator(key), dtype=dtype, device=key.device)
 
 
 @kernel("dropout", "torch")
 def dropout(input, key, rate=0.5, training=True):
     """`input` with a share `rate` of its values zeroed and the rest scaled up; `key` decides which."""
-    kept = torch.rand(input.shape, generator=generator(key), device=input.device) >= rate
-    return torch.where(kept, input / (1 - rate), 0)
+    return torch.where(uniform(key, input.shape) >= rate, input / (1 - rate), 0)

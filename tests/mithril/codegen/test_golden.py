@@ -57,6 +57,16 @@ def test_source_is_the_kept_one_and_short(name, backend):
     assert max(map(len, source.splitlines())) <= 120
 
 
+@pytest.mark.parametrize("backend", ["jax", "mlx", "numpy"])
+@pytest.mark.parametrize("name", LINES)
+def test_other_backends_are_short_too(name, backend):
+    """What a framework has no call for is pasted: for NumPy that is a lot, the error function above all."""
+    pytest.importorskip(backend)
+    source = compiled(name, backend).source
+    assert len(source.splitlines()) <= LINES[name] + (25 if (name, backend) == ("vision_transformer", "numpy") else 0)
+    assert max(map(len, source.splitlines())) <= 120
+
+
 @pytest.mark.parametrize(("name", "backend"), KEPT[:2])  # JAX needs half a minute for a ViT
 def test_kept_source_runs_alone(name, backend, tmp_path):
     pytest.importorskip(backend)

@@ -15,7 +15,7 @@ from mithril.codegen.kernels import paste
 from mithril.codegen.text import Names, Texts
 from mithril.errors import BackendError
 from mithril.ops.rules import broadcast
-from mithril.ops.table import GRADIENT_KERNELS, KERNELS, OPS, Call, implementation, is_kernel
+from mithril.ops.table import HELPERS, KERNELS, OPS, Call, implementation, is_kernel
 from mithril.types import DType, as_dtype
 
 F32 = DType.float32
@@ -372,21 +372,21 @@ def signature_shapes(op, known, attributes):
 
 
 def evaluate(code, call, scope, texts):
-    """The value of a template or code function."""
-    return eval(texts.write(code, call), scope)
+    """The value of a template or code function, whose helpers stand beside it."""
+    text = texts.write(code, call)
+    for source in paste(texts.kernels, scope["__xp__"]) if text else ():
+        exec(source, scope)
+    return text and eval(text, scope)
 
 
 def run(op, backend, arrays, attributes):
     """The operator's outputs as a tuple."""
     complete = op.complete(attributes)
-    text = None
+    result = None
     if not is_kernel(op, backend.name):
-        call, scope, texts = call_of(op, backend, arrays, complete)
-        text = texts.write(implementation(op, backend.name), call)
-    if text is None:
+        result = evaluate(implementation(op, backend.name), *call_of(op, backend, arrays, complete))
+    if result is None:
         result = pasted(KERNELS[op.name, backend.name], backend.name)(*arrays, **changed(op, complete))
-    else:
-        result = eval(text, scope)
     return tuple(result) if isinstance(result, tuple | list) else (result,)
 
 
@@ -444,20 +444,23 @@ def replaced(values, leaves):
 
 def gradients_by_rule(op, backend, arrays, attributes, outputs, seeds):
     """Gradients per input by the row's rule, as generated NumPy source computes them."""
-    complete = op.complete(attributes)
-    if op.gradient is None:
-        many = len(op.outputs) > 1 or op.outputs[0].startswith("*")
-        grad, output = (tuple(seeds), tuple(outputs)) if many else (seeds[0], outputs[0])
-        function = pasted(GRADIENT_KERNELS[op.name], "numpy")
-        return function(grad, *arrays, output, **changed(op, complete))
-    call, scope, texts = call_of(op, backend, arrays, complete, {"grad": seeds[0], "output": outputs[0]})
-    unbroadcast = pasted(GRADIENT_KERNELS["unbroadcast"], "numpy")
-    found = []
-    for name, value in zip(op.input_names, arrays):
-        code = op.gradient.get(name)
-        grad = None if code is None or isinstance(value, int | float) else evaluate(code, call, scope, texts)
-        found.append(unbroadcast(grad, value.shape) if grad is not None and op.elementwise else grad)
-    return found
+    grads = [np.zeros_like(output) if seed is None else seed for seed, output in zip(seeds, outputs)]
+    extra = {"grad": grads[0], "output": outputs[0]}
+    if len(op.outputs) > 1 or op.outputs[0].startswith("*"):
+        extra = {**dict(zip(op.outputs, outputs)), "grad": list(grads), "output": list(outputs)}
+        extra |= {f"grad_{name}": grad for name, grad in zip(op.outputs, grads)}
+    call, scope, texts = call_of(op, backend, arrays, op.complete(attributes), extra)
+    given, found = dict(zip(op.input_names, arrays)), {}
+    for words, code in op.gradient.items():
+        names = words.split()
+        if len(names) > 1:
+            found |= dict(zip(names, evaluate(code, call, scope, texts)))
+        elif given[words] is not None and not isinstance(given[words], int | float):
+            grad = evaluate(code, call, scope, texts)
+            found[words] = (
+                pasted(HELPERS["np", "unbroadcast"], "numpy")(grad, given[words].shape) if op.elementwise else grad
+            )
+    return [found.get(name) for name in op.input_names]
 
 
 def by_framework(op, backend, inputs, attributes, seeds):
@@ -488,8 +491,7 @@ def seeds_for(name, outputs):
 
 
 def is_differentiable(op, outputs):
-    rule = op.gradient is not None or op.name in GRADIENT_KERNELS
-    return rule and any(np.asarray(o).dtype == np.float64 for o in outputs)
+    return op.gradient is not None and any(np.asarray(o).dtype == np.float64 for o in outputs)
 
 
 def test_every_row_has_an_example():

@@ -37,7 +37,7 @@ def evaluate(params, data):
     input = data["input"]  # (batch, 3, 224, 224)
     batch = input.shape[0]
     x = lax.conv_general_dilated(
-        input, params["patch_embed_proj_weight"], (16, 16), [(0, 0), (0, 0)],
+        input, params["patch_embed_proj_weight"], (16, 16), "VALID",
     ) + params["patch_embed_proj_bias"][:, None, None]
     broadcast_to = jnp.broadcast_to(params["cls_token"], (batch, 1, 768))  # (batch, 1, 768)
     concat = jnp.concatenate([broadcast_to, jnp.transpose(x.reshape(batch, 768, -1), (0, 2, 1))], axis=1)
