@@ -29,7 +29,7 @@ class JaxBackend(Backend):
 
     name = "jax"
     xp = "jnp"
-    imports = ("import math", "import jax", "import jax.numpy as jnp", "from jax import lax")
+    imports = ("import itertools", "import math", "import jax", "import jax.numpy as jnp", "from jax import lax")
     kernels = ("array", "jax.kernels")
 
     def __init__(

@@ -23,7 +23,7 @@ class MlxBackend(Backend):
 
     name = "mlx"
     xp = "mx"
-    imports = ("import math", "import mlx.core as mx", "import mlx.nn as nn")
+    imports = ("import itertools", "import math", "import mlx.core as mx", "import mlx.nn as nn")
     kernels = ("array", "mlx.kernels")
 
     def __init__(self, dtype: Any = DType.float32, device: str | None = None, seed: int = 0, device_mesh: Any = None):

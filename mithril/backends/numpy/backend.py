@@ -17,8 +17,8 @@ class NumpyBackend(Backend):
 
     name = "numpy"
     xp = "np"
-    imports = ("import math", "import numpy as np")
-    kernels = ("array", "numpy.kernels", "numpy.gradients", "numpy.gradients_shape")
+    imports = ("import itertools", "import math", "import numpy as np")
+    kernels = ("array", "numpy.kernels", "numpy.gradients")
 
     def __init__(self, dtype: Any = DType.float32, device: str | None = None, seed: int = 0, device_mesh: Any = None):
         if device not in (None, "cpu"):
