@@ -23,13 +23,12 @@ from torch.utils.checkpoint import checkpoint
 from nexus.core.config import Config
 from nexus.core.formats import Format, State
 from nexus.core.module import NexusModule
-from nexus.core.registry import create_model
 from nexus.layers.frozen_norm import freeze_batch_norm
 from nexus.layers.mlp import Mlp
 from nexus.layers.perceptron import Perceptron
 from nexus.layers.post_norm import CrossAttention, PostNormBlock
 from nexus.models.cv.rcnn.images import Size, Target, check_targets, pad_images
-from nexus.models.cv.rcnn.pyramid import backbone_maps, freeze_stages
+from nexus.models.cv.rcnn.pyramid import backbone_maps, freeze_stages, make_backbone
 from nexus.models.cv.resnet import Bottleneck, ResNet
 from nexus.ops.set_prediction import (
     Objects,
@@ -49,7 +48,8 @@ class DETRConfig(Config):
     Attributes:
         num_classes: Kinds of objects. Published weights have 91, COCO's category numbers, of which 0 and 10 more
             never occur. "No object" is one class more, the last.
-        backbone: Name of a registered model that gives feature maps.
+        backbone: Name of a registered model that gives feature maps, or a mapping with `name` and changes of its
+            configuration.
         dilation: The last stage of a ResNet keeps the stride of the one before it ("DC5", Sec. 4).
         num_frozen_stages: How many parts of a ResNet are not trained: 1 is the stem, 2 also the first stage, ...
         embed_dim: Width of the transformer; a multiple of 4 and of `num_heads`.
@@ -64,7 +64,7 @@ class DETRConfig(Config):
 
     in_channels: int = 3
     num_classes: int = 91
-    backbone: str = "resnet50"
+    backbone: str | dict[str, Any] = "resnet50"
     dilation: bool = False
     num_frozen_stages: int = 2
     embed_dim: int = 256
@@ -160,7 +160,7 @@ class DETR(NexusModule):
         if maps.tokens:
             raise ValueError(f"backbone {config.backbone} gives tokens; DETR reads a map, as resnet50 gives.")
         self.map_index = maps.index[-1]
-        self.backbone = create_model(config.backbone, num_classes=0, in_channels=config.in_channels)
+        self.backbone = make_backbone(config.backbone, config.in_channels)
         freeze_batch_norm(self.backbone)
         freeze_stages(self.backbone, config.num_frozen_stages)
         if config.dilation:

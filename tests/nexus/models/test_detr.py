@@ -380,6 +380,8 @@ def test_errors():
         DETR({"num_layers": (6, 0)})
     with pytest.raises(ValueError, match="Did you mean 'resnet50'"):
         DETR({"backbone": "resnet51"})
+    with pytest.raises(ValueError, match="ResNetConfig has no key 'hidden'"):
+        DETR({"backbone": {"name": "resnet18", "hidden": 8}})
     with pytest.raises(ValueError, match="gives tokens; DETR reads a map"):
         DETR({"backbone": "vit_tiny_patch16_224"})
     with pytest.raises(ValueError, match="it needs a ResNet of bottlenecks"):

@@ -178,6 +178,18 @@ def test_images_of_a_batch_do_not_mix_and_padding_is_told():
             torch.testing.assert_close(outputs["scores"][at], together["scores"][place])
 
 
+def test_the_names_in_the_error_give_maps():
+    from nexus.core.registry import list_models
+    from nexus.models.cv.rcnn.pyramid import THAT_WORK, backbone_maps
+
+    patterns = [word for word in THAT_WORK.rstrip(".").replace(",", "").split() if "*" in word]
+    assert len(patterns) == 4
+    for pattern in patterns:
+        found = list_models(pattern)
+        for name in (found[0], found[-1]):
+            assert backbone_maps(name, 3).tokens == name.startswith("vit_")
+
+
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "efficientnet_b0"])
 def test_other_backbones_train_and_predict(name):
     torch.manual_seed(0)
@@ -192,6 +204,17 @@ def test_other_backbones_train_and_predict(name):
     outputs = model.eval()(images)
     assert [tuple(level.shape[-2:]) for level in outputs["features"]] == [(24, 24), (12, 12), (6, 6), (3, 3), (2, 2)]
     assert len(outputs["boxes"]) == 2
+
+
+def test_a_mapping_makes_a_slim_backbone(tmp_path):
+    model = FasterRCNN({**TINY, "backbone": {"name": "resnet18", "hidden_dim": 8, "num_layers": [1, 1, 1, 1]}})
+    assert model.backbone.maps.dims == (8, 16, 32, 64)
+    assert model.backbone.body.config.num_layers == (1, 1, 1, 1)
+    model.save_pretrained(tmp_path)
+    again = FasterRCNN.from_pretrained(tmp_path)
+    assert again.config.backbone == model.config.backbone
+    image = [torch.randn(3, 64, 96)]
+    torch.testing.assert_close(again.eval()(image)["proposals"], model.eval()(image)["proposals"])
 
 
 def test_evaluation_with_targets_gives_losses_and_boxes():
@@ -270,6 +293,14 @@ def test_errors():
         FasterRCNN({"backbone": "resnet51"})
     with pytest.raises(ValueError, match="gives feature maps of the strides"):
         FasterRCNN({"backbone": "vit_base_patch32_224"})
+    with pytest.raises(ValueError, match=r"mixer_b16_224 cannot be the backbone .* Maps come from resnet\*, swin_\*"):
+        FasterRCNN({"backbone": "mixer_b16_224"})
+    with pytest.raises(ValueError, match=r"backbone is \{'hidden_dim': 8\}; it needs a name"):
+        FasterRCNN({"backbone": {"hidden_dim": 8}})
+    with pytest.raises(ValueError, match="backbone sets num_classes to 3; leave it out"):
+        FasterRCNN({"backbone": {"name": "resnet18", "num_classes": 3}})
+    with pytest.raises(ValueError, match="Did you mean 'hidden_dim'"):
+        FasterRCNN({"backbone": {"name": "resnet18", "hiden_dim": 3}})
     with torch.no_grad():
         model.second_stage.head.scores.bias.fill_(torch.nan)
     with pytest.raises(ValueError, match="Class scores are NaN; the weights or the image hold values"):

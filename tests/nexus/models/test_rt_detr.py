@@ -420,6 +420,14 @@ def test_a_registered_backbone_trains_and_predicts():
     assert [tuple(x.shape[-2:]) for x in outputs["features"]] == [(8, 12), (4, 6), (2, 3)]
 
 
+def test_a_mapping_makes_a_slim_backbone():
+    model = tiny(backbone={"name": "resnet18", "hidden_dim": 8}).train()
+    assert model.backbone.dims == (16, 32, 64)
+    images, targets = scene(torch.float32)
+    sum(model(images, targets)["losses"].values()).backward()
+    assert tiny(backbone={"name": "efficientnet_b0", "drop_path_rate": 0.0}).backbone.dims == (40, 112, 320)
+
+
 def test_weights_survive_saving_and_another_number_of_classes(tmp_path):
     model = tiny()
     model.save_pretrained(tmp_path)
@@ -451,6 +459,10 @@ def test_errors():
         RTDETR({"num_points": (4, 0, 4)})
     with pytest.raises(ValueError, match="Did you mean 'resnet50'"):
         RTDETR({"backbone": "resnet51"})
+    with pytest.raises(ValueError, match="backbone sets num_layers; of the ResNet-vd resnet18 only hidden_dim can"):
+        RTDETR({"backbone": {"name": "resnet18", "num_layers": [1, 1, 1, 1]}})
+    with pytest.raises(ValueError, match="backbone sets hidden_dim to 7; the stem halves it"):
+        RTDETR({"backbone": {"name": "resnet18", "hidden_dim": 7}})
     with pytest.raises(ValueError, match="gives tokens; RT-DETR reads three maps"):
         RTDETR({"backbone": "vit_tiny_patch16_224"})
     with pytest.raises(ValueError, match="learn_initial_query is True; RT-DETR is built with False"):

@@ -1,7 +1,9 @@
 """The trunk of the R-CNN family: a registered backbone and the feature pyramid on its maps."""
 
+import json
+from collections.abc import Mapping
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -16,6 +18,8 @@ from nexus.layers.simple_pyramid import SimplePyramid
 
 STRIDES = (4, 8, 16, 32)
 TOKEN_STRIDE = 16
+OWN_KEYS = ("num_classes", "in_channels")
+THAT_WORK = "Maps come from resnet*, swin_* and efficientnet_*, tokens from vit_*_patch16_*."
 
 
 class Maps(NamedTuple):
@@ -34,18 +38,57 @@ class Maps(NamedTuple):
     unread: frozenset[str]
 
 
-@cache
-def backbone_maps(name: str, in_channels: int) -> Maps:
+def backbone_parts(backbone: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Returns the registered name of a backbone, and the changes of its configuration.
+
+    Args:
+        backbone: `"resnet18"`, or `{"name": "resnet18", "hidden_dim": 16}`.
+
+    Raises:
+        ValueError: A mapping has no name, or changes what the detector itself decides.
+    """
+    if isinstance(backbone, str):
+        return backbone, {}
+    changes = dict(backbone)
+    name = changes.pop("name", None)
+    if not isinstance(name, str):
+        raise ValueError(f"backbone is {dict(backbone)}; it needs a name, such as {{'name': 'resnet18'}}.")
+    for key in OWN_KEYS:
+        if key in changes:
+            raise ValueError(f"backbone sets {key} to {changes[key]!r}; leave it out, the detector sets it.")
+    return name, changes
+
+
+def make_backbone(backbone: str | Mapping[str, Any], in_channels: int) -> NexusModule:
+    """Returns a registered model without its head."""
+    name, changes = backbone_parts(backbone)
+    return create_model(name, num_classes=0, in_channels=in_channels, **changes)
+
+
+def backbone_maps(backbone: str | Mapping[str, Any], in_channels: int) -> Maps:
     """Returns what a registered backbone gives, found by a pass without numbers on the meta device.
+
+    Args:
+        backbone: Its name, or a mapping with `name` and changes of its configuration.
+        in_channels: Of the images.
 
     Raises:
         ValueError: The backbone is unknown, or gives neither maps of strides 4, 8, 16, 32 nor tokens of stride 16.
     """
+    name, changes = backbone_parts(backbone)
+    return _found_maps(name, json.dumps(changes, sort_keys=True), in_channels)
+
+
+@cache
+def _found_maps(name: str, changes: str, in_channels: int) -> Maps:
     side = 4 * STRIDES[-1]
     with torch.device("meta"):
-        probe = create_model(name, num_classes=0, in_channels=in_channels).eval()
-        with torch.enable_grad():
-            features = probe(torch.zeros(1, in_channels, side, side))["features"]
+        try:
+            probe = create_model(name, num_classes=0, in_channels=in_channels, **json.loads(changes)).eval()
+            with torch.enable_grad():
+                features = probe(torch.zeros(1, in_channels, side, side))["features"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{name} cannot be the backbone of a detector: {error} {THAT_WORK}") from error
         last = {side // x.shape[-1]: index for index, x in enumerate(features) if x.ndim == 4}
         layout = probe.token_layout((side, side))
         if layout is not None and features[-1].ndim == 3 and side // layout.height == TOKEN_STRIDE:
@@ -54,8 +97,8 @@ def backbone_maps(name: str, in_channels: int) -> Maps:
             index = tuple(last[stride] for stride in STRIDES)
         else:
             raise ValueError(
-                f"{name} gives feature maps of the strides {sorted(last)}; the pyramid needs {list(STRIDES)} as a "
-                f"ResNet gives, or tokens of stride {TOKEN_STRIDE} as vit_base_patch16_224 gives."
+                f"{name} gives feature maps of the strides {sorted(last)}; a detector needs {list(STRIDES)}, or tokens "
+                f"of stride {TOKEN_STRIDE}. {THAT_WORK}"
             )
         torch.stack([features[place].sum() for place in index]).sum().backward()
     unread = frozenset(key for key, parameter in probe.named_parameters() if parameter.grad is None)
@@ -68,7 +111,7 @@ class PyramidBackbone(nn.Module):
     """Backbone and pyramid: an image becomes maps of one width, of strides 4, 8, 16, 32 and 64.
 
     Args:
-        name: A registered backbone.
+        backbone: Name of a registered model, or a mapping with `name` and changes of its configuration.
         in_channels: Of the images.
         out_dim: Channels of every level.
         norm: "batch", or "frozen" for batch normalization in the backbone that is never trained.
@@ -79,7 +122,7 @@ class PyramidBackbone(nn.Module):
 
     def __init__(
         self,
-        name: str,
+        backbone: str | Mapping[str, Any],
         in_channels: int,
         out_dim: int,
         *,
@@ -89,8 +132,8 @@ class PyramidBackbone(nn.Module):
         num_frozen_stages: int,
     ) -> None:
         super().__init__()
-        self.maps = backbone_maps(name, in_channels)
-        self.body: NexusModule = create_model(name, num_classes=0, in_channels=in_channels)
+        self.maps = backbone_maps(backbone, in_channels)
+        self.body = make_backbone(backbone, in_channels)
         if norm == "frozen":
             freeze_batch_norm(self.body, eps=norm_eps)
         freeze_stages(self.body, num_frozen_stages)

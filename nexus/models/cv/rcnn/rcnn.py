@@ -27,7 +27,8 @@ class RCNNConfig(Config):
     Attributes:
         in_channels: Of the images.
         num_classes: Kinds of objects; labels run from 0 to `num_classes - 1`, and the background is not one of them.
-        backbone: Name of a registered model that gives maps of strides 4 to 32, or tokens of stride 16.
+        backbone: Name of a registered model that gives maps of strides 4 to 32, or tokens of stride 16; or a mapping
+            with `name` and changes of that model's configuration, `{"name": "resnet18", "hidden_dim": 16}`.
         backbone_norm: "batch", or "frozen" for batch normalization that is never trained, as detectors have that
             start from ImageNet weights and see few images at a time.
         norm_eps: Of the frozen normalization. The first published files of torchvision were trained with 0.
@@ -42,7 +43,7 @@ class RCNNConfig(Config):
 
     in_channels: int = 3
     num_classes: int = 80
-    backbone: str = "resnet50"
+    backbone: str | dict[str, Any] = "resnet50"
     backbone_norm: Literal["batch", "frozen"] = "batch"
     norm_eps: float = 1e-5
     num_frozen_stages: int = 0
