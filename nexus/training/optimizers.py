@@ -1,13 +1,14 @@
 """Optimizers and what each parameter gets from them: decay or none, and a learning rate by depth."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nexus.core.config import nearest
 from nexus.training.recipe import OptimizerRecipe
 
 # Embeddings that are added or appended to the tokens; they are not weights of a product and do not decay.
@@ -26,7 +27,7 @@ def make_optimizer(model: nn.Module, recipe: OptimizerRecipe, batch_size: int) -
         batch_size: Over all processes, for `lr_scaling`.
     """
     lr = recipe.lr * batch_size / recipe.lr_scaling if recipe.lr_scaling else recipe.lr
-    groups = parameter_groups(model, lr, recipe.weight_decay, recipe.layer_decay)
+    groups = parameter_groups(model, lr, recipe.weight_decay, recipe.layer_decay, recipe.lr_factors)
     fused = {"fused": True} if _can_fuse(model) else {"foreach": True}
     match recipe.name:
         case "adamw":
@@ -40,26 +41,59 @@ def make_optimizer(model: nn.Module, recipe: OptimizerRecipe, batch_size: int) -
 
 
 def parameter_groups(
-    model: nn.Module, lr: float, weight_decay: float, layer_decay: float | None = None
+    model: nn.Module,
+    lr: float,
+    weight_decay: float,
+    layer_decay: float | None = None,
+    lr_factors: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Returns groups of trainable parameters that share a learning rate and a weight decay.
 
     Norms, biases (all parameters with fewer than two dimensions), and position and class tokens do not decay.
-    With `layer_decay` the blocks of the model, in their order, are layers: the head and the last norm learn at `lr`,
-    the last block at `lr * layer_decay`, and so on down to the stem.
+
+    Args:
+        model: Parameters without `requires_grad` are left out.
+        lr: The learning rate at its peak.
+        weight_decay: Of what decays.
+        layer_decay: The blocks of the model, in their order, are layers: the head and the last norm learn at `lr`,
+            the last block at `lr * layer_decay`, and so on down to the stem.
+        lr_factors: What the rate is multiplied by, for parameters whose names start with each key; the longest counts.
+
+    Raises:
+        ValueError: Everything is frozen, there are no blocks for `layer_decay`, or no name starts with a key.
     """
     layers = layer_numbers(model) if layer_decay is not None else {}
     top = max(layers.values(), default=0)
+    factors = name_factors([name for name, _ in model.named_parameters()], lr_factors or {})
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         decay = 0.0 if parameter.ndim < 2 or _TOKENS.search(name) else weight_decay
         scale = 1.0 if layer_decay is None else layer_decay ** (top - layers[name])
-        groups.setdefault((lr * scale, decay), []).append(parameter)
+        groups.setdefault((lr * scale * factors[name], decay), []).append(parameter)
     if not groups:
         raise ValueError(f"{type(model).__name__} has no parameter that is trained; all are frozen.")
     return [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
+
+
+def name_factors(names: Iterable[str], factors: Mapping[str, float]) -> dict[str, float]:
+    """Returns the factor of each name: that of the longest key which it starts with, or 1.
+
+    Raises:
+        ValueError: No name starts with some key.
+    """
+    found: dict[str, float] = {}
+    used: set[str] = set()
+    for name in names:
+        fitting = [prefix for prefix in factors if name.startswith(prefix)]
+        used.update(fitting)
+        found[name] = factors[max(fitting, key=len)] if fitting else 1.0
+    for prefix in factors:
+        if prefix not in used:
+            parts = {name.partition(".")[0] + "." for name in found}
+            raise ValueError(f"optimizer.lr_factors: no parameter starts with {prefix!r}. {nearest(prefix, parts)}")
+    return found
 
 
 def layer_numbers(model: nn.Module) -> dict[str, int]:

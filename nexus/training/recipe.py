@@ -90,6 +90,8 @@ class OptimizerRecipe(Config):
         momentum: Of sgd.
         nesterov: Of sgd.
         layer_decay: Each block below the head learns this much slower than the one above it (Bao et al. 2022).
+        lr_factors: What the rate of parameters is multiplied by, by the start of their names: `{"backbone.": 0.1}`.
+            Where several starts fit, the longest counts.
     """
 
     name: Literal["adamw", "sgd", "lamb", "lion"] = "adamw"
@@ -101,6 +103,7 @@ class OptimizerRecipe(Config):
     momentum: float = 0.9
     nesterov: bool = False
     layer_decay: float | None = None
+    lr_factors: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,6 +113,11 @@ class OptimizerRecipe(Config):
             raise ValueError(f"OptimizerRecipe.betas is {self.betas}; both must be at least 0 and below 1.")
         if self.layer_decay is not None and self.layer_decay > 1:
             raise ValueError(f"OptimizerRecipe.layer_decay is {self.layer_decay}; it must be at most 1.")
+        for prefix, factor in self.lr_factors.items():
+            if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
+                raise ValueError(
+                    f"OptimizerRecipe.lr_factors[{prefix!r}] is {factor!r}; it must be a number above 0 and finite."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

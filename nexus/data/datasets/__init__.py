@@ -9,7 +9,7 @@ from nexus.data.datasets.cifar import CIFAR, Cifar
 from nexus.data.datasets.digits import Digits
 from nexus.data.datasets.folder import ImageFolder
 from nexus.data.datasets.photos import Photos
-from nexus.data.detection.digit_scenes import DigitScenes
+from nexus.data.detection.digit_scenes import DigitScenes, scene_count
 from nexus.data.detection.sources import FORMATS, open_annotated
 
 SOURCES = ("digits", "photos", "digit-scenes", "folder:PATH", *(f"{kind}:PATH" for kind in FORMATS), *CIFAR)
@@ -20,8 +20,8 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
 
     Args:
         source: "digits", "photos", "cifar10", "cifar100", or "folder:PATH" (see `nexus.data.datasets.folder` for its
-            layouts); for detection "digit-scenes", or "coco:PATH", "yolo:PATH", "voc:PATH" (see
-            `nexus.data.detection.sources`).
+            layouts); for detection "digit-scenes" ("digit-scenes:1600" has that many to train on), or "coco:PATH",
+            "yolo:PATH", "voc:PATH" (see `nexus.data.detection.sources`).
         split: "train", "val", or, where there is one, "test".
         root: Of archives: where they lie or are downloaded to. Of a folder: what a relative PATH starts from.
         download: Whether a missing archive may be fetched.
@@ -39,6 +39,8 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
     if source in CIFAR:
         return Cifar(source, split, root=root, download=download)
     kind, colon, path = source.partition(":")
+    if kind == "digit-scenes":
+        return DigitScenes(split, scene_count(path, split))
     if kind == "folder" and path:
         return ImageFolder(Path(root or "") / Path(path).expanduser(), split)
     if kind in FORMATS and path:

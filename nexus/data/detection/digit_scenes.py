@@ -63,6 +63,19 @@ class DigitScenes:
         return self.annotations.scenes[index].path
 
 
+def scene_count(text: str, split: str) -> int | None:
+    """Returns how many scenes "digit-scenes:1600" asks for: that many to train on, and always the same held-out ones.
+
+    Raises:
+        ValueError: It is no number above 0.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(
+            f"'digit-scenes:{text}' asks for {text!r} scenes; write a number above 0, such as digit-scenes:1600."
+        )
+    return int(text) if split == "train" else None
+
+
 def _photos(split: str) -> list[PIL.Image]:
     """The photos' upper four fifths to train on, the rest held out."""
     try:

@@ -98,6 +98,27 @@ def test_layer_decay_without_blocks():
         parameter_groups(nn.Linear(2, 2), 1.0, 0.0, layer_decay=0.5)
 
 
+def test_rates_by_the_start_of_names():
+    model = tiny_vit()
+    factors = {"blocks.": 0.1, "blocks.2.mlp": 0.5}
+    groups = by_name(model, parameter_groups(model, lr=2.0, weight_decay=0.1, lr_factors=factors))
+    rate = {name: group["lr"] for name, group in groups.items()}
+    assert rate["head.weight"] == rate["patch_embed.proj.weight"] == 2.0
+    assert rate["blocks.0.attn.qkv.weight"] == rate["blocks.2.norm1.bias"] == pytest.approx(0.2)
+    assert rate["blocks.2.mlp.fc1.weight"] == 1.0
+    both = by_name(model, parameter_groups(model, 1.0, 0.1, layer_decay=0.5, lr_factors=factors))
+    assert both["blocks.1.norm1.bias"]["lr"] == pytest.approx(0.025)
+    optimizer = make_optimizer(model, OptimizerRecipe(lr=2.0, lr_factors={"blocks.": 0.1}), batch_size=8)
+    assert {group["lr"] for group in optimizer.param_groups} == {2.0, 0.2}
+
+
+def test_errors_of_rates_by_name():
+    with pytest.raises(ValueError, match=r"no parameter starts with 'block\.'\. Did you mean 'blocks\.'"):
+        parameter_groups(tiny_vit(), 1.0, 0.0, lr_factors={"block.": 0.1})
+    with pytest.raises(ValueError, match=r"lr_factors\['head\.'\] is 0; it must be a number above 0"):
+        OptimizerRecipe(lr_factors={"head.": 0})
+
+
 def test_frozen_parameters_are_left_out():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
