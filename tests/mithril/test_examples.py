@@ -2,6 +2,8 @@
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ PRINTED = {
     "mithril_classical_models": ["-log likelihood 37.4 -> 4.3", "accuracy on new points 99%", "t-SNE: divergence 0.2"],
     "mithril_custom_models": ["the cell is the ready-made one: True", "as torch does: True"],
     "mithril_sine_forecast": ["NumPy", "torch.optim", "optax"],
+    "mithril_sharding": ["{'data': 2, 'model': 4}", "the same weights: True"],
     "mithril_vision_models": ["two tasks: {'age': (2, 1), 'gender': (2, 1), 'pred_gender': (2, 1)}", "def evaluate"],
 }
 
@@ -19,7 +22,17 @@ def test_every_example_is_run():
     assert {path.stem for path in EXAMPLES.glob("mithril_*.py")} == PRINTED.keys()
 
 
-@pytest.mark.parametrize("name", PRINTED)
+def test_sharding_in_a_process_of_its_own():
+    """JAX simulates eight devices only from its start."""
+    pytest.importorskip("jax")
+    script = EXAMPLES / "mithril_sharding.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for text in PRINTED["mithril_sharding"]:
+        assert text in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(PRINTED.keys() - {"mithril_sharding"}))
 def test_example(name, capsys):
     source = (EXAMPLES / f"{name}.py").read_text()
     for framework in re.findall(r"^(?:import|from) (optax|torch|sklearn)\b", source, re.MULTILINE):

@@ -31,9 +31,12 @@ def on_mesh(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _settle(value: Any) -> Any:
-    if not isinstance(value, DTensor) or not any(p.is_partial() for p in value.placements):
-        return value
-    return value.redistribute(placements=[Replicate() if p.is_partial() else p for p in value.placements])
+    """One mesh axis at a time: torch logs a warning about several at once."""
+    for axis, placement in enumerate(value.placements if isinstance(value, DTensor) else ()):
+        if placement.is_partial():
+            before, after = value.placements[:axis], value.placements[axis + 1 :]
+            value = value.redistribute(placements=[*before, Replicate(), *after])
+    return value
 
 
 class _Replaced(TorchFunctionMode):
