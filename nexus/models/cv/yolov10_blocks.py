@@ -9,7 +9,6 @@ Dims: b images, c d channels, h w places of a map.
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -165,12 +164,12 @@ class MapAttention(nn.Module):
         self.position = conv_unit(dim, dim, 3, groups=dim, act=False)
 
     def forward(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
-        height = x.shape[-2]
-        heads = rearrange(self.qkv(x), "b (m e) h w -> b m (h w) e", m=self.num_heads)
-        query, key, value = heads.split([self.key_dim, self.key_dim, self.value_dim], dim=-1)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        mixed, value = (rearrange(one, "b m (h w) e -> b (m e) h w", h=height) for one in (mixed, value))
-        return self.proj(mixed + self.position(value.contiguous()))
+        # Split before the axes are turned: the gradient then reaches the normalization with its axes in order. torch
+        # 2.13 gets it wrong in evaluation, for a batch of one, when the stride of that batch is not the natural one.
+        heads = self.qkv(x).flatten(2).unflatten(1, (self.num_heads, -1))
+        query, key, value = heads.split([self.key_dim, self.key_dim, self.value_dim], dim=2)
+        mixed = F.scaled_dot_product_attention(query.mT, key.mT, value.mT).mT
+        return self.proj(mixed.reshape(x.shape) + self.position(value.reshape(x.shape)))
 
 
 class PartialAttention(nn.Module):
