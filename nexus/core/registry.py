@@ -32,6 +32,7 @@ class Weights:
         preprocessing: The preprocessing that the weights were evaluated with.
         changes: Fields in which the configuration differs from the card's, such as `num_classes`.
         metrics: Published results of this file.
+        class_names: Names of the outputs in order; empty where they are not told.
     """
 
     tag: str
@@ -41,6 +42,7 @@ class Weights:
     preprocessing: Preprocessing = Preprocessing()
     changes: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[Metric, ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -184,17 +184,20 @@ def fetch_weights(weights: Weights) -> Path:
     return hub.hub_file(repo, [name]) if name else hub.hub_weights(repo)
 
 
-def _registered(card: ModelCard, weights: Weights) -> Source:
+def _published(file: Path, card: ModelCard, weights: Weights) -> Source:
     config = card.config.replace(**weights.changes)
-    return Source(fetch_weights(weights), card.model_class, config, weights.preprocessing, card=card)
+    return Source(file, card.model_class, config, weights.preprocessing, weights.class_names, card)
+
+
+def _registered(card: ModelCard, weights: Weights) -> Source:
+    return _published(fetch_weights(weights), card, weights)
 
 
 def _bare_file(path: Path, cls: type[NexusModule]) -> Source:
     """A file alone: a published one is known by its name; for others the class's default configuration is taken."""
     for card, weights in _all_weights():
         if weights.url.endswith("/" + path.name) and issubclass(card.model_class, cls):
-            config = card.config.replace(**weights.changes)
-            return Source(path, card.model_class, config, weights.preprocessing, card=card)
+            return _published(path, card, weights)
     if cls is NexusModule:
         raise ValueError(
             f"{path.name} is not a published file, so nothing says which model it is for. "

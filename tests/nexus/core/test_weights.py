@@ -22,13 +22,14 @@ from nexus.models.cv import ResNet, VisionTransformer, ViTConfig
 TINY = ViTConfig(image_size=32, patch_size=8, num_classes=5, embed_dim=24, num_layers=2, num_heads=2)
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 HALF = Preprocessing(image_size=(32, 32), resize_size=36, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+NAMES = ("a", "b", "c", "d", "é")
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
     model = VisionTransformer(TINY).eval()
-    model.preprocessing, model.class_names = HALF, ("a", "b", "c", "d", "é")
+    model.preprocessing, model.class_names = HALF, NAMES
     return model
 
 
@@ -56,7 +57,7 @@ def published(model, monkeypatch, tmp_path):
         thread.start()
         url = f"http://127.0.0.1:{httpd.server_port}/vit.pth"
         weights = (
-            Weights(tag="good_in1k", url=url, sha256=digest[:8], preprocessing=HALF),
+            Weights(tag="good_in1k", url=url, sha256=digest[:8], preprocessing=HALF, class_names=NAMES),
             Weights(tag="bad_in1k", url=url.replace("vit.pth", "vit.pth?x"), sha256="0" * 8),
         )
         card = ModelCard(name="vit_test", model_class=VisionTransformer, config=TINY, weights=weights)
@@ -73,11 +74,16 @@ def test_a_published_file_is_fetched_checked_and_loaded(published, model, tmp_pa
         assert torch.equal(loaded(IMAGES)["logits"], model(IMAGES)["logits"])
         assert loaded.preprocessing == HALF
         assert loaded.card is published
+        assert loaded.class_names == NAMES
         assert not loaded.training
     assert torch.equal(create_model("vit_test", pretrained=True)(IMAGES)["logits"], model(IMAGES)["logits"])
     assert (tmp_path / "home" / "weights" / "vit.pth").is_file()
     with pytest.raises(ValueError, match=r"vit_test has no weights 'god_in1k'. Did you mean 'good_in1k'"):
         create_model("vit_test.god_in1k", pretrained=True)
+
+
+def test_names_of_classes_go_with_their_head(published):
+    assert NexusModule.from_pretrained("vit_test", num_classes=2).class_names == ()
 
 
 def test_a_changed_file_is_not_kept(published, tmp_path):

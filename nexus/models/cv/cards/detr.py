@@ -2,6 +2,7 @@
 
 from nexus.core.preprocessing import Preprocessing
 from nexus.core.registry import Metric, ModelCard, Weights, register
+from nexus.models.cv.cards.coco import COCO_91
 from nexus.models.cv.detr import DETR, VARIANTS
 
 DETECTION = Preprocessing(image_size=(800, 1333), resize="within", resize_size=800, interpolation="bilinear")
@@ -12,7 +13,7 @@ def detr_card(name: str, file: str, num_parameters: int, average_precision: floa
     """Returns the card of a variant with its published file, and the same weights on the hub."""
     metrics = (Metric(name="coco val2017 box AP", value=average_precision, source=README),)
     hub = f"hf-hub:facebook/{name.replace('_', '-').replace('resnet', 'resnet-')}"
-    shared = {"licence": "apache-2.0", "preprocessing": DETECTION, "metrics": metrics}
+    shared = {"licence": "apache-2.0", "preprocessing": DETECTION, "metrics": metrics, "class_names": COCO_91}
     return ModelCard(
         name=name,
         model_class=DETR,

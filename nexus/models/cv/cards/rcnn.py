@@ -5,6 +5,7 @@ from typing import Any
 
 from nexus.core.preprocessing import Preprocessing
 from nexus.core.registry import Metric, ModelCard, Weights, register
+from nexus.models.cv.cards.coco import COCO_80, COCO_90
 from nexus.models.cv.rcnn import (
     CascadeRCNN,
     FasterRCNN,
@@ -31,6 +32,7 @@ def coco_weights(file: str, changes: Mapping[str, Any], tag: str = "coco", **met
         licence="bsd-3-clause",
         preprocessing=DETECTION,
         changes=changes,
+        class_names=("person",) if file.startswith("keypoint") else COCO_90,
         metrics=tuple(
             Metric(name=f"coco val2017 {kind} AP", value=value, source="torchvision 0.28 weights metadata")
             for kind, value in metrics.items()
@@ -47,6 +49,7 @@ def mmdet_weights(file: str, tag: str, **metrics: float) -> Weights:
         sha256=file.removesuffix(".pth").rpartition("-")[2],
         licence="apache-2.0",
         preprocessing=DETECTION,
+        class_names=COCO_80,
         metrics=tuple(
             Metric(name=f"coco val2017 {kind} AP", value=value, source="mmdetection's metafile")
             for kind, value in metrics.items()

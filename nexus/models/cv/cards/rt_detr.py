@@ -4,6 +4,7 @@ from typing import Any
 
 from nexus.core.preprocessing import Preprocessing
 from nexus.core.registry import Metric, ModelCard, Weights, register
+from nexus.models.cv.cards.coco import COCO_80
 from nexus.models.cv.rt_detr import RTDETR, VARIANTS
 
 DETECTION = Preprocessing(
@@ -38,6 +39,7 @@ def rt_detr_card(name: str) -> ModelCard:
     shared: dict[str, Any] = {
         "licence": "apache-2.0",
         "preprocessing": DETECTION,
+        "class_names": COCO_80,
         "metrics": (Metric(name="coco val2017 box AP", value=average_precision, source="README of lyuwenyu/RT-DETR"),),
     }
     weights = [Weights(tag="coco", url=f"{RELEASES}/{file}", **shared)]

@@ -2,6 +2,7 @@
 
 from nexus.core.preprocessing import Preprocessing
 from nexus.core.registry import Metric, ModelCard, Weights, register
+from nexus.models.cv.cards.coco import COCO_80
 from nexus.models.cv.yolov10 import VARIANTS, YOLOv10
 
 LETTERBOX = Preprocessing(
@@ -31,6 +32,7 @@ def yolov10_card(name: str) -> ModelCard:
         url=f"hf-hub:jameslahm/{name}",
         licence="agpl-3.0",
         preprocessing=LETTERBOX,
+        class_names=COCO_80,
         metrics=(Metric(name="coco val2017 box AP", value=average_precision, source="README of THU-MIG/yolov10"),),
     )
     return ModelCard(
