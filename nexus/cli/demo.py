@@ -3,6 +3,7 @@
 import platform
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from nexus import visualization
 from nexus.cli.report import Picture, Section, write_report
 from nexus.core.module import NexusModule
 from nexus.data import Dataset, eval_transform, load_dataset
+from nexus.deploy import to_backend
 from nexus.evaluation import Evaluation, evaluate
 from nexus.predict import Predictor
 from nexus.tasks.source import evaluating, preprocessing_of
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 RECIPE = "digits/vit_tiny"
 SHOWN = 8
+FRAMEWORKS = {"numpy": ("NumPy", "numpy"), "jax": ("JAX", "jax"), "mlx": ("MLX", "mlx")}
+"""By backend: name and package of the frameworks that the model is brought to, where they are installed."""
 
 
 def run_demo(folder: Path) -> Path:
@@ -59,6 +63,7 @@ def run_demo(folder: Path) -> Path:
             _wrong_guesses(evaluation, held_out),
             _predictions(run_dir, held_out, folder / "images"),
             _explanations(model, held_out),
+            _other_frameworks(model, held_out, folder),
             _settings(result),
         ],
     )
@@ -154,6 +159,42 @@ def _explanation_sheet(pictures: Sequence[Image], heat: torch.Tensor, rollout: t
     laid_over = [visualization.overlay(p, h, side=112) for maps in (heat, rollout) for p, h in zip(pictures, maps)]
     captions = ["image"] * len(pictures) + ["GradCAM"] * len(pictures) + ["rollout"] * len(pictures)
     return visualization.contact_sheet([*pictures, *laid_over], captions, columns=len(pictures))
+
+
+def _other_frameworks(model: NexusModule, data: Dataset, folder: Path) -> Section:
+    """Runs the model's import on every framework that is there, and writes the programs beside the report."""
+    transform = eval_transform(preprocessing_of(model))
+    pixels = torch.stack([transform(data[i].image) for i in range(len(data))])
+    with evaluating(model):
+        expected = model(pixels)["logits"].numpy()
+    rows, links = [], {}
+    for name, (title, package) in FRAMEWORKS.items():
+        if find_spec(package) is None:
+            continue
+        brought = to_backend(model, name)
+        logits = brought(pixels)["logits"]
+        program = f"vit_on_{name}.py"
+        brought.save_source(folder / program)
+        same = int((logits.argmax(axis=1) == expected.argmax(axis=1)).sum())
+        rows.append(
+            {
+                "framework": title,
+                "same digit as PyTorch": f"{same} of {len(data)}",
+                "largest difference of a logit": f"{abs(logits - expected).max():.1e}",
+                "largest logit": f"{abs(expected).max():.1f}",
+                "lines of the program": len(brought.compiled.source.splitlines()),
+            }
+        )
+        links[program] = f"the program for {title}, written by mithril; it needs {title} alone"
+    return Section(
+        title="The same model without PyTorch",
+        text=(
+            "The trained model, imported by ml.from_torch, compiled for other frameworks, and asked about all"
+            f" {len(data)} held-out digits."
+        ),
+        rows=rows,
+        links=links,
+    )
 
 
 def _settings(result: FitResult) -> Section:

@@ -1,7 +1,7 @@
 """One self-contained HTML page about a run: pictures are inside it, nothing is loaded from elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,18 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A part of the page: a sentence or two, then pictures, a table (rows with equal keys), and text as it is."""
+    """A part of the page: a sentence or two, then pictures, a table (rows with equal keys), text as it is, and links.
+
+    Attributes:
+        links: Names of files, relative to the page, and what they are.
+    """
 
     title: str
     text: str
     pictures: Sequence[Picture] = ()
     rows: Sequence[Mapping[str, Any]] = ()
     code: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_report(
