@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nexus.core.formats import State
+from nexus.core.pickled_modules import read_pickled_module
 from nexus.core.torchscript import is_torchscript, read_torchscript
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".npz")
@@ -88,6 +89,9 @@ def _read_pickle(path: Path) -> Any:
             warnings.simplefilter("ignore")  # remarks on the pickle protocol, just before it is refused
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        state = _read_model_object(path)
+        if state is not None:
+            return state
         named = re.search(r"GLOBAL (\S+)", str(error))  # torch's other advice is to trust the file
         reason = f" (it names {named[1]})" if named else ""
         raise WeightsError(
@@ -97,6 +101,14 @@ def _read_pickle(path: Path) -> Any:
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError, TypeError) as error:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise WeightsError(f"{path} is not a whole PyTorch file ({reason}). Delete it and fetch it again.") from None
+
+
+def _read_model_object(path: Path) -> State | None:
+    """The weights of a file of `torch.save(model)`, where it holds a model and nothing that could act."""
+    try:
+        return read_pickled_module(path) if zipfile.is_zipfile(path) else None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError, TypeError):
+        return None  # what was refused first says why
 
 
 def _unwrap(payload: Any, path: Path) -> State:

@@ -23,8 +23,8 @@ _STORAGES = {
 }
 
 
-class _Module:
-    """Stands for an object of a scripted class: only its attributes are kept."""
+class InertModule:
+    """Stands for an object of any class: only its attributes are kept, none of its code is there."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -50,21 +50,21 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     with zipfile.ZipFile(path) as archive:
         record = next((name for name in archive.namelist() if name.endswith("/data.pkl")), "data.pkl")
         with archive.open(record) as file:
-            root = _Reader(file, archive, record.removesuffix("data.pkl")).load()
+            root = InertReader(file, archive, record.removesuffix("data.pkl")).load()
     return dict(_tensors(root, ""))
 
 
-def _tensors(module: _Module, prefix: str) -> list[tuple[str, Tensor]]:
+def _tensors(module: InertModule, prefix: str) -> list[tuple[str, Tensor]]:
     found = []
     for name, value in vars(module).items():
         if isinstance(value, Tensor):
             found.append((prefix + name, value))
-        elif isinstance(value, _Module):
+        elif isinstance(value, InertModule):
             found += _tensors(value, f"{prefix}{name}.")
     return found
 
 
-class _Reader(pickle.Unpickler):
+class InertReader(pickle.Unpickler):
     """Unpickles modules as bare attributes and tensors from the archive; every other name is refused."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, root: str) -> None:
@@ -73,7 +73,7 @@ class _Reader(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__"):
-            return _Module
+            return InertModule
         if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_parameter"):
             return _rebuild_tensor if name == "_rebuild_tensor_v2" else _rebuild_parameter
         if (module, name) == ("collections", "OrderedDict"):

@@ -209,6 +209,22 @@ def test_files_in_the_authors_names_load(tmp_path, prefix):
     assert not loaded.training
 
 
+def test_the_authors_pickled_model_objects_load(tmp_path):
+    model, whole = tiny().eval(), torch.nn.Module()
+    for key, value in in_the_authors_names(model).items():
+        *path, name = key.split(".")
+        place = whole
+        for word in path:
+            if not hasattr(place, word):
+                place.add_module(word, torch.nn.Module())
+            place = place.get_submodule(word)
+        place.register_buffer(name, value.half() if value.is_floating_point() else value)
+    torch.save({"epoch": -1, "model": whole, "ema": None, "train_args": {"imgsz": 640}}, tmp_path / "yolov10n.pt")
+    loaded = YOLOv10.from_pretrained(tmp_path / "yolov10n.pt", **TINY)
+    images = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(loaded(images)["pred_boxes"], model(images)["pred_boxes"], atol=0.05, rtol=0.01)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_renames_reach_every_weight_of_the_published_variants(name):
     with torch.device("meta"):

@@ -1,5 +1,7 @@
 """Cards of YOLOv10."""
 
+from typing import Any
+
 from nexus.core.preprocessing import Preprocessing
 from nexus.core.registry import Metric, ModelCard, Weights, register
 from nexus.models.cv.cards.coco import COCO_80
@@ -13,6 +15,7 @@ LETTERBOX = Preprocessing(
     mean=(0.0, 0.0, 0.0),
     std=(1.0, 1.0, 1.0),
 )
+RELEASE = "https://github.com/THU-MIG/yolov10/releases/download/v1.1"
 FACTS = {
     "yolov10n": (2_775_504, 38.5),
     "yolov10s": (8_128_256, 46.3),
@@ -27,21 +30,22 @@ FACTS = {
 def yolov10_card(name: str) -> ModelCard:
     """Returns the card of a variant, with its weights on the hub; they are AGPL-3.0, as the code that trained them."""
     num_parameters, average_precision = FACTS[name]
-    weights = Weights(
-        tag="coco",
-        url=f"hf-hub:jameslahm/{name}",
-        licence="agpl-3.0",
-        preprocessing=LETTERBOX,
-        class_names=COCO_80,
-        metrics=(Metric(name="coco val2017 box AP", value=average_precision, source="README of THU-MIG/yolov10"),),
-    )
+    shared: dict[str, Any] = {
+        "licence": "agpl-3.0",
+        "preprocessing": LETTERBOX,
+        "class_names": COCO_80,
+        "metrics": (Metric(name="coco val2017 box AP", value=average_precision, source="README of THU-MIG/yolov10"),),
+    }
     return ModelCard(
         name=name,
         model_class=YOLOv10,
         config=VARIANTS[name],
         task="detection",
         num_parameters=num_parameters,
-        weights=(weights,),
+        weights=(
+            Weights(tag="coco", url=f"hf-hub:jameslahm/{name}", **shared),
+            Weights(tag="coco_release", url=f"{RELEASE}/{name}.pt", **shared),
+        ),
         paper="https://arxiv.org/abs/2405.14458",
         good_for=("object-detection", "real-time"),
     )
