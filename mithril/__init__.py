@@ -23,39 +23,18 @@ int8, int16, int32, int64 = DType.int8, DType.int16, DType.int32, DType.int64
 uint8, uint16, uint32, bool = DType.uint8, DType.uint16, DType.uint32, DType.bool
 
 __all__ = [
-    "Backend",
-    "Connection",
-    "DType",
-    "Dim",
-    "IOKey",
-    "JaxBackend",
-    "MithrilError",
-    "MlxBackend",
-    "Model",
-    "NumpyBackend",
-    "Operator",
-    "PhysicalModel",
-    "Tensor",
-    "TorchBackend",
-    "TrainModel",
-    "bfloat16",
-    "bool",
-    "compile",
-    "float16",
-    "float32",
-    "float64",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "models",
-    "register_op",
-    "uint8",
-    "uint16",
-    "uint32",
+    "Backend", "Connection", "DType", "Dim", "IOKey", "JaxBackend", "MithrilError", "MlxBackend", "Model",
+    "NumpyBackend", "Operator", "PhysicalModel", "Tensor", "TorchBackend", "TrainModel", "bfloat16", "bool",
+    "compile", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "models", "register_op", "uint8",
+    "uint16", "uint32",
 ]  # fmt: skip
 
-_LAZY = {"Backend", "JaxBackend", "MlxBackend", "NumpyBackend", "TorchBackend"}
+_LAZY = {
+    **dict.fromkeys(("Backend", "JaxBackend", "MlxBackend", "NumpyBackend", "TorchBackend"), "mithril.backends"),
+    "PhysicalModel": "mithril.compile.running",
+    "TrainModel": "mithril.training",
+    "from_torch": "mithril.interop",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -63,13 +42,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name in _LAZY:
-        return getattr(import_module("mithril.backends"), name)
-    if name == "PhysicalModel":
-        return import_module("mithril.compile.running").PhysicalModel
+        return getattr(import_module(_LAZY[name]), name)
     if name == "models":
         return import_module("mithril.models")
-    if name == "TrainModel":
-        return import_module("mithril.training").TrainModel
-    if name == "from_torch":
-        return import_module("mithril.interop").from_torch
     raise AttributeError(f"module 'mithril' has no attribute '{name}'")

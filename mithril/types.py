@@ -117,6 +117,11 @@ _FUNCTIONS: dict[str, Callable[[int, int], int]] = {
 }
 
 
+def _operator(function: str) -> tuple[Callable[..., Dimension], Callable[..., Dimension]]:
+    """The method and its reflection."""
+    return lambda self, other: apply(function, self, other), lambda self, other: apply(function, other, self)
+
+
 class Dim:
     """A size that is not known yet: a named symbol, or an integer expression of symbols.
 
@@ -194,17 +199,8 @@ class Dim:
 
     __rmul__ = __mul__
 
-    def __floordiv__(self, other: Dimension) -> Dimension:
-        return apply("//", self, other)
-
-    def __rfloordiv__(self, other: int) -> Dimension:
-        return apply("//", other, self)
-
-    def __mod__(self, other: Dimension) -> Dimension:
-        return apply("%", self, other)
-
-    def __rmod__(self, other: int) -> Dimension:
-        return apply("%", other, self)
+    __floordiv__, __rfloordiv__ = _operator("//")
+    __mod__, __rmod__ = _operator("%")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Dim) and self.terms == other.terms
@@ -285,9 +281,7 @@ def _floor_divide(left: Dimension, right: Dimension) -> Dimension:
         exact = _divide_term(term, right)
         if exact is not None:
             quotient = quotient + exact
-        elif (
-            isinstance(right, int) and not term[0]
-        ):  # a constant: keep its remainder, so that equal sizes compare equal
+        elif isinstance(right, int) and not term[0]:  # a constant's remainder stays, so that equal sizes compare equal
             quotient, rest = quotient + term[1] // right, rest + term[1] % right
         else:
             rest = rest + _sum([term])

@@ -6,11 +6,12 @@ import inspect
 from typing import Any
 
 from mithril.errors import ConnectionError, OperatorError
-from mithril.logical.connection import Connection, Wiring, expansion, show_place
+from mithril.logical.connection import expansion, show_place
+from mithril.logical.leaf import Leaf
 from mithril.logical.model import Model
 
 
-class Operator(Model):
+class Operator(Leaf):
     """A model whose `create_model()` runs when the shapes of its inputs have been inferred.
 
     In `create_model`, an `IOKey` that bears the name of an input has that input's shape: `B, C, H, W = input.shape`
@@ -19,9 +20,6 @@ class Operator(Model):
     `input_names` and `output_names` name the keys, in order; the first of each is the canonical one. Keys of a
     call that are in neither are taken for inputs and checked when the model is created.
     """
-
-    input_names: tuple[str, ...] = ("input",)
-    output_names: tuple[str, ...] = ("output",)
 
     library: dict[str, type[Operator]] = {}
     """Those of mithril itself by class name, which a model's JSON may name."""
@@ -56,33 +54,6 @@ class Operator(Model):
             self._created[key] = model
         return self._created[key]
 
-    @property
-    def input_keys(self) -> list[str]:
-        return list(self.input_names)
-
-    @property
-    def output_keys(self) -> list[str]:
-        return list(self.output_names)
-
-    @property
-    def cin_key(self) -> str | None:
-        return self.input_names[0] if self.input_names else None
-
-    @property
-    def cout_key(self) -> str | None:
-        return self.output_names[0] if self.output_names else None
-
-    @property
-    def cin(self) -> Connection:
-        return self.connection(self.input_names[0])
-
-    @property
-    def cout(self) -> Connection:
-        return self.connection(self.output_names[0])
-
-    def is_output(self, key: str) -> bool:
-        return key in self.output_names
-
     def is_stateless(self) -> bool:
         return False
 
@@ -90,21 +61,6 @@ class Operator(Model):
         if not key.isidentifier():
             raise ConnectionError(f"{key!r} cannot name a connection: a name is a Python identifier.")
         return key
-
-    def connection(self, key: str) -> Connection:
-        if key not in self.connections:
-            self._new(key)
-        return self.connections[key]
-
-    def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_") and (name in self.input_names or name in self.output_names):
-            return self.connection(name)
-        return super().__getattr__(name)
-
-    def __ior__(self, other: Model | Wiring) -> Model:
-        raise ConnectionError(f"{self!r} is an Operator; its models are added in create_model.")
-
-    __iadd__ = __ior__  # type: ignore[assignment]
 
     def arguments(self) -> dict[str, Any]:
         """What its constructor was given, by the attributes of the same names."""

@@ -6,11 +6,11 @@ from typing import Any
 
 from mithril.errors import ConnectionError, OperatorError, nearest
 from mithril.logical.connection import Connection, Wiring
-from mithril.logical.model import Model
+from mithril.logical.leaf import Leaf
 from mithril.ops.table import Op, operator
 
 
-class Primitive(Model):
+class Primitive(Leaf):
     """One operator of the table. Its keys are the row's inputs, attributes and outputs.
 
     Attributes are given when it is made (`Concat(axis=1)`) or when it is called (`Reshape()(input=x, shape=(2, -1))`),
@@ -34,74 +34,34 @@ class Primitive(Model):
 
     @property
     def input_keys(self) -> list[str]:
-        return [*self.op.input_names, *self.op.attributes]
-
-    @property
-    def output_keys(self) -> list[str]:
-        return list(self.op.output_names)
+        return [*self.input_names, *self.op.attributes]
 
     @property
     def outputs(self) -> list[Connection]:
         return [self.connection(key) for key in self.output_keys]
 
-    @property
-    def cin_key(self) -> str | None:
-        return self.op.input_names[0] if self.op.inputs else None
-
-    @property
-    def cout_key(self) -> str | None:
-        return self.op.output_names[0]
-
-    @property
-    def cin(self) -> Connection:
-        return self.connection(self.op.input_names[0])
-
-    @property
-    def cout(self) -> Connection:
-        return self.connection(self.op.output_names[0])
-
     def takes_static(self, key: str) -> bool:
         return key in self.op.attributes
-
-    def is_output(self, key: str) -> bool:
-        return key in self.op.output_names
 
     def is_stateless(self) -> bool:
         return self.op.elementwise or (not self.op.state and len([n for n in self.op.inputs if "?" not in n]) == 1)
 
     def binding_key(self, key: str) -> str:
-        row = self.op
-        if key in row.input_names or key in row.attributes or key in row.output_names:
+        if key in self.input_names or key in self.op.attributes or key in self.output_names:
             return key
-        if key == "input" and row.inputs:
-            return row.input_names[0]
+        if key == "input" and self.input_names:
+            return self.input_names[0]
         if key == "output":
-            return row.output_names[0]
-        known = [*self.input_keys, *self.output_keys]
-        raise ConnectionError(f"{self!r} has no key '{key}'.{nearest(key, known)}")
+            return self.output_names[0]
+        raise ConnectionError(f"{self!r} has no key '{key}'.{nearest(key, self.input_keys + self.output_keys)}")
 
     def __call__(self, *args: Any, **bindings: Any) -> Wiring:
         if args and self.op.inputs and self.op.inputs[0].startswith("*") and not isinstance(args[0], list | tuple):
             args = (list(args),)
         return super().__call__(*args, **bindings)
 
-    def connection(self, key: str) -> Connection:
-        key = self.binding_key(key)
-        if key not in self.connections:
-            self.connections[key] = Connection(self, key)
-        return self.connections[key]
-
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_") and (
-            name in ("input", "output") or name in self.input_keys or name in self.output_keys
-        ):
-            return self.connection(name)
-        return super().__getattr__(name)
-
-    def __ior__(self, other: Any) -> Model:
-        raise ConnectionError(f"{self!r} is an operator; add models to a Model.")
-
-    __iadd__ = __ior__  # type: ignore[assignment]
+        return self.connection(name) if name in ("input", "output") else super().__getattr__(name)
 
 
 def primitive(name: str) -> Primitive:
@@ -114,7 +74,8 @@ def primitive_class(row: Op, class_name: str | None = None) -> type[Primitive]:
     if row.name not in Primitive._classes:
         class_name = class_name or camel_case(row.name)
         doc = f"Operator `{row.name}`: {', '.join([*row.inputs, *row.attributes])} to {', '.join(row.outputs)}."
-        made = type(class_name, (Primitive,), {"op": row, "__doc__": doc, "__module__": "mithril.models"})
+        names = {"input_names": row.input_names, "output_names": row.output_names}
+        made = type(class_name, (Primitive,), {**names, "op": row, "__doc__": doc, "__module__": "mithril.models"})
         Primitive._classes[row.name] = made
     return Primitive._classes[row.name]
 

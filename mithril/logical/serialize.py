@@ -16,6 +16,8 @@ from mithril.types import DType, as_dtype
 
 VERSION = 1
 KINDS = {"int": int, "float": float, "bool": bool}
+FACTS: dict[str, Any] = {"named": True, "hint": (), "trainable": False, "buffer": False, "state_name": None}
+"""What is written of a connection as it is, where it differs from this."""
 
 
 def to_json(model: Model) -> str:
@@ -69,23 +71,13 @@ def _write_model(model: Model, paths: dict[int, tuple[str, ...]], path: tuple[st
 
 
 def _write_connection(connection: Connection) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    if not connection.named:
-        facts["named"] = False
-    if connection.hint:
-        facts["hint"] = list(connection.hint)
+    facts = {k: getattr(connection, k) for k, default in FACTS.items() if getattr(connection, k) != default}
     if connection.value is not MISSING:
         facts["value"] = _write(connection.value)
     if connection.type is not None:
         facts["type"] = connection.type.value if isinstance(connection.type, DType) else connection.type.__name__
     if connection.pattern is not None:
         facts["shape"] = list(connection.pattern)
-    if connection.trainable:
-        facts["trainable"] = True
-    if connection.buffer:
-        facts["buffer"] = True
-    if connection.state_name is not None:
-        facts["state_name"] = connection.state_name
     return facts
 
 
@@ -165,12 +157,10 @@ class _Reader:
         return model
 
     def connection(self, model: Model, key: str, facts: dict[str, Any]) -> None:
-        connection = model.connections[key] = Connection(model, key, facts.get("named", True))
-        connection.hint = tuple(facts.get("hint", ()))
-        connection.trainable = bool(facts.get("trainable", False))
-        connection.buffer = bool(facts.get("buffer", False))
-        connection.state_name = facts.get("state_name")
-        connection.place = model.place
+        connection = model.connections[key] = Connection(model, key)
+        for name, default in FACTS.items():
+            setattr(connection, name, facts.get(name, default))
+        connection.hint, connection.place = tuple(connection.hint), model.place
         if "value" in facts:
             connection.value = self.value(facts["value"], model)
         if "type" in facts:

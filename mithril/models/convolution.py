@@ -6,7 +6,7 @@ Dims: n batch, i input channels, o output channels, c channels, h w pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from mithril.logical.connection import IOKey
 from mithril.logical.model import Model
@@ -14,6 +14,7 @@ from mithril.models.common import op, parameter
 from mithril.ops.rules import spread
 
 Sizes = int | Sequence[int]
+Layer = TypeVar("Layer", bound=Model)
 
 
 class Convolution(Model):
@@ -51,20 +52,6 @@ class Convolution(Model):
         self |= conv(input="input", weight=weight, **wires, output=IOKey("output"))
 
 
-class Convolution1D(Convolution):
-    __doc__ = Convolution.__doc__
-    rank = 1
-
-
-class Convolution2D(Convolution):
-    __doc__ = Convolution.__doc__
-
-
-class Convolution3D(Convolution):
-    __doc__ = Convolution.__doc__
-    rank = 3
-
-
 class TransposedConvolution(Model):
     """The transpose of a convolution, which enlarges.
 
@@ -97,10 +84,10 @@ class TransposedConvolution(Model):
         self |= conv(input="input", weight=weight, **wires, output=IOKey("output"))
 
 
-class TransposedConvolution1D(TransposedConvolution):
-    __doc__ = TransposedConvolution.__doc__
-    rank = 1
+def of_rank(layer: type[Layer], rank: int) -> type[Layer]:
+    """Returns the layer for `rank` spatial axes, which ends its name: `Convolution2D`."""
+    return type(f"{layer.__name__}{rank}D", (layer,), {"__doc__": layer.__doc__, "__module__": __name__, "rank": rank})
 
 
-class TransposedConvolution2D(TransposedConvolution):
-    __doc__ = TransposedConvolution.__doc__
+Convolution1D, Convolution2D, Convolution3D = (of_rank(Convolution, rank) for rank in (1, 2, 3))
+TransposedConvolution1D, TransposedConvolution2D = (of_rank(TransposedConvolution, rank) for rank in (1, 2))
