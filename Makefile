@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check format lint types bench clean
+.PHONY: demo test test-all check format lint types bench docs clean
 
 demo: .venv/.demo
 	$(BIN)/nexus demo --output demo
@@ -28,6 +28,9 @@ format: .venv/.dev
 
 bench: .venv/.dev
 	for table in benchmarks/*.py; do $(BIN)/python $$table || exit 1; done
+
+docs: .venv/.dev
+	$(BIN)/python docs/reference.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
