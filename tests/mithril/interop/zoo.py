@@ -26,6 +26,10 @@ RT_DETR: dict[str, Any] = {
     "num_classes": 5, "encoder_dim": 32, "encoder_hidden_dim": 48, "embed_dim": 32, "hidden_dim": 40, "num_layers": 2,
     "num_heads": 4, "num_queries": 12, "num_points": (2, 2, 2),
 }  # fmt: skip
+YOLO: dict[str, Any] = {
+    "dims": (8, 8, 16, 24, 32), "depths": (1, 2, 1, 1), "num_classes": 5, "num_bins": 8, "max_detections": 12,
+    "compact": ("stage5", "top_down4", "bottom_up5"), "large_kernel": ("stage5",),
+}  # fmt: skip
 RCNN: dict[str, Any] = {"backbone": "resnet18", "num_classes": 3, "pyramid_dim": 16, "box_head": {"hidden_dim": 12}}
 
 
@@ -66,6 +70,7 @@ OTHERS: dict[str, Callable[[], tuple[nn.Module, Inputs]]] = {
     "detr_resnet50": lambda: (create_model("detr_resnet50", **DETR), _images(64)),
     "rtdetr_r18": lambda: (create_model("rtdetr_r18", **RT_DETR), _images(64)),
     "rtdetr_v2_r18": lambda: (create_model("rtdetr_v2_r18", **RT_DETR), _images(64)),
+    "yolov10n": lambda: (create_model("yolov10n", **YOLO), _images(64)),
     "fasterrcnn_resnet50_fpn (first stage)": lambda: (
         FirstStage(create_model("fasterrcnn_resnet50_fpn", **RCNN)), _images(64)
     ),
