@@ -6,7 +6,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from mithril.physical.graph import Graph, Node, Value
+from mithril.physical.graph import Graph, Node, Value, mapped
 from mithril.physical.passes import count_uses
 from mithril.physical.rules import hashable
 
@@ -100,22 +100,18 @@ def _signature(region: Region, shaped: Set[str]) -> Any:
     numbers: dict[int, Any] = {id(v): ("argument", i) for i, v in enumerate(region.arguments)}
     numbers |= {id(v): ("parameter", v.name.removeprefix(region.prefix)) for v in region.parameters}
     rows = []
+
+    def number(value: Value) -> Any:
+        return numbers[id(value)]
+
     for index, node in enumerate(region.nodes):
-        operands = tuple(_operand(item, numbers) for item in node.inputs)
+        operands = mapped(node.inputs, number, hashable)
         shapes = tuple(v.shape for v in (*node.values(), *node.outputs)) if node.op.name in shaped else ()
         rows.append((node.op.name, operands, hashable(node.attributes), shapes))
         numbers |= {id(v): ("node", index, i) for i, v in enumerate(node.outputs)}
     results = tuple(numbers[id(v)] for v in region.results)
     state = tuple((key, numbers[id(v)]) for key, v in region.new_state)
     return (tuple(rows), results, state)
-
-
-def _operand(item: Any, numbers: dict[int, Any]) -> Any:
-    if isinstance(item, Value):
-        return numbers[id(item)]
-    if isinstance(item, tuple):
-        return tuple(_operand(part, numbers) for part in item)
-    return hashable(item)
 
 
 def repeated(root: Region) -> set[Any]:

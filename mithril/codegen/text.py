@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from mithril.ops.table import HELPERS, KERNELS, Call, Code, implementation, is_kernel
-from mithril.physical.graph import Graph, Node, Value, Variadic, show_shape
+from mithril.physical.graph import Graph, Node, Value, Variadic, dtype_of, shape_of, show_shape
 from mithril.types import Dim, DType
 
 RESERVED = {
@@ -108,11 +108,9 @@ class Texts:
     def call(self, node: Node) -> Call:
         """The node as code functions see it."""
         op = node.op
-        outputs = node.outputs if node.is_list else None
-        shapes = {n: _shape(i) for n, i in zip(op.input_names, node.inputs)}
-        dtypes = {n: _dtype(i) for n, i in zip(op.input_names, node.inputs)}
-        for name, value in zip(op.output_names, [outputs] if outputs is not None else node.outputs):
-            shapes[name], dtypes[name] = _shape(value), _dtype(value)
+        outputs = (node.outputs,) if node.is_list else node.outputs
+        operands = [*zip(op.input_names, node.inputs), *zip(op.output_names, outputs)]
+        shapes, dtypes = ({name: of(item) for name, item in operands} for of in (_shape, dtype_of))
         inputs = {n: self.value(i) for n, i in zip(op.input_names, node.inputs)}
         return Call(op, inputs, node.attributes, shapes, dtypes, self.xp, self.source)
 
@@ -131,17 +129,14 @@ class Texts:
         self.kernels += [HELPERS[key] for key in called if key in HELPERS]
         return text
 
-    def kernel_call(self, function: Callable[..., Any], node: Node, call: Call, extra: tuple[str, ...] = ()) -> str:
+    def kernel_call(self, function: Callable[..., Any], node: Node, call: Call) -> str:
         """`name(inputs, attributes that differ from the row's defaults)`; the kernel's source will be pasted."""
         self.kernels.append(function)
-        texts = [*extra, *(call[name] for name in node.op.input_names)]
-        parameters = list(inspect.signature(function).parameters.values())
-        optional = len(parameters) >= len(texts) and all(
-            p.default is not p.empty for p in parameters[len(texts) - 1 : len(texts)]
-        )
-        while texts and texts[-1] == "None" and optional:
+        texts = [call[name] for name in node.op.input_names]
+        parameters = enumerate(inspect.signature(function).parameters.values(), 1)
+        optional = {number for number, parameter in parameters if parameter.default is not parameter.empty}
+        while len(texts) in optional and texts[-1] == "None":
             texts.pop()
-            optional = bool(texts) and parameters[len(texts) - 1].default is not parameters[len(texts) - 1].empty
         return f"{function.__name__}({', '.join([*texts, *self.named_attributes(node, call)])})"
 
     @staticmethod
@@ -184,19 +179,7 @@ def _differs(value: Any, default: Any) -> bool:
 
 
 def _shape(item: Any) -> Any:
-    if isinstance(item, Value):
-        return None if isinstance(item.shape, Variadic) else item.shape
-    if isinstance(item, tuple):
-        return tuple(_shape(part) for part in item)
-    return None if item is None else ()
-
-
-def _dtype(item: Any) -> Any:
-    if isinstance(item, Value):
-        return item.dtype
-    if isinstance(item, tuple):
-        return tuple(_dtype(part) for part in item)
-    return None if item is None else type(item) if isinstance(item, bool | int | float) else int
+    return shape_of(item, lambda shape: None if isinstance(shape, Variadic) else shape)
 
 
 def shape_comment(values: Iterable[Value]) -> str:

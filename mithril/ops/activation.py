@@ -4,105 +4,63 @@ from __future__ import annotations
 
 from typing import Any
 
-from mithril.ops.rules import along, floating, row
+from mithril.ops.rules import along, called, floating, row
 from mithril.ops.table import Call
 
 SIGMOID = "np.exp(-np.logaddexp(0, -{input}))"
 """exp of the log keeps all digits of small values and does not overflow."""
+SAME = "same"
 
 
-def activation(
-    name: str, torch: str, jax: str, mlx: str, numpy: str | None = None, gradient: str | None = None, **attributes: Any
-) -> None:
+def activation(name: str, torch: str, jax: str, mlx: str, numpy: str, gradient: str, **attributes: Any) -> None:
     """A row for a function of `input`. `torch`, `jax` and `mlx` are templates, or the function's name: it is then
-    called with those attributes that differ from the row's defaults."""
-
-    def called(text: str) -> Any:
-        if "{" in text:
-            return text
-        return lambda call: f"{text}({call.arguments('input', **attributes)})"
-
-    code = {"torch": called(torch), "jax": called(jax), "mlx": called(mlx)}
-    if numpy is not None:
-        code["numpy"] = numpy
-    gradients = None if gradient is None else {"input": gradient}
-    row(name, "input", code, attributes, dtype=floating, gradient=gradients, elementwise=True)
+    called with those attributes that differ from the row's defaults. `SAME` is NumPy's template on MLX."""
+    other = numpy.replace("np.", "{xp}.")
+    texts = {"torch": torch, "jax": jax, "mlx": other if mlx == SAME else mlx, "numpy": other}
+    code = {k: text if "{" in text else called(text, "input", **attributes) for k, text in texts.items()}
+    row(name, "input", code, attributes, dtype=floating, gradient={"input": gradient}, elementwise=True)
 
 
-activation(
-    "relu", "F.relu", "jax.nn.relu", "nn.relu",
-    "np.maximum({input}, 0)", "{grad} * ({input} > 0)",
-)  # fmt: skip
-activation(
-    "relu6", "F.relu6", "jax.nn.relu6", "nn.relu6",
-    "np.clip({input}, 0, 6)", "{grad} * (({input} > 0) & ({input} < 6))",
-)  # fmt: skip
-activation(
-    "leaky_relu", "F.leaky_relu", "jax.nn.leaky_relu", "nn.leaky_relu",
+activation("relu", "F.relu", "jax.nn.relu", "nn.relu", "np.maximum({input}, 0)", "{grad} * ({input} > 0)")
+activation("relu6", "F.relu6", "jax.nn.relu6", "nn.relu6", "np.clip({input}, 0, 6)",
+    "{grad} * (({input} > 0) & ({input} < 6))")  # fmt: skip
+activation("leaky_relu", "F.leaky_relu", "jax.nn.leaky_relu", "nn.leaky_relu",
     "np.where({input} > 0, {input}, {negative_slope} * {input})",
-    "np.where({input} > 0, {grad}, {negative_slope} * {grad})", negative_slope=0.01,
-)  # fmt: skip
-activation(
-    "sigmoid", "torch.sigmoid", "jax.nn.sigmoid", "mx.sigmoid",
-    SIGMOID, "{grad} * {output} * (1 - {output})",
-)  # fmt: skip
-activation(
-    "silu", "F.silu", "jax.nn.silu", "nn.silu",
-    "{input} * " + SIGMOID,
-    "{grad} * " + SIGMOID + " * (1 + {input} * np.exp(-np.logaddexp(0, {input})))",
-)  # fmt: skip
-activation(
-    "softplus", "F.softplus", "jax.nn.softplus", "mx.logaddexp({input}, 0)",
-    "np.logaddexp({input}, 0)", "{grad} * " + SIGMOID,
-)  # fmt: skip
-activation(
-    "log_sigmoid", "F.logsigmoid", "jax.nn.log_sigmoid", "-mx.logaddexp(-{input}, 0)",
-    "-np.logaddexp(-{input}, 0)", "{grad} * np.exp(-np.logaddexp(0, {input}))",
-)  # fmt: skip
-activation(
-    "softsign", "F.softsign", "jax.nn.soft_sign", "{input} / (1 + mx.abs({input}))",
-    "{input} / (1 + np.abs({input}))", "{grad} / np.square(1 + np.abs({input}))",
-)  # fmt: skip
-activation(
-    "elu", "F.elu", "jax.nn.elu", "nn.elu",
+    "np.where({input} > 0, {grad}, {negative_slope} * {grad})", negative_slope=0.01)  # fmt: skip
+activation("sigmoid", "torch.sigmoid", "jax.nn.sigmoid", "mx.sigmoid", SIGMOID, "{grad} * {output} * (1 - {output})")
+activation("silu", "F.silu", "jax.nn.silu", "nn.silu", "{input} * " + SIGMOID,
+    "{grad} * " + SIGMOID + " * (1 + {input} * np.exp(-np.logaddexp(0, {input})))")  # fmt: skip
+activation("softplus", "F.softplus", "jax.nn.softplus", SAME, "np.logaddexp({input}, 0)",
+    "{grad} * " + SIGMOID)  # fmt: skip
+activation("log_sigmoid", "F.logsigmoid", "jax.nn.log_sigmoid", SAME,
+    "-np.logaddexp(-{input}, 0)", "{grad} * np.exp(-np.logaddexp(0, {input}))")  # fmt: skip
+activation("softsign", "F.softsign", "jax.nn.soft_sign", SAME,
+    "{input} / (1 + np.abs({input}))", "{grad} / np.square(1 + np.abs({input}))")  # fmt: skip
+activation("elu", "F.elu", "jax.nn.elu", "nn.elu",
     "np.where({input} > 0, {input}, {alpha} * np.expm1(np.minimum({input}, 0)))",
-    "np.where({input} > 0, {grad}, {grad} * {alpha} * np.exp(np.minimum({input}, 0)))", alpha=1.0,
-)  # fmt: skip
-activation(
-    "celu", "F.celu", "jax.nn.celu", "nn.celu",
+    "np.where({input} > 0, {grad}, {grad} * {alpha} * np.exp(np.minimum({input}, 0)))", alpha=1.0)  # fmt: skip
+activation("celu", "F.celu", "jax.nn.celu", "nn.celu",
     "np.where({input} > 0, {input}, {alpha} * np.expm1(np.minimum({input}, 0) / {alpha}))",
-    "np.where({input} > 0, {grad}, {grad} * np.exp(np.minimum({input}, 0) / {alpha}))", alpha=1.0,
-)  # fmt: skip
-activation(
-    "selu", "F.selu", "jax.nn.selu",
-    "1.0507009873554805 * mx.where({input} > 0, {input}, 1.6732632423543772 * mx.expm1(mx.minimum({input}, 0)))",
+    "np.where({input} > 0, {grad}, {grad} * np.exp(np.minimum({input}, 0) / {alpha}))", alpha=1.0)  # fmt: skip
+activation("selu", "F.selu", "jax.nn.selu", SAME,
     "1.0507009873554805 * np.where({input} > 0, {input}, 1.6732632423543772 * np.expm1(np.minimum({input}, 0)))",
     "1.0507009873554805 * np.where({input} > 0, {grad}, {grad} * 1.6732632423543772 * np.exp(np.minimum({input}, 0)))",
 )  # fmt: skip
 activation(
-    "mish", "F.mish", "jax.nn.mish", "{input} * mx.tanh(mx.logaddexp({input}, 0))",
+    "mish", "F.mish", "jax.nn.mish", SAME,
     "{input} * np.tanh(np.logaddexp({input}, 0))",
     "{grad} * (np.tanh(np.logaddexp({input}, 0)) + {input} * (1 - np.square(np.tanh(np.logaddexp({input}, 0)))) * "
     + SIGMOID + ")",
 )  # fmt: skip
+activation("hard_sigmoid", "F.hardsigmoid", "jax.nn.hard_sigmoid", SAME,
+    "np.clip({input} / 6 + 0.5, 0, 1)", "{grad} * (np.abs({input}) < 3) / 6")  # fmt: skip
 activation(
-    "hard_sigmoid", "F.hardsigmoid", "jax.nn.hard_sigmoid", "mx.clip({input} / 6 + 0.5, 0, 1)",
-    "np.clip({input} / 6 + 0.5, 0, 1)", "{grad} * (np.abs({input}) < 3) / 6",
-)  # fmt: skip
-activation(
-    "hard_swish", "F.hardswish", "jax.nn.hard_swish", "{input} * mx.clip({input} / 6 + 0.5, 0, 1)",
+    "hard_swish", "F.hardswish", "jax.nn.hard_swish", SAME,
     "{input} * np.clip({input} / 6 + 0.5, 0, 1)",
     "{grad} * np.where({input} >= 3, 1, np.where({input} > -3, {input} / 3 + 0.5, 0)).astype({grad}.dtype)",
 )  # fmt: skip
-activation(
-    "hard_tanh", "F.hardtanh", "jax.nn.hard_tanh", "mx.clip({input}, -1, 1)",
-    "np.clip({input}, -1, 1)", "{grad} * (np.abs({input}) < 1)",
-)  # fmt: skip
-
-
-def gelu_torch(call: Call) -> str:
-    """`approximate` is torch's word: "none" for the error function, "tanh" for its approximation."""
-    return f"F.gelu({call.arguments('input', approximate='none')})"
+activation("hard_tanh", "F.hardtanh", "jax.nn.hard_tanh", SAME, "np.clip({input}, -1, 1)",
+    "{grad} * (np.abs({input}) < 1)")  # fmt: skip
 
 
 def gelu_jax(call: Call) -> str:
@@ -120,7 +78,7 @@ def gelu_mlx(call: Call) -> str:
     return f"nn.gelu{'_approx' if call.attributes['approximate'] == 'tanh' else ''}({call['input']})"
 
 
-GELU = {"torch": gelu_torch, "jax": gelu_jax, "mlx": gelu_mlx, "numpy": gelu_numpy}
+GELU = {"torch": called("F.gelu", "input", approximate="none"), "jax": gelu_jax, "mlx": gelu_mlx, "numpy": gelu_numpy}
 PRELU = {
     "torch": "F.prelu({input}, {weight})",
     "any": "{xp}.where({input} > 0, {input}, channels({weight}, {input}) * {input})",
@@ -136,20 +94,14 @@ row("prelu", "input weight", PRELU, signature="n c ..., c -> n c ...", gradient=
 def softmax(name: str, gradient: str, **others: str) -> None:
     code: dict[str, Any] = {
         "torch": f"F.{name}({{input}}, dim={{axis}})",
-        "jax": lambda call: f"jax.nn.{name}({call.arguments('input', axis=-1)})",
+        "jax": called(f"jax.nn.{name}", "input", axis=-1),
         **others,
     }
     row(name, "input", code, {"axis": -1}, shape=along, dtype=floating, gradient={"input": gradient})
 
 
-softmax(
-    "softmax",
-    "{output} * ({grad} - ({grad} * {output}).sum(axis={axis}, keepdims=True))",
-    mlx="mx.softmax({input}, axis={axis})",
-)
-softmax(
-    "log_softmax",
-    "{grad} - np.exp({output}) * {grad}.sum(axis={axis}, keepdims=True)",
+softmax("softmax", "{output} * ({grad} - ({grad} * {output}).sum(axis={axis}, keepdims=True))",
+    mlx="mx.softmax({input}, axis={axis})")  # fmt: skip
+softmax("log_softmax", "{grad} - np.exp({output}) * {grad}.sum(axis={axis}, keepdims=True)",
     mlx="{input} - mx.logsumexp({input}, axis={axis}, keepdims=True)",
-    numpy="{input} - logsumexp({input}, {axis}, keepdims=True)",
-)
+    numpy="{input} - logsumexp({input}, {axis}, keepdims=True)")  # fmt: skip

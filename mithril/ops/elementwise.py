@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mithril.ops.rules import always, floating, row
+from mithril.ops.rules import always, called, floating, given, row
 from mithril.ops.table import REQUIRED, Call
-from mithril.types import DType, as_dtype, promote
+from mithril.types import DType, promote
 
 
 def is_scalar(dtype: Any) -> bool:
@@ -32,15 +32,10 @@ def _widened(call: Call, template: str) -> str:
 
 
 def binary(
-    name: str,
-    code: Any,
-    left: str | None = None,
-    right: str | None = None,
-    dtype: Any = promote,
-    commutative: bool = False,
+    name: str, code: Any, left: str = "", right: str = "", dtype: Any = promote, commutative: bool = False
 ) -> None:
     """A row for a function of `left` and `right`, with the gradient for each."""
-    gradient = {k: v for k, v in (("left", left), ("right", right)) if v is not None} or None
+    gradient = {"left": left, "right": right} if left else None
     row(name, "left right", code, gradient=gradient, elementwise=True, dtype=dtype, commutative=commutative)
 
 
@@ -72,70 +67,34 @@ def torch_extremum(function: str, bound: str) -> Any:
 binary("add", "{left} + {right}", "{grad}", "{grad}", commutative=True)
 binary("subtract", "{left} - {right}", "{grad}", "-{grad}")
 binary("multiply", "{left} * {right}", "{grad} * {right}", "{grad} * {left}", commutative=True)
-binary(
-    "divide",
-    {"any": "{left} / {right}", "numpy": true_divide},
-    "{grad} / {right}",
-    "-{grad} * {left} / np.square({right})",
-    dtype=floating,
-)
+binary("divide", {"any": "{left} / {right}", "numpy": true_divide}, "{grad} / {right}",
+    "-{grad} * {left} / np.square({right})", dtype=floating)  # fmt: skip
 binary("floor_divide", "{left} // {right}")
 binary("remainder", "{left} % {right}", "{grad}", "-{grad} * np.floor({left} / {right})")
-binary(
-    "power",
-    "{left} ** {right}",
-    "{grad} * {right} * {left} ** ({right} - 1)",
-    "{grad} * {output} * np.log(np.where({left} > 0, {left}, 1))",
+binary("power", "{left} ** {right}", "{grad} * {right} * {left} ** ({right} - 1)",
+    "{grad} * {output} * np.log(np.where({left} > 0, {left}, 1))")  # fmt: skip
+LARGER, SMALLER = (
+    f"{{grad}} * (np.{side}({{left}}, {{right}}) + 0.5 * np.equal({{left}}, {{right}})).astype({{grad}}.dtype)"
+    for side in ("greater", "less")
 )
-binary(
-    "maximum",
-    torch_extremum("maximum", "min"),
-    "{grad} * (np.greater({left}, {right}) + 0.5 * np.equal({left}, {right})).astype({grad}.dtype)",
-    "{grad} * (np.less({left}, {right}) + 0.5 * np.equal({left}, {right})).astype({grad}.dtype)",
-    commutative=True,
-)
-binary(
-    "minimum",
-    torch_extremum("minimum", "max"),
-    "{grad} * (np.less({left}, {right}) + 0.5 * np.equal({left}, {right})).astype({grad}.dtype)",
-    "{grad} * (np.greater({left}, {right}) + 0.5 * np.equal({left}, {right})).astype({grad}.dtype)",
-    commutative=True,
-)
-binary(
-    "arctan2",
-    "{xp}.arctan2({left}, {right})",
-    "{grad} * {right} / (np.square({left}) + np.square({right}))",
-    "-{grad} * {left} / (np.square({left}) + np.square({right}))",
-    dtype=floating,
-)
-binary(
-    "logaddexp",
-    "{xp}.logaddexp({left}, {right})",
-    "{grad} * np.exp({left} - {output})",
-    "{grad} * np.exp({right} - {output})",
-    commutative=True,
-)
+binary("maximum", torch_extremum("maximum", "min"), LARGER, SMALLER, commutative=True)
+binary("minimum", torch_extremum("minimum", "max"), SMALLER, LARGER, commutative=True)
+binary("arctan2", "{xp}.arctan2({left}, {right})", "{grad} * {right} / (np.square({left}) + np.square({right}))",
+    "-{grad} * {left} / (np.square({left}) + np.square({right}))", dtype=floating)  # fmt: skip
+binary("logaddexp", "{xp}.logaddexp({left}, {right})", "{grad} * np.exp({left} - {output})",
+    "{grad} * np.exp({right} - {output})", commutative=True)  # fmt: skip
 
 # Comparison and logic
-for _name, _sign in {
-    "equal": "==",
-    "not_equal": "!=",
-    "less": "<",
-    "less_equal": "<=",
-    "greater": ">",
-    "greater_equal": ">=",
-}.items():
-    _either = _name in ("equal", "not_equal")
-    binary(_name, f"{{left}} {_sign} {{right}}", dtype=always(DType.bool), commutative=_either)
+for _name, _sign in {"equal": "==", "not_equal": "!="}.items():
+    binary(_name, f"{{left}} {_sign} {{right}}", dtype=always(DType.bool), commutative=True)
+for _name, _sign in {"less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">="}.items():
+    binary(_name, f"{{left}} {_sign} {{right}}", dtype=always(DType.bool))
 
 for _name in ("logical_and", "logical_or"):
     binary(_name, f"{{xp}}.{_name}({{left}}, {{right}})", dtype=always(DType.bool), commutative=True)
-binary(
-    "logical_xor",
+binary("logical_xor",
     {"any": "{xp}.logical_xor({left}, {right})", "mlx": "{left}.astype(mx.bool_) != {right}.astype(mx.bool_)"},
-    dtype=always(DType.bool),
-    commutative=True,
-)
+    dtype=always(DType.bool), commutative=True)  # fmt: skip
 for _name, _sign in {"bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^"}.items():
     binary(_name, f"{{left}} {_sign} {{right}}", commutative=True)
 unary("logical_not", "{xp}.logical_not({input})", dtype=always(DType.bool))
@@ -148,17 +107,11 @@ unary("negative", "-{input}", "-{grad}", promote)
 unary("absolute", "{xp}.abs({input})", "{grad} * np.sign({input})", promote)
 unary("sign", "{xp}.sign({input})", "np.zeros_like({grad})", promote)
 unary("square", "{xp}.square({input})", "2 * {grad} * {input}", promote)
-unary(
-    "reciprocal",
-    {"any": "1 / {input}", "torch": "torch.reciprocal({input})", "mlx": "mx.reciprocal({input})"},
-    "-{grad} * np.square({output})",
-)
+unary("reciprocal", {"any": "1 / {input}", "torch": "torch.reciprocal({input})", "mlx": "mx.reciprocal({input})"},
+    "-{grad} * np.square({output})")  # fmt: skip
 unary("sqrt", "{xp}.sqrt({input})", "0.5 * {grad} / {output}")
-unary(
-    "rsqrt",
-    {"any": "{xp}.rsqrt({input})", "numpy": "1 / np.sqrt({input})", "jax": "jax.lax.rsqrt({input})"},
-    "-0.5 * {grad} * {output} ** 3",
-)
+unary("rsqrt", {"any": "{xp}.rsqrt({input})", "numpy": "1 / np.sqrt({input})", "jax": "jax.lax.rsqrt({input})"},
+    "-0.5 * {grad} * {output} ** 3")  # fmt: skip
 unary("exp", "{xp}.exp({input})", "{grad} * {output}")
 unary("expm1", "{xp}.expm1({input})", "{grad} * ({output} + 1)")
 unary("log", "{xp}.log({input})", "{grad} / {input}")
@@ -177,25 +130,14 @@ unary("tanh", "{xp}.tanh({input})", "{grad} * (1 - np.square({output}))")
 unary("arcsinh", "{xp}.arcsinh({input})", "{grad} / np.sqrt(np.square({input}) + 1)")
 unary("arccosh", "{xp}.arccosh({input})", "{grad} / np.sqrt(np.square({input}) - 1)")
 unary("arctanh", "{xp}.arctanh({input})", "{grad} / (1 - np.square({input}))")
-unary(
-    "erf",
-    {"torch": "torch.erf({input})", "jax": "jax.scipy.special.erf({input})", "mlx": "mx.erf({input})"},
-    "{grad} * (2 / math.sqrt(math.pi)) * np.exp(-np.square({input}))",
-)
+unary("erf", {"torch": "torch.erf({input})", "jax": "jax.scipy.special.erf({input})", "mlx": "mx.erf({input})"},
+    "{grad} * (2 / math.sqrt(math.pi)) * np.exp(-np.square({input}))")  # fmt: skip
 for _name in ("floor", "ceil", "round"):
     unary(_name, f"{{xp}}.{_name}({{input}})", "np.zeros_like({grad})", promote)
-unary(
-    "trunc",
-    {"any": "{xp}.trunc({input})", "mlx": "mx.sign({input}) * mx.floor(mx.abs({input}))"},
-    "np.zeros_like({grad})",
-    promote,
-)
+unary("trunc", {"any": "{xp}.trunc({input})", "mlx": "mx.sign({input}) * mx.floor(mx.abs({input}))"},
+    "np.zeros_like({grad})", promote)  # fmt: skip
 
 # Choice, bounds and types
-
-
-def clip_torch(call: Call) -> str:
-    return f"torch.clamp({call.arguments('input', min=None, max=None)})"
 
 
 def clip_gradient(call: Call) -> str:
@@ -214,12 +156,8 @@ def of_branches(condition: Any, input: Any, other: Any) -> Any:
     return promote(input, other)
 
 
-def as_given(input: Any, *, dtype: Any) -> DType:
-    return as_dtype(dtype)
-
-
 WHERE = {"input": "np.where({condition}, {grad}, 0)", "other": "np.where({condition}, 0, {grad})"}
-CLIP = {"any": "{xp}.clip({input}, {min}, {max})", "torch": clip_torch}
+CLIP = {"any": "{xp}.clip({input}, {min}, {max})", "torch": called("torch.clamp", "input", min=None, max=None)}
 CAST = {"input": "{grad}.astype({input}.dtype)"}
 DETACH = {
     "torch": "{input}.detach()",
@@ -228,15 +166,9 @@ DETACH = {
     "numpy": "{input}",
 }
 
-row(
-    "where",
-    "condition input other",
-    "{xp}.where({condition}, {input}, {other})",
-    dtype=of_branches,
-    gradient=WHERE,
-    elementwise=True,
-)
+row("where", "condition input other", "{xp}.where({condition}, {input}, {other})", dtype=of_branches, gradient=WHERE,
+    elementwise=True)  # fmt: skip
 row("clip", "input", CLIP, {"min": None, "max": None}, gradient={"input": clip_gradient}, elementwise=True)
-row("cast", "input", cast_text, {"dtype": REQUIRED}, dtype=as_given, gradient=CAST, elementwise=True)
+row("cast", "input", cast_text, {"dtype": REQUIRED}, dtype=given, gradient=CAST, elementwise=True)
 row("buffer", "input", "{input}", gradient={"input": "{grad}"}, identity=lambda: True, elementwise=True)
 row("detach", "input", DETACH, elementwise=True)

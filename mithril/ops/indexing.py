@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from mithril.errors import DtypeError, ShapeError
-from mithril.ops.rules import axis_of, broadcast, differ, row, same
+from mithril.ops.rules import axis_of, broadcast, differ, given, row, same
 from mithril.ops.table import REQUIRED, Call
-from mithril.types import Dimension, DType, Shape, as_dtype, maximum, minimum
+from mithril.types import Dimension, DType, Shape, maximum, minimum
 
 
 def sliced(size: Dimension, key: slice) -> Dimension:
@@ -70,13 +71,16 @@ def index_shape(shape: Shape, indices: tuple[Shape, ...] | None = (), *, key: An
     return (*sizes[:front], *broadcast(*indices), *sizes[front:])
 
 
+def key_texts(call: Call, text: Callable[[Any, Call], str]) -> str:
+    """Items of a key, tensors by name."""
+    key, tensors = call.attributes["key"], iter(call.inputs.get("indices") or ())
+    items = key if isinstance(key, tuple) else (key,)
+    return ", ".join(next(tensors) if item == "tensor" else text(item, call) for item in items)
+
+
 def index_text(call: Call) -> str:
     """`x[:, None, 1:3, i]`."""
-    key = call.attributes["key"]
-    tensors = iter(call.inputs.get("indices") or ())
-    items = key if isinstance(key, tuple) else (key,)
-    texts = [next(tensors) if item == "tensor" else item_text(item, call) for item in items]
-    return f"{call['input']}[{', '.join(texts) or '()'}]"
+    return f"{call['input']}[{key_texts(call, item_text) or '()'}]"
 
 
 def index_dtype(input: Any, indices: tuple[Any, ...] | None = (), *, key: Any) -> Any:
@@ -130,12 +134,8 @@ def item_text(item: Any, call: Call) -> str:
 
 def index_gradient(call: Call) -> str:
     """Places that were read twice add up."""
-    tensors = iter(call.inputs.get("indices") or ())
-    key = call.attributes["key"]
-    items = [
-        next(tensors) if item == "tensor" else call.source(item) for item in (key if isinstance(key, tuple) else (key,))
-    ]
-    return f"added(np.zeros_like({call['input']}), ({', '.join(items)},), {call['grad']})"
+    place = key_texts(call, lambda item, call: call.source(item))
+    return f"added(np.zeros_like({call['input']}), ({place},), {call['grad']})"
 
 
 def gather_shape(input: Shape, index: Shape, *, axis: int = 0) -> Shape:
@@ -175,13 +175,7 @@ def slice_scatter_shape(input: Shape, source: Shape, *, key: Any) -> Shape:
 
 
 def slice_scatter_jax(call: Call) -> str:
-    key = call.attributes["key"]
-    texts = [item_text(item, call) for item in (key if isinstance(key, tuple) else (key,))]
-    return f"{call['input']}.at[{', '.join(texts)}].set({call['source']})"
-
-
-def given(*dtypes: Any, dtype: Any, **attributes: Any) -> DType:
-    return as_dtype(dtype)
+    return f"{call['input']}.at[{key_texts(call, item_text)}].set({call['source']})"
 
 
 INDEX = {"index": int}
@@ -204,24 +198,10 @@ ONE_HOT = {
 }
 AXIS = {"axis": 0}
 
-row(
-    "index",
-    "input *indices?",
-    {"any": index_text, "torch": index_torch},
-    {"key": REQUIRED},
-    shape=index_shape,
-    dtype=index_dtype,
-    gradient={"input": index_gradient},
-)
-row(
-    "take",
-    "input index",
-    {"any": "{xp}.take({input}, {index}, axis={axis})", "torch": take_torch},
-    AXIS,
-    shape=take_shape,
-    kinds=INDEX,
-    gradient={"input": take_gradient},
-)
+row("index", "input *indices?", {"any": index_text, "torch": index_torch}, {"key": REQUIRED}, shape=index_shape,
+    dtype=index_dtype, gradient={"input": index_gradient})  # fmt: skip
+row("take", "input index", {"any": "{xp}.take({input}, {index}, axis={axis})", "torch": take_torch}, AXIS,
+    shape=take_shape, kinds=INDEX, gradient={"input": take_gradient})  # fmt: skip
 row("take_along_axis", "input index", GATHER, AXIS, shape=gather_shape, kinds=INDEX,
     gradient={"input": "added(np.zeros_like({input}), placed({index}, {axis}), {grad})"})  # fmt: skip
 row("scatter_add", "input index updates", SCATTER_ADD, AXIS, shape=same, kinds=INDEX,
@@ -231,24 +211,10 @@ row("scatter", "input index updates", SCATTER, AXIS, shape=same, kinds=INDEX,
 row("slice_scatter", "input source", {"jax": slice_scatter_jax}, {"key": REQUIRED}, shape=slice_scatter_shape,
     gradient={"input": "slice_scatter({grad}, 0, {key})", "source": "unbroadcast({grad}[{key}], {source}.shape)"}
     )  # fmt: skip
-row(
-    "embedding",
-    "input weight",
-    EMBEDDING,
-    signature="..., v d -> ... d",
-    dtype=lambda input, weight: weight,
-    kinds={"input": int},
-    gradient={"weight": "added(np.zeros_like({weight}), {input}, {grad})"},
-)
-row(
-    "one_hot",
-    "input",
-    ONE_HOT,
-    {"num_classes": REQUIRED, "dtype": DType.float32},
-    kinds={"input": int},
-    dtype=given,
-    shape=lambda shape, *, num_classes, dtype: (*shape, num_classes),
-)
+row("embedding", "input weight", EMBEDDING, signature="..., v d -> ... d", dtype=lambda input, weight: weight,
+    kinds={"input": int}, gradient={"weight": "added(np.zeros_like({weight}), {input}, {grad})"})  # fmt: skip
+row("one_hot", "input", ONE_HOT, {"num_classes": REQUIRED, "dtype": DType.float32}, kinds={"input": int}, dtype=given,
+    shape=lambda shape, *, num_classes, dtype: (*shape, num_classes))  # fmt: skip
 
 # Constants
 
@@ -281,14 +247,8 @@ ARANGE = {"start": 0, "stop": REQUIRED, "step": 1, "dtype": DType.int64}
 FULL_LIKE = {"any": "{xp}.full_like({input}, {value})", "mlx": "mx.full({input}.shape, {value}, dtype={input}.dtype)"}
 
 row("full", "", full_text, FULL, shape=lambda *, shape, **others: tuple(shape), dtype=given)
-row(
-    "arange",
-    "",
-    arange_text,
-    ARANGE,
-    shape=lambda *, start, stop, step, dtype: (steps(start, stop, step),),
-    dtype=given,
-)
+row("arange", "", arange_text, ARANGE, shape=lambda *, start, stop, step, dtype: (steps(start, stop, step),),
+    dtype=given)  # fmt: skip
 row("zeros_like", "input", "{xp}.zeros_like({input})", shape=same, gradient={})
 row("ones_like", "input", "{xp}.ones_like({input})", shape=same, gradient={})
 row("full_like", "input", FULL_LIKE, {"value": REQUIRED}, shape=same, gradient={})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import broadcast, differ, floating, merge, promote_list, row
+from mithril.ops.rules import broadcast, called, differ, floating, merge, promote_list, row
 from mithril.ops.table import REQUIRED, Call
 from mithril.types import Dimension, Shape, promote
 
@@ -71,7 +71,7 @@ def einsum_text(call: Call) -> str:
 
 
 LINEAR = {
-    "torch": lambda call: f"F.linear({call.arguments('input', 'weight', 'bias')})",
+    "torch": called("F.linear", "input", "weight", "bias"),
     "any": linear_any,
 }
 

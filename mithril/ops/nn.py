@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import row, spread
+from mithril.ops.rules import called, row, spread
 from mithril.ops.table import REQUIRED, Call, Code
 from mithril.types import Dimension, Shape, maximum, minimum, promote
 
@@ -21,177 +21,152 @@ AXES = "dhw"
 Pairs = tuple[tuple[Any, Any], ...]
 
 
-def torch_call(function: str, *names: str, **defaults: Any) -> Any:
-    """`F.conv2d(x, weight, bias, stride=2)`: inputs by position, other attributes by name."""
-    return lambda call: f"F.{function}({call.arguments(*names, **defaults)})"
-
-
 # Convolution
 
 
-def paddings(padding: Any, dilation: tuple[int, ...], weight: Mapping[str, Shape]) -> Pairs:
-    """Places before and after each spatial axis; `padding` is a number, one per axis, pairs, "same" or "valid"."""
+def conv_settings(
+    shapes: Mapping[str, Any], rank: int, *, stride: Any, padding: Any, dilation: Any, **others: Any
+) -> tuple[tuple[int, ...], Pairs, tuple[int, ...]]:
+    """Per spatial axis: stride, padding before and after, dilation. Padding may be given as "same" or "valid"."""
+    strides, dilations = spread(stride, rank, "stride"), spread(dilation, rank, "dilation")
     if padding == "same":
-        reach = [d * (k - 1) for k, d in zip(weight["weight"][2:], dilation)]
-        return tuple((r // 2, r - r // 2) for r in reach)
-    counts = spread(0 if padding == "valid" else padding, len(dilation), "padding")
-    return tuple((count, count) if isinstance(count, int) else tuple(count) for count in counts)
+        if strides != (1,) * rank:
+            raise ShapeError(f"conv{rank}d: padding 'same' needs stride 1, not {stride}.")
+        reach = [d * (k - 1) for k, d in zip(shapes["weight"][2:], dilations)]
+        return strides, tuple((r // 2, r - r // 2) for r in reach), dilations
+    counts = spread(0 if padding == "valid" else padding, rank, "padding")
+    return strides, tuple((count, count) if isinstance(count, int) else tuple(count) for count in counts), dilations
 
 
 def window_size(
     name: str, size: Dimension, kernel: Dimension, stride: int, padded: Dimension, dilation: int
 ) -> Dimension:
     """How many windows fit along an axis."""
-    room = size + padded - dilation * (kernel - 1) - 1
+    room, reach = size + padded - dilation * (kernel - 1) - 1, dilation * (kernel - 1) + 1
     if isinstance(room, int) and room < 0:
-        raise ShapeError(
-            f"{name}: the kernel reaches over {dilation * (kernel - 1) + 1} places, "
-            f"the padded input has {size + padded}."
-        )
+        raise ShapeError(f"{name}: the kernel reaches over {reach} places, the padded input has {size + padded}.")
     return room // stride + 1
 
 
-def conv_shape(name: str, rank: int) -> Any:
-    def shape(
-        input: Shape, weight: Shape, bias: Any = None, *, stride: Any, padding: Any, dilation: Any, groups: int
-    ) -> Shape:
-        strides, dilations = spread(stride, rank, "stride"), spread(dilation, rank, "dilation")
-        if padding == "same" and strides != (1,) * rank:
-            raise ShapeError(f"{name}: padding 'same' needs stride 1, not {stride}.")
-        if isinstance(weight[0], int) and weight[0] % groups:
-            raise ShapeError(f"{name}: {weight[0]} output channels are not a multiple of groups {groups}.")
-        pairs = paddings(padding, dilations, {"weight": weight})
-        axes = zip(input[2:], weight[2:], strides, pairs, dilations)
-        return (input[0], weight[0], *(window_size(name, size, k, s, sum(p), d) for size, k, s, p, d in axes))
-
-    return shape
+def conv_shape(input: Shape, weight: Shape, bias: Any = None, *, groups: int, **attributes: Any) -> Shape:
+    rank = len(input) - 2
+    if isinstance(weight[0], int) and weight[0] % groups:
+        raise ShapeError(f"conv{rank}d: {weight[0]} output channels are not a multiple of groups {groups}.")
+    axes = zip(input[2:], weight[2:], *conv_settings({"weight": weight}, rank, **attributes))
+    sizes = (window_size(f"conv{rank}d", size, k, s, sum(p), d) for size, k, s, p, d in axes)
+    return (input[0], weight[0], *sizes)
 
 
-def conv_transpose_shape(rank: int) -> Any:
-    def shape(
-        input: Shape,
-        weight: Shape,
-        bias: Any = None,
-        *,
-        stride: Any,
-        padding: Any,
-        output_padding: Any,
-        dilation: Any,
-        groups: int,
-    ) -> Shape:
-        strides, dilations = spread(stride, rank, "stride"), spread(dilation, rank, "dilation")
-        pairs, extra = paddings(padding, dilations, {"weight": weight}), spread(output_padding, rank, "output_padding")
-        axes = zip(input[2:], weight[2:], strides, pairs, dilations, extra)
-        sizes = ((size - 1) * s - sum(p) + d * (k - 1) + e + 1 for size, k, s, p, d, e in axes)
-        return (input[0], weight[1] * groups, *sizes)
-
-    return shape
+def conv_transpose_shape(
+    input: Shape, weight: Shape, bias: Any = None, *, output_padding: Any, groups: int, **attributes: Any
+) -> Shape:
+    extra = spread(output_padding, len(input) - 2, "output_padding")
+    axes = zip(input[2:], weight[2:], extra, *conv_settings({"weight": weight}, len(input) - 2, **attributes))
+    sizes = ((size - 1) * s - sum(p) + d * (k - 1) + e + 1 for size, k, e, s, p, d in axes)
+    return (input[0], weight[1] * groups, *sizes)
 
 
-def conv_any(rank: int, transposed: bool) -> Code:
+def conv_any(call: Call) -> str:
     """Convolution by what each array library has, which wants a number per axis; its layout is ours but on MLX."""
-
-    def write(call: Call) -> str:
-        stride, padding, dilation, groups = conv_settings(call, rank)
-        weight, bias = call["weight"], call.inputs["bias"]
-        if transposed and call.xp != "np":  # a convolution of the stretched input with the turned kernel
-            weight = f"turned({weight}, {groups})"
-            reach = [d * (k - 1) for d, k in zip(dilation, call.shapes["weight"][2:])]
-            extra = spread(call.attributes["output_padding"], rank, "output_padding")
-            padding = tuple((r - a, r - b + e) for r, (a, b), e in zip(reach, padding, extra))
-        if call.xp == "mx":
-            both = tuple(tuple(side) for side in zip(*padding))
-            settings = {"input_dilation" if transposed else "stride": stride, "kernel_dilation": dilation}
-            texts = [f"{k}={v}" for k, v in settings.items() if v != (1,) * rank]
-            texts += [f"padding={call.source(both)}"] if any(sum(padding, ())) else []
-            texts += [f"groups={groups}"] * (groups != 1) + ["flip=True"] * transposed
-            return f"convolution({', '.join([call['input'], weight, *([bias] if bias else []), *texts])})"
-        if call.xp == "np":
-            text = f"convolution({', '.join([call['input'], weight, *settings_texts(call, rank)])})"
-            if transposed:
-                settings = map(call.source, (call.shapes["output"][2:], *conv_settings(call, rank)))
-                text = f"convolution_adjoint({call['input']}, {weight}, {', '.join(settings)})"
-        else:
-            weight = f"jnp.flip({weight}, {tuple(range(2, rank + 2))})" if transposed else weight
-            sides = call.source(padding) if any(sum(padding, ())) else '"VALID"'
-            texts = [call["input"], weight, str((1,) * rank if transposed else stride), sides]
-            settings = {"lhs_dilation": stride if transposed else (1,) * rank, "rhs_dilation": dilation}
-            texts += [f"{k}={v}" for k, v in settings.items() if v != (1,) * rank]
-            texts += [f"feature_group_count={groups}"] * (groups != 1)
-            text = f"lax.conv_general_dilated({', '.join(texts)})"
-        return f"{text} + {bias}[{', '.join([':'] + ['None'] * rank)}]" if bias else text
-
-    return write
+    rank, transposed, groups = rank_of(call), "transpose" in call.op.name, call.attributes["groups"]
+    stride, padding, dilation = conv_settings(call.shapes, rank, **call.attributes)
+    operands, bias, stretch = [call["input"], call["weight"]], call.inputs["bias"], (1,) * rank
+    if transposed and call.xp != "np":  # a convolution of the stretched input with the turned kernel
+        operands[1] = f"turned({call['weight']}, {groups})"
+        reach = [d * (k - 1) for d, k in zip(dilation, call.shapes["weight"][2:])]
+        extra = spread(call.attributes["output_padding"], rank, "output_padding")
+        padding = tuple((r - a, r - b + e) for r, (a, b), e in zip(reach, padding, extra))
+        stride, stretch = stretch, stride
+    if call.xp == "mx":
+        settings = {"stride": stride, "padding": tuple(zip(*padding)), "kernel_dilation": dilation}
+        texts = [*options(call, **settings, input_dilation=stretch, groups=groups), *["flip=True"] * transposed]
+        return f"convolution({', '.join([*operands, *([bias] if bias else []), *texts])})"
+    if call.xp == "jnp":
+        operands[1] = f"jnp.flip({operands[1]}, {tuple(range(2, rank + 2))})" if transposed else operands[1]
+        operands += [str(stride), '"VALID"' if padding in PLAIN else call.source(padding)]
+        settings = {"lhs_dilation": stretch, "rhs_dilation": dilation, "feature_group_count": groups}
+        text = f"lax.conv_general_dilated({', '.join([*operands, *options(call, **settings)])})"
+    elif transposed:
+        text = conv_adjoint(call, "input", call.shapes["output"])
+    else:
+        text = conv_numpy(call, "input")
+    return f"{text} + {bias}[{', '.join([':'] + ['None'] * rank)}]" if bias else text
 
 
-def conv_settings(call: Call, rank: int) -> tuple[tuple[int, ...], Pairs, tuple[int, ...], int]:
-    """Stride, padding and dilation per spatial axis, and the groups."""
-    stride, dilation = (spread(call.attributes[name], rank, name) for name in ("stride", "dilation"))
-    return stride, paddings(call.attributes["padding"], dilation, call.shapes), dilation, call.attributes["groups"]
+PLAIN = (1, *(plain for n in (1, 2, 3) for plain in ((1,) * n, ((0, 0),) * n, ((0,) * n,) * 2)))
+"""Settings that are the frameworks' defaults: steps of 1, no padding."""
 
 
-def settings_texts(call: Call, rank: int) -> list[str]:
-    """The settings that differ from the defaults of NumPy's `convolution`."""
-    settings = dict(zip(("stride", "padding", "dilation", "groups"), conv_settings(call, rank)))
-    plain = ((1,) * rank, ((0, 0),) * rank, (1,) * rank, 1)
-    return [f"{k}={call.source(v)}" for (k, v), default in zip(settings.items(), plain) if v != default]
+def options(call: Call, **settings: Any) -> list[str]:
+    """Keyword arguments for settings that are not plain."""
+    return [f"{name}={call.source(value)}" for name, value in settings.items() if value not in PLAIN]
 
 
-def conv_gradient(rank: int, transposed: bool) -> dict[str, Code]:
+def rank_of(call: Call) -> int:
+    """The number of spatial axes, which ends the operator's name."""
+    return int(call.op.name[-2])
+
+
+def conv_numpy(call: Call, input: str) -> str:
+    stride, padding, dilation = conv_settings(call.shapes, rank_of(call), **call.attributes)
+    settings = options(call, stride=stride, padding=padding, dilation=dilation, groups=call.attributes["groups"])
+    return f"convolution({', '.join([call[input], call['weight'], *settings])})"
+
+
+def conv_adjoint(call: Call, input: str, output: Shape) -> str:
+    settings = (output[2:], *conv_settings(call.shapes, rank_of(call), **call.attributes), call.attributes["groups"])
+    return f"convolution_adjoint({call[input]}, {call['weight']}, {', '.join(map(call.source, settings))})"
+
+
+def conv_gradient(call: Call) -> str:
     """Convolution and its adjoint are the gradients of each other."""
-
-    def input(call: Call) -> str:
-        sizes = call.source(call.shapes["input"][2:])
-        if not transposed:
-            settings = ", ".join(map(call.source, conv_settings(call, rank)))
-            return f"convolution_adjoint({call['grad']}, {call['weight']}, {sizes}, {settings})"
-        text = f"convolution({', '.join([call['grad'], call['weight'], *settings_texts(call, rank)])})"
-        return f"{text}[(..., *map(slice, {sizes}))]" if call.attributes["output_padding"] else text
-
-    def weight(call: Call) -> str:
-        grad, input = call["grad"], call["input"]
-        ends = f"{input}, {grad}" if transposed else f"{grad}, {input}"
-        settings = ", ".join(map(call.source, conv_settings(call, rank)))
-        return f"kernel_gradient({ends}, {call['weight']}.shape, {settings})"
-
-    return {"input": input, "weight": weight, "bias": f"{{grad}}.sum(axis={(0, *range(2, rank + 2))})"}
+    if "transpose" not in call.op.name:
+        return conv_adjoint(call, "grad", call.shapes["input"])
+    sizes = call.source(call.shapes["input"][2:])
+    return conv_numpy(call, "grad") + (f"[(..., *map(slice, {sizes}))]" if call.attributes["output_padding"] else "")
 
 
-CONVOLUTION = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-TRANSPOSED = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1}
+def kernel_gradient(call: Call) -> str:
+    ends = [call["grad"], call["input"]][:: -1 if "transpose" in call.op.name else 1]
+    settings = (*conv_settings(call.shapes, rank_of(call), **call.attributes), call.attributes["groups"])
+    return f"kernel_gradient({', '.join(ends)}, {call['weight']}.shape, {', '.join(map(call.source, settings))})"
+
+
+CONVOLUTION: dict[str, Any] = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+TRANSPOSED: dict[str, Any] = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1}
 
 for _rank in (1, 2, 3):
     _space = " ".join(AXES[-_rank:])
     _kernel = " ".join("k" + axis for axis in AXES[-_rank:])
+    _bias = f"{{grad}}.sum(axis={(0, *range(2, _rank + 2))})"
     for _name, _weight, _attributes, _shape in (
-        (f"conv{_rank}d", f"o i/groups {_kernel}", CONVOLUTION, conv_shape(f"conv{_rank}d", _rank)),
-        (f"conv_transpose{_rank}d", f"i o/groups {_kernel}", TRANSPOSED, conv_transpose_shape(_rank)),
+        (f"conv{_rank}d", f"o i/groups {_kernel}", CONVOLUTION, conv_shape),
+        (f"conv_transpose{_rank}d", f"i o/groups {_kernel}", TRANSPOSED, conv_transpose_shape),
     ):
-        _transposed = _attributes is TRANSPOSED
-        _code = {"torch": torch_call(_name, "input", "weight", "bias", **_attributes)}
-        row(_name, "input weight bias?", _code | {"any": conv_any(_rank, _transposed)}, _attributes,
+        row(_name, "input weight bias?",
+            {"torch": called(f"F.{_name}", "input", "weight", "bias", **_attributes), "any": conv_any}, _attributes,
             signature=f"n i {_space}, {_weight}, o", shape=_shape, dtype=promote,
-            gradient=conv_gradient(_rank, _transposed))  # fmt: skip
+            gradient={"input": conv_gradient, "weight": kernel_gradient, "bias": _bias})  # fmt: skip
 
 
 # Pooling
 
 
-def pool_shape(name: str, rank: int) -> Any:
-    def shape(
-        input: Shape, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any = 1, ceil_mode: bool, **others: Any
-    ) -> Shape:
-        kernel = spread(kernel_size, rank, "kernel_size")
-        settings = zip(
-            input[2:],
-            kernel,
-            spread(kernel if stride is None else stride, rank, "stride"),
-            spread(padding, rank, "padding"),
-            spread(dilation, rank, "dilation"),
-        )
-        return (*input[:2], *(pooled(name, *s, ceil_mode=ceil_mode) for s in settings))
+def pool_shape(name: str) -> Any:
+    def shape(input: Shape, **attributes: Any) -> Shape:
+        axes = zip(input[2:], *window_settings(len(input) - 2, **attributes))
+        return (*input[:2], *(pooled(name, *axis, ceil_mode=attributes["ceil_mode"]) for axis in axes))
 
     return shape
+
+
+def window_settings(
+    rank: int, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any = 1, **others: Any
+) -> tuple[tuple[int, ...], ...]:
+    """Kernel, stride, padding and dilation per spatial axis."""
+    stride = kernel_size if stride is None else stride
+    settings = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
+    return tuple(spread(value, rank, name) for name, value in settings.items())
 
 
 def pooled(
@@ -207,10 +182,7 @@ def pooled(
 
 def pool_settings(call: Call) -> tuple[tuple[Any, ...], ...]:
     """Kernel, stride, padding (pairs, with what hangs over the end) and dilation per spatial axis."""
-    rank, attributes = int(call.op.name[-2]), {"dilation": 1, **call.attributes}
-    attributes["stride"] = attributes["kernel_size"] if attributes["stride"] is None else attributes["stride"]
-    words = ("kernel_size", "stride", "padding", "dilation")
-    kernel, stride, padding, dilation = (spread(attributes[word], rank, word) for word in words)
+    kernel, stride, padding, dilation = window_settings(rank_of(call), **call.attributes)
     if not call.attributes["ceil_mode"]:
         return kernel, stride, tuple((p, p) for p in padding), dilation
     axes = zip(call.shapes["input"][2:], call.shapes["output"][2:], kernel, stride, padding, dilation)
@@ -252,7 +224,7 @@ def padded(call: Call, x: str, padding: Any, value: str = "0") -> str:
 
 def counts_all(call: Call) -> bool:
     """Whether every window of a mean has all its places counted."""
-    none = not any(spread(call.attributes["padding"], int(call.op.name[-2])))
+    none = not any(spread(call.attributes["padding"], rank_of(call)))
     return not call.attributes["ceil_mode"] and (none or call.attributes["count_include_pad"])
 
 
@@ -280,19 +252,16 @@ def avg_pool_gradient(call: Call) -> str:
     return f"fold({parts}, {', '.join(map(call.source, settings))})"
 
 
-def adaptive_shape(rank: int) -> Any:
-    def shape(input: Shape, *, output_size: Any) -> Shape:
-        wanted = spread(output_size, rank, "output_size")
-        return (*input[:2], *(size if want is None else want for size, want in zip(input[2:], wanted)))
-
-    return shape
+def adaptive_shape(input: Shape, *, output_size: Any) -> Shape:
+    wanted = spread(output_size, len(input) - 2, "output_size")
+    return (*input[:2], *(size if want is None else want for size, want in zip(input[2:], wanted)))
 
 
 def adaptive_any(reduce: str) -> Code:
     """Over whole axes where each has one bin, else bin by bin."""
 
     def write(call: Call) -> str:
-        rank = int(call.op.name[-2])
+        rank = rank_of(call)
         if spread(call.attributes["output_size"], rank) == (1,) * rank:
             return f"{call.xp}.{reduce}({call['input']}, axis={tuple(range(2, rank + 2))}, keepdims=True)"
         return f"adaptive_pool({call.xp}.{reduce}, {call['input']}, {call.source(call.shapes['output'][2:])})"
@@ -325,10 +294,10 @@ for _rank in (1, 2, 3):
         (f"max_pool{_rank}d", MAX_POOL, pool_any("max"), max_pool_gradient),
         (f"avg_pool{_rank}d", AVG_POOL, pool_any("avg"), avg_pool_gradient),
     ):
-        pool(_name, _rank, _attributes, pool_shape(_name, _rank), _other, _gradient)
+        pool(_name, _rank, _attributes, pool_shape(_name), _other, _gradient)
     for _word, _reduce in (("avg", "mean"), ("max", "max")):
         _gradient = f"adaptive_pool_gradient({{grad}}, {{input}}, np.{_reduce})"
-        pool(f"adaptive_{_word}_pool{_rank}d", _rank, ADAPTIVE, adaptive_shape(_rank), adaptive_any(_reduce), _gradient)
+        pool(f"adaptive_{_word}_pool{_rank}d", _rank, ADAPTIVE, adaptive_shape, adaptive_any(_reduce), _gradient)
 
 
 # Normalization
@@ -376,8 +345,8 @@ def three(input: Any, mean: Any, var: Any, *others: Any, **attributes: Any) -> t
 AFFINE = "input weight? bias?"
 STATISTICS = "input mean var weight? bias?"
 NEXT = {"mean": "new_mean", "var": "new_var"}
-GROUP_NORM = {"torch": torch_call("group_norm", "input", "num_groups", weight=None, bias=None, eps=1e-5)}
-BATCH_NORM = {"torch": torch_call("batch_norm", "input", "mean", "var", "weight", "bias", eps=1e-5)}
+GROUP_NORM = {"torch": called("F.group_norm", "input", "num_groups", weight=None, bias=None, eps=1e-5)}
+BATCH_NORM = {"torch": called("F.batch_norm", "input", "mean", "var", "weight", "bias", eps=1e-5)}
 
 LAYER_NORM = {"torch": layer_norm_torch, "mlx": layer_norm_mlx}
 RMS_NORM = {"torch": rms_norm_torch, "mlx": "mx.fast.rms_norm({input}, {weight}, {eps})"}
@@ -405,11 +374,6 @@ def attention_dtype(query: Any, key: Any, value: Any, mask: Any = None, **attrib
     return promote(query, key, value)
 
 
-def attention_torch(call: Call) -> str:
-    arguments = call.arguments("query", "key", "value", mask=("attn_mask", None), is_causal=False, scale=None)
-    return f"F.scaled_dot_product_attention({arguments})"
-
-
 ATTENTION = {"is_causal": False, "scale": None}
 
 
@@ -428,7 +392,9 @@ def attention_short(call: Call) -> str | None:
     return f"{softmax}({scale} * {query} @ {call.xp}.swapaxes({key}, -1, -2)) @ {value}"
 
 
-ATTENTION_CODE = {"torch": attention_torch, "jax": attention_short, "mlx": attention_short, "numpy": attention_short}
+ATTENTION_TORCH = called("F.scaled_dot_product_attention", "query", "key", "value", mask=("attn_mask", None),
+                         is_causal=False, scale=None)  # fmt: skip
+ATTENTION_CODE = {"torch": ATTENTION_TORCH, "jax": attention_short, "mlx": attention_short, "numpy": attention_short}
 
 row("scaled_dot_product_attention", "query key value mask?", ATTENTION_CODE, ATTENTION,
     signature="... q d, ... k d, ... k v, _ -> ... q v", dtype=attention_dtype, gradient={
@@ -468,12 +434,6 @@ INTERPOLATE = {"size": None, "scale_factor": None, "mode": "nearest", "align_cor
 GRID_SAMPLE = {"mode": "bilinear", "padding_mode": "zeros", "align_corners": False}
 
 
-def grid_sample_torch(call: Call) -> str:
-    """`align_corners` is always written: torch warns where it is left out."""
-    arguments = call.arguments("input", "grid", mode="bilinear", padding_mode="zeros", align_corners=None)
-    return f"F.grid_sample({arguments})"
-
-
 def pixel_shuffle_shape(shape: Shape, *, factor: int) -> Shape:
     *lead, c, h, w = shape
     if isinstance(c, int) and c % factor**2:
@@ -481,34 +441,20 @@ def pixel_shuffle_shape(shape: Shape, *, factor: int) -> Shape:
     return (*lead, c // factor**2, h * factor, w * factor)
 
 
-def cross_entropy_torch(call: Call) -> str:
-    arguments = call.arguments("input", "target", label_smoothing=0.0, ignore_index=-100)
-    return f'F.cross_entropy({arguments}, reduction="none")'
-
-
 CROSS_ENTROPY = {"label_smoothing": 0.0, "ignore_index": -100}
+CROSS_ENTROPY_TORCH = called("F.cross_entropy", "input", "target", **CROSS_ENTROPY, end=', reduction="none"')
 
-row(
-    "interpolate",
-    "input",
-    {"torch": torch_call("interpolate", "input", **INTERPOLATE)},
-    INTERPOLATE,
-    signature="n c ...",
-    shape=interpolate_shape,
-    gradient={"input": "interpolate_gradient({grad}, {input}, {scale_factor}, {mode}, {align_corners})"},
-)
-row("grid_sample", "input grid", {"torch": grid_sample_torch}, GRID_SAMPLE, signature="n c h w, n y x 2 -> n c y x",
+row("interpolate", "input", {"torch": called("F.interpolate", "input", **INTERPOLATE)}, INTERPOLATE,
+    signature="n c ...", shape=interpolate_shape,
+    gradient={"input": "interpolate_gradient({grad}, {input}, {scale_factor}, {mode}, {align_corners})"})  # fmt: skip
+# torch warns where `align_corners` is left out
+GRID_SAMPLE_TORCH = called("F.grid_sample", "input", "grid", **{**GRID_SAMPLE, "align_corners": None})
+row("grid_sample", "input grid", {"torch": GRID_SAMPLE_TORCH}, GRID_SAMPLE, signature="n c h w, n y x 2 -> n c y x",
     gradient={"input grid": "grid_sample_gradient({grad}, {input}, {grid}, {mode}, {padding_mode}, {align_corners})"}
     )  # fmt: skip
-row(
-    "pixel_shuffle",
-    "input",
-    {"torch": "F.pixel_shuffle({input}, {factor})"},
-    {"factor": REQUIRED},
-    signature="n c h w",
-    shape=pixel_shuffle_shape,
-    gradient={"input": "moved_back({grad}, {input}, lambda x: pixel_shuffle(x, {factor}))"},
-)
-row("cross_entropy", "input target", {"torch": cross_entropy_torch}, CROSS_ENTROPY, signature="n c ..., n ... -> n ...",
+row("pixel_shuffle", "input", {"torch": "F.pixel_shuffle({input}, {factor})"}, {"factor": REQUIRED},
+    signature="n c h w", shape=pixel_shuffle_shape,
+    gradient={"input": "moved_back({grad}, {input}, lambda x: pixel_shuffle(x, {factor}))"})  # fmt: skip
+row("cross_entropy", "input target", {"torch": CROSS_ENTROPY_TORCH}, CROSS_ENTROPY, signature="n c ..., n ... -> n ...",
     kinds={"target": int}, gradient={
     "input": "cross_entropy_gradient({grad}, {input}, {target}, {label_smoothing}, {ignore_index})"})  # fmt: skip

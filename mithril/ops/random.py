@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.indexing import given
-from mithril.ops.rules import always, row, same
+from mithril.ops.rules import always, given, row, same
 from mithril.ops.table import REQUIRED
 from mithril.types import DType, Shape
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import along, always, axes_of, axis_of, counted, first, floating, reduced, row
-from mithril.ops.table import REQUIRED, Call, Code
+from mithril.ops.rules import along, always, axes_of, axis_of, called, counted, first, floating, reduced, row
+from mithril.ops.table import REQUIRED, Call
 from mithril.types import DType, Shape
 
 INT64 = always(DType.int64)
@@ -15,15 +15,10 @@ BOOL = always(DType.bool)
 
 def written(function: str, **attributes: Any) -> dict[str, Any]:
     """`torch.sum(x, dim=1, keepdim=True)`, and `jnp.sum(x, axis=1, keepdims=True)` elsewhere."""
-
-    def torch(call: Call) -> str:
-        words = {"axis": ("dim", None), "keepdims": ("keepdim", False), **attributes}
-        return f"torch.{function}({call.arguments('input', **words)})"
-
-    def other(call: Call) -> str:
-        return f"{call.xp}.{function}({call.arguments('input', axis=None, keepdims=False, **attributes)})"
-
-    return {"torch": torch, "any": other}
+    return {
+        "torch": called(f"torch.{function}", "input", axis=("dim", None), keepdims=("keepdim", False), **attributes),
+        "any": called(f"{{xp}}.{function}", "input", axis=None, keepdims=False, **attributes),
+    }
 
 
 def reduction(name: str, code: dict[str, Any], dtype: Any, gradient: str | None = None, **more: Any) -> None:
@@ -103,13 +98,8 @@ reduction("variance", variance("var"), floating, f"{GRAD} * {CENTER} * (2 / ({CO
 reduction("std", variance("std"), floating, f"{GRAD} / {OUTPUT} * {CENTER} / ({COUNT} - {{correction}})", correction=0)
 reduction("logsumexp", {"torch": logsumexp, "jax": logsumexp, "mlx": logsumexp}, floating,
           f"{GRAD} * np.exp({{input}} - {OUTPUT})")  # fmt: skip
-reduction(
-    "norm",
-    {"torch": written("linalg.vector_norm", ord=2)["torch"]},
-    floating,
-    f"{GRAD} * norm_slope({{input}}, {OUTPUT}, {{axis}}, {{ord}})",
-    ord=2,
-)
+reduction("norm", {"torch": written("linalg.vector_norm", ord=2)["torch"]}, floating,
+    f"{GRAD} * norm_slope({{input}}, {OUTPUT}, {{axis}}, {{ord}})", ord=2)  # fmt: skip
 
 
 # Cumulative and sorting
@@ -151,8 +141,8 @@ def topk_shape(shape: Shape, *, k: int, axis: int = -1, largest: bool = True) ->
     return output, output
 
 
-def sorting(function: str, end: str) -> Code:
-    return lambda call: f"torch.{function}({call.arguments('input', axis=('dim', -1), descending=False)}{end}"
+def torch_sort(call: Call) -> str:
+    return f"torch.sort({call.arguments('input', axis=('dim', -1), descending=False)}).values"
 
 
 def sort_any(call: Call) -> str:
@@ -162,18 +152,14 @@ def sort_any(call: Call) -> str:
     return f"np.flip({text}, {call['axis']})" if call.xp == "np" else f"-mx.sort(-{call['input']}, axis={call['axis']})"
 
 
-def torch_topk(call: Call) -> str:
-    return f"torch.topk({call.arguments('input', 'k', axis=('dim', -1), largest=True)})"
-
-
 ORDER = {"axis": -1, "descending": False}
 SORT = {
-    "torch": sorting("sort", ").values"),
+    "torch": torch_sort,
     "jax": "jnp.sort({input}, axis={axis}, descending={descending})",
     "any": sort_any,
 }
 ARGSORT = {
-    "torch": sorting("argsort", ", stable=True)"),
+    "torch": called("torch.argsort", "input", axis=("dim", -1), descending=False, end=", stable=True"),
     "jax": "jnp.argsort({input}, axis={axis}, descending={descending}, stable=True)",
 }
 TOPK = {"k": REQUIRED, "axis": -1, "largest": True}
@@ -191,6 +177,7 @@ row("sort", "input", SORT, ORDER, shape=along, gradient={
     "input": "added(np.zeros_like({input}), placed(argsort({input}, {axis}, {descending}), {axis}), {grad})"
     })  # fmt: skip
 row("argsort", "input", ARGSORT, ORDER, shape=along, dtype=INT64)
-row("topk", "input", {"torch": torch_topk}, TOPK, outputs=("values", "indices"), shape=topk_shape,
+TOPK_TORCH = called("torch.topk", "input", "k", axis=("dim", -1), largest=True)
+row("topk", "input", {"torch": TOPK_TORCH}, TOPK, outputs=("values", "indices"), shape=topk_shape,
     dtype=lambda input, **attributes: (input, DType.int64),
     gradient={"input": "added(np.zeros_like({input}), placed({indices}, {axis}), {grad_values})"})  # fmt: skip

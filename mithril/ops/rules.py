@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.table import Op, define
-from mithril.types import Dimension, DType, Shape, product, promote
+from mithril.ops.table import Code, Op, define
+from mithril.types import Dimension, DType, Shape, as_dtype, product, promote
 
 
 def axis_of(axis: int, rank: int) -> int:
@@ -121,6 +121,16 @@ def counted(dtype: Any, *others: Any, **attributes: Any) -> Any:
 def promote_list(dtypes: tuple[Any, ...], **attributes: Any) -> Any:
     """Promotion of the members of one list."""
     return promote(*dtypes)
+
+
+def given(*dtypes: Any, dtype: Any, **attributes: Any) -> DType:
+    """The attribute `dtype`."""
+    return as_dtype(dtype)
+
+
+def called(function: str, *names: str, end: str = "", **defaults: Any) -> Code:
+    """Code that calls a function (`{xp}.sum`) with what `Call.arguments` writes for these names and defaults."""
+    return lambda call: f"{function.format(xp=call.xp)}({call.arguments(*names, **defaults)}{end})"
 
 
 def row(name: str, inputs: str, code: Any, attributes: Mapping[str, Any] | None = None, **facts: Any) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import axes_of, axis_of, differ, merge, promote_list, resolve, row, same
+from mithril.ops.rules import axes_of, axis_of, called, differ, merge, promote_list, resolve, row, same
 from mithril.ops.table import REQUIRED, Call
 from mithril.types import Dim, Dimension, Shape, product
 
@@ -205,10 +205,6 @@ def unsqueeze_torch(call: Call) -> str:
     return f"{call['input']}.reshape({', '.join(map(call.source, call.shapes['output']))})"
 
 
-def flatten_torch(call: Call) -> str:
-    return f"torch.flatten({call.arguments('input', start_dim=0, end_dim=-1)})"
-
-
 def flip_torch(call: Call) -> str:
     axis = call.attributes["axis"]
     return f"torch.flip({call['input']}, {(axis,) if isinstance(axis, int) else call['axis']})"
@@ -229,8 +225,8 @@ def flip_shape(shape: Shape, *, axis: Any) -> Shape:
 
 def triangle(name: str) -> None:
     code = {
-        "torch": lambda call: f"torch.{name}({call.arguments('input', diagonal=0)})",
-        "any": lambda call: f"{call.xp}.{name}({call.arguments('input', diagonal=('k', 0))})",
+        "torch": called(f"torch.{name}", "input", diagonal=0),
+        "any": called(f"{{xp}}.{name}", "input", diagonal=("k", 0)),
     }
     gradient = {"input": f"np.{name}({{grad}}, {{diagonal}})"}
     row(name, "input", code, {"diagonal": 0}, shape=same, gradient=gradient)
@@ -252,7 +248,8 @@ AXES = {"axis1": REQUIRED, "axis2": REQUIRED}
 RANGE = {"start_dim": 0, "end_dim": -1}
 
 row("reshape", "input", reshape_any, {"shape": REQUIRED}, shape=reshape_shape, gradient=BACK)
-row("flatten", "input", {"any": flatten_any, "torch": flatten_torch}, RANGE, shape=flatten_shape, gradient=BACK)
+row("flatten", "input", {"any": flatten_any, "torch": called("torch.flatten", "input", **RANGE)}, RANGE,
+    shape=flatten_shape, gradient=BACK)  # fmt: skip
 row("transpose", "input", TRANSPOSE, {"axes": None}, shape=transpose_shape, gradient={"input": transpose_gradient})
 row("swapaxes", "input", SWAPAXES, AXES, shape=swapaxes_shape, gradient={"input": "{grad}.swapaxes({axis1}, {axis2})"})
 row("expand_dims", "input", EXPAND_DIMS, {"axis": REQUIRED}, shape=expand_dims_shape, gradient=BACK)
@@ -355,8 +352,8 @@ def meshgrid_shape(shapes: tuple[Shape, ...], *, indexing: str = "ij") -> tuple[
 
 def joined(torch: str, other: str) -> dict[str, Any]:
     return {
-        "torch": lambda call: f"torch.{torch}({call.arguments('input', axis=('dim', 0))})",
-        "any": lambda call: f"{call.xp}.{other}({call.arguments('input', axis=0)})",
+        "torch": called(f"torch.{torch}", "input", axis=("dim", 0)),
+        "any": called(f"{{xp}}.{other}", "input", axis=0),
     }
 
 

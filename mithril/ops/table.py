@@ -231,21 +231,6 @@ def is_kernel(op: Op, backend: str) -> bool:
 
 
 __all__ = [
-    "GRADIENT_KERNELS",
-    "HELPERS",
-    "KERNELS",
-    "OPS",
-    "REQUIRED",
-    "Call",
-    "Code",
-    "DType",
-    "Kernel",
-    "Op",
-    "Shape",
-    "define",
-    "gradient_kernel",
-    "implementation",
-    "is_kernel",
-    "kernel",
-    "operator",
-]
+    "GRADIENT_KERNELS", "HELPERS", "KERNELS", "OPS", "REQUIRED", "Call", "Code", "DType", "Kernel", "Op", "Shape",
+    "define", "gradient_kernel", "implementation", "is_kernel", "kernel", "operator",
+]  # fmt: skip

@@ -5,7 +5,7 @@ It is what passes rewrite and what code is generated from. Its rules are written
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -41,22 +41,9 @@ class Value:
     """
 
     __slots__ = (
-        "any_width",
-        "buffer",
-        "data",
-        "declared",
-        "dtype",
-        "hint",
-        "kind",
-        "name",
-        "named",
-        "node",
-        "origin",
-        "path",
-        "shape",
-        "state_name",
-        "trainable",
-    )
+        "any_width", "buffer", "data", "declared", "dtype", "hint", "kind", "name", "named", "node", "origin", "path",
+        "shape", "state_name", "trainable",
+    )  # fmt: skip
 
     def __init__(self, name: str, shape: ValueShape, dtype: DType, kind: str = "inner"):
         self.name = name
@@ -148,6 +135,24 @@ def values_in(item: Any) -> Iterator[Value]:
     elif isinstance(item, tuple):
         for part in item:
             yield from values_in(part)
+
+
+def mapped(item: Any, value: Callable[[Value], Any], other: Callable[[Any], Any] = lambda static: static) -> Any:
+    """An input, output or attribute with its values and what is no value replaced, lists kept."""
+    if isinstance(item, Value):
+        return value(item)
+    return tuple(mapped(part, value, other) for part in item) if isinstance(item, tuple) else other(item)
+
+
+def shape_of(item: Any, known: Callable[[ValueShape], Any]) -> Any:
+    """Shapes of an operand, as `known` gives those of values: () for Python scalars, None where it is absent."""
+    return mapped(item, lambda value: known(value.shape), lambda static: None if static is None else ())
+
+
+def dtype_of(item: Any) -> Any:
+    """Dtypes of an operand; the types bool, int, float for Python scalars."""
+    weak = (bool, int, float)
+    return mapped(item, lambda v: v.dtype, lambda s: None if s is None else type(s) if isinstance(s, weak) else int)
 
 
 def show_shape(shape: Any) -> str:

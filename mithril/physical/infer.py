@@ -13,30 +13,17 @@ from mithril.logical.model import Node as LogicalNode
 from mithril.logical.operator import Operator
 from mithril.logical.primitive import Primitive
 from mithril.ops.table import OPS, Op
-from mithril.physical.graph import Graph, Node, Scope, Value, Variadic
+from mithril.physical.graph import Graph, Node, Scope, Value, Variadic, values_in
 from mithril.physical.rules import Rules
 from mithril.types import Dim, DType, as_dtype, maximum, minimum
 
 STATIC: dict[str, Callable[..., Any]] = {
-    "add": operator.add,
-    "subtract": operator.sub,
-    "multiply": operator.mul,
-    "divide": operator.truediv,
-    "floor_divide": operator.floordiv,
-    "remainder": operator.mod,
-    "power": operator.pow,
-    "minimum": minimum,
-    "maximum": maximum,
-    "negative": operator.neg,
-    "equal": operator.eq,
-    "not_equal": operator.ne,
-    "less": operator.lt,
-    "less_equal": operator.le,
-    "greater": operator.gt,
-    "greater_equal": operator.ge,
-    "sqrt": lambda input: input**0.5,
-    "buffer": lambda input: input,
-}
+    "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
+    "floor_divide": operator.floordiv, "remainder": operator.mod, "power": operator.pow, "negative": operator.neg,
+    "equal": operator.eq, "not_equal": operator.ne, "less": operator.lt, "less_equal": operator.le,
+    "greater": operator.gt, "greater_equal": operator.ge, "minimum": minimum, "maximum": maximum,
+    "sqrt": lambda input: input**0.5, "buffer": lambda input: input,
+}  # fmt: skip
 """Operators that compute on Python values (sizes, numbers) while shapes are inferred."""
 
 KIND_DTYPES = {int: DType.int64, bool: DType.bool}
@@ -96,12 +83,7 @@ class Inference:
             if isinstance(value, Value) and value.node is not None:
                 value.hint = name
         if self.key is not None:
-            node = Node(
-                OPS["fold_key"], (self.key,), {"index": self.random_uses}, (Value("next_key", (2,), DType.int32),)
-            )
-            node.outputs[0].hint = "next_key"
-            self.graph.nodes.append(node)
-            self.graph.new_state[self.key.name] = node.outputs[0]
+            self.graph.new_state[self.key.name] = self._folded_key("next_key", self.key)
         self._settle()
         return self.graph
 
@@ -257,9 +239,7 @@ class Inference:
         for key in bound.keys() & row.attributes.keys():
             attributes[key] = bound[key]
         inputs = [self._operand(spec, bound, row, scope, prefix) for spec in row.inputs]
-        tensors = any(
-            isinstance(i, Value) or (isinstance(i, tuple) and any(isinstance(p, Value) for p in i)) for i in inputs
-        )
+        tensors = any(True for item in inputs for _ in values_in(item))
         name = row.output_names[0]
         if row.name == "shape":
             return {name: self._static_shape(inputs[0], scope, place)}
@@ -288,11 +268,8 @@ class Inference:
             inputs[-1] = self._random_key(scope, place)
         shapes, dtypes = self.rules.infer(row, inputs, attributes, scope, place)
         single = len(shapes) == 1 and not row.outputs[0].startswith("*")
-        names = (
-            row.output_names
-            if len(row.output_names) == len(shapes)
-            else [f"{row.name}_{i}" for i in range(len(shapes))]
-        )
+        numbered = tuple(f"{row.name}_{i}" for i in range(len(shapes)))
+        names = row.output_names if len(row.output_names) == len(shapes) else numbered
         outputs = tuple(Value(name, shape, dtype) for name, shape, dtype in zip(names, shapes, dtypes))
         for output in outputs:
             output.hint = row.name if single else output.name
@@ -322,13 +299,15 @@ class Inference:
             self.key = Value("random_key", (2,), DType.int32, "state")
             self.key.hint, self.key.origin = "random_key", "the shape of random keys"
             self.graph.inputs["random_key"] = self.key
-        node = Node(
-            OPS["fold_key"], (self.key,), {"index": self.random_uses}, (Value("key", (2,), DType.int32),), scope, place
-        )
-        node.outputs[0].hint = "key"
         self.random_uses += 1
-        self.graph.nodes.append(node)
-        return node.outputs[0]
+        return self._folded_key("key", self.key, scope, place)
+
+    def _folded_key(self, name: str, key: Value, scope: Scopes = (), place: Place | None = None) -> Value:
+        """A key made from the model's one and the number of those made before."""
+        folded, index = Value(name, (2,), DType.int32), self.random_uses - (name == "key")
+        folded.hint = name
+        self.graph.nodes.append(Node(OPS["fold_key"], (key,), {"index": index}, (folded,), scope, place))
+        return folded
 
     def _static_shape(self, value: Any, scope: Scopes, place: Place) -> tuple[Any, ...]:
         if not isinstance(value, Value):
@@ -368,11 +347,8 @@ def in_order(model: Model) -> Iterator[LogicalNode]:
         stack = [first]
         while stack:
             node = stack[-1]
-            waiting = (
-                []
-                if id(node) in done
-                else [s.producer for s in node.sources() if s.producer and id(s.producer) not in done]
-            )
+            before = [] if id(node) in done else [source.producer for source in node.sources()]
+            waiting = [producer for producer in before if producer and id(producer) not in done]
             if waiting:
                 stack.extend(reversed(waiting))
                 continue

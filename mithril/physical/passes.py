@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mithril.physical.graph import Graph, Node, Value, verify
+from mithril.physical.graph import Graph, Node, Value, mapped, verify
 from mithril.physical.rules import hashable
 
 Pass = Callable[[Graph], Graph]
@@ -38,8 +38,8 @@ def remove_duplicates(graph: Graph) -> Graph:
     same: dict[int, Value] = {}
     kept: list[Node] = []
     for node in graph.nodes:
-        node.inputs = tuple(_replaced(item, same) for item in node.inputs)
-        key = (node.op.name, tuple(map(_identity, node.inputs)), hashable(node.attributes))
+        node.inputs = _replaced(node.inputs, same)
+        key = (node.op.name, mapped(node.inputs, lambda v: (id(v), "value"), hashable), hashable(node.attributes))
         first = seen.setdefault(key, node)
         if first is node:
             kept.append(node)
@@ -54,7 +54,7 @@ def replace_values(graph: Graph, same: dict[int, Value]) -> Graph:
     if not same:
         return graph
     for node in graph.nodes:
-        node.inputs = tuple(_replaced(item, same) for item in node.inputs)
+        node.inputs = _replaced(node.inputs, same)
     graph.outputs = {k: _replaced(v, same) for k, v in graph.outputs.items()}
     graph.new_state = {k: _replaced(v, same) for k, v in graph.new_state.items()}
     return graph
@@ -72,16 +72,4 @@ def count_uses(graph: Graph) -> dict[int, int]:
 
 
 def _replaced(item: Any, same: dict[int, Value]) -> Any:
-    if isinstance(item, Value):
-        return same.get(id(item), item)
-    if isinstance(item, tuple):
-        return tuple(_replaced(part, same) for part in item)
-    return item
-
-
-def _identity(item: Any) -> Any:
-    if isinstance(item, Value):
-        return id(item), "value"
-    if isinstance(item, tuple):
-        return tuple(map(_identity, item))
-    return hashable(item)
+    return mapped(item, lambda value: same.get(id(value), value))

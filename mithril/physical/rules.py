@@ -8,9 +8,9 @@ from mithril.errors import DtypeError, ShapeError
 from mithril.logical.connection import Place, show_place
 from mithril.ops.rules import broadcast
 from mithril.ops.table import Op
-from mithril.physical.graph import Scope, Value, ValueShape, Variadic, show_shape
-from mithril.physical.signature import Signature, Sizes, apply_signature, parse
-from mithril.types import DType
+from mithril.physical.graph import Scope, Value, ValueShape, Variadic, dtype_of, shape_of, show_shape
+from mithril.physical.signature import Sizes, apply_signature, parse
+from mithril.types import DType, as_dtype
 
 Scopes = tuple[Scope, ...]
 
@@ -131,7 +131,7 @@ class Rules:
     def _check_kind(value: Value, kind: type, name: str) -> None:
         fits = {int: value.dtype.is_integer, bool: value.dtype is DType.bool, float: value.dtype.is_floating}[kind]
         if not fits and value.node is None and value.kind == "input" and not value.declared:
-            value.dtype = {int: DType.int64, bool: DType.bool, float: value.dtype}[kind]
+            value.dtype = value.dtype if kind is float else as_dtype(kind)
             value.any_width = value.declared = True
         elif not fits:
             raise DtypeError(f"{name} is {value.dtype} where {kind.__name__} values are needed")
@@ -140,14 +140,15 @@ class Rules:
         resolve = self.sizes.resolve
         if self.sizes.known:
             attributes.update({k: resolve(v) for k, v in attributes.items()})
-        known = tuple(_shape_of(item, resolve) for item in inputs)
+        known = tuple(shape_of(item, resolve) for item in inputs)
         key = (row.name, known, hashable(attributes))
         if key in self._results and not _unknown(known):
             return self._results[key]
         given: tuple[ValueShape, ...] = ()
         if row.signature is not None:
-            given = apply_signature(self._signature(row, attributes), inputs, attributes, self.sizes, row.input_names)
-            known = tuple(_shape_of(item, resolve) for item in inputs)
+            text = row.signature(**attributes) if callable(row.signature) else row.signature
+            given = apply_signature(parse(text), inputs, attributes, self.sizes, row.input_names)
+            known = tuple(shape_of(item, resolve) for item in inputs)
             key = (row.name, known, key[2])
         if key not in self._results:
             self._results[key] = self._outputs(row, known, attributes, given)
@@ -166,12 +167,6 @@ class Rules:
         return tuple(result) if many else (tuple(result),)
 
     @staticmethod
-    def _signature(row: Op, attributes: dict[str, Any]) -> Signature:
-        text = row.signature(**attributes) if callable(row.signature) else row.signature
-        assert text is not None
-        return parse(text)
-
-    @staticmethod
     def _elementwise(shapes: tuple[Any, ...]) -> ValueShape:
         present = [s for s in shapes if s is not None]
         if not any(isinstance(s, Variadic) for s in present):
@@ -185,11 +180,9 @@ class Rules:
 
     @staticmethod
     def _dtypes(row: Op, inputs: list[Any], attributes: dict[str, Any], count: int) -> tuple[DType, ...]:
-        result = row.dtype(*(_dtype_of(item) for item in inputs), **attributes)
+        result = row.dtype(*map(dtype_of, inputs), **attributes)
         result = result if isinstance(result, tuple) else (result,) * count
-        return tuple(
-            {bool: DType.bool, int: DType.int64, float: DType.float32}[d] if isinstance(d, type) else d for d in result
-        )
+        return tuple(map(as_dtype, result))
 
     def _decorated(
         self, error: ShapeError | DtypeError, row: Op, inputs: list[Any], scope: Scopes, place: Place | None
@@ -209,24 +202,6 @@ class Rules:
         if first in row.input_names:
             return type(error)(f"{self.path(scope, first)} {rest}.", [*notes, *error.notes])
         return type(error)(f"{self.path(scope)}: {first} {rest}.", [*notes, *error.notes])
-
-
-def _shape_of(item: Any, resolve: Any) -> Any:
-    if isinstance(item, Value):
-        return resolve(item.shape)
-    if isinstance(item, tuple):
-        return tuple(_shape_of(part, resolve) for part in item)
-    return None if item is None else ()
-
-
-def _dtype_of(item: Any) -> Any:
-    if isinstance(item, Value):
-        return item.dtype
-    if isinstance(item, tuple):
-        return tuple(_dtype_of(part) for part in item)
-    if item is None:
-        return None
-    return type(item) if isinstance(item, bool | int | float) else int
 
 
 def _unknown(shapes: tuple[Any, ...]) -> bool:
