@@ -40,7 +40,8 @@ def _settle(value: Any) -> Any:
 
 
 class _Replaced(TorchFunctionMode):
-    """Functions for which DTensor of torch 2.13 has no rule, or a wrong one."""
+    """Functions for which DTensor of torch 2.13 has no rule, or a wrong one. What it then still refuses to do with
+    cut arrays, such as a view that tears a cut axis apart, is done with whole ones on every process."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.batch_norm:
@@ -49,7 +50,21 @@ class _Replaced(TorchFunctionMode):
             func = partial(_convolution, func, _CONVOLUTIONS[func])
         elif func is torch.Tensor.tolist and isinstance(args[0], DTensor):
             args = (args[0].full_tensor(),)
-        return func(*args, **(kwargs or {}))
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError:
+            changes = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+            if changes or func is torch.autograd.grad:  # copies are changed, or differentiated by, in vain
+                raise
+            args, kwargs = tree_map(_whole, (args, kwargs))
+            return func(*args, **kwargs)
+
+
+def _whole(value: Any) -> Any:
+    return (
+        value.redistribute(placements=[Replicate()] * value.device_mesh.ndim) if isinstance(value, DTensor) else value
+    )
 
 
 _CONVOLUTIONS = {getattr(F, f"conv{n}d"): 0 for n in (1, 2, 3)} | {

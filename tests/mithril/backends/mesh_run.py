@@ -66,6 +66,24 @@ def cnn():
     return chain("cnn", *layers, Linear(4, name="head")), (4, 3, 8, 8), rules
 
 
+def encoder():
+    """A torch module, brought over; its attention tears the axis apart that cuts the projections."""
+    import torch
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+            self.head = torch.nn.Linear(16, 4)
+
+        def forward(self, input):
+            return self.head(self.layer(input).mean(1))
+
+    model, _ = ml.from_torch(Net().eval(), torch.zeros(4, 6, 16))
+    rules = {"*_in_proj_weight": BY_ROW, "*_linear1_weight": BY_ROW, "*_linear1_bias": ("model",)}
+    return model, (4, 6, 16), {**rules, "*_linear2_weight": BY_COLUMN}
+
+
 def train(backend, build, on_mesh):
     """Outputs, gradients and new state of a step of training; on a mesh, also the local shapes of what was cut."""
     model, shape, rules = build()

@@ -58,11 +58,19 @@ def test_a_perceptron_and_mistakes(framework):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vit", "cnn"])
-@pytest.mark.parametrize("framework", ["torch", "jax"])
+@pytest.mark.parametrize(
+    ("framework", "name"), [("torch", "vit"), ("torch", "cnn"), ("jax", "vit"), ("jax", "cnn"), ("jax", "encoder")]
+)
 def test_a_transformer_and_convolutions(framework, name):
     cases = [f"{name}:{dtype}" for dtype in ("float32", "float64")]
     check(run(framework, *cases), cases)
+
+
+@pytest.mark.slow
+def test_a_gradient_without_a_rule_is_refused():
+    """DTensor cannot undo the views of torch's own attention; zeros would be worse than an error."""
+    with pytest.raises(AssertionError, match="Sharding propagation failed"):
+        run("torch", "encoder:float32")
 
 
 @pytest.mark.slow
