@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from mithril.codegen.body import Body, define_function
 from mithril.codegen.module import Source
 from mithril.codegen.text import Names
 from mithril.errors import OperatorError
-from mithril.ops.table import GRADIENT_KERNELS, Call
+from mithril.ops.table import Call
 from mithril.physical.graph import Graph, Node, Value, Variadic, values_in
 
 CONSTANT = ("detach", "floor_divide")
@@ -89,8 +89,10 @@ class Backward(Body):
         """From the gradients of a node's outputs to those of its inputs."""
         if not any(id(v) in self.grads for v in node.outputs) or not any(id(v) in self.needs for v in node.values()):
             return
+        if node.op.gradient is None:
+            raise OperatorError(f"The operator '{node.op.name}' has no gradient on NumPy; it is used by {node!r}.")
         call, inputs = self.call(node), dict(zip(node.op.input_names, node.inputs))
-        for names, rule in self.rules(node, call).items():
+        for names, rule in node.op.gradient.items():
             items = [inputs[name] for name in names.split()]
             if not any(id(value) in self.needs for item in items for value in values_in(item)):
                 continue
@@ -114,19 +116,6 @@ class Backward(Body):
             extra |= {f"grad_{name}": grad for name, grad in zip(node.op.output_names, grads)}
         call = self.texts.call(node)
         return replace(call, inputs={**call.inputs, **extra})
-
-    def rules(self, node: Node, call: Call) -> Mapping[str, Any]:
-        """The row's templates, or the call of the kernel that gives the gradients of all inputs."""
-        if node.op.gradient is not None:
-            return node.op.gradient
-        if node.op.name not in GRADIENT_KERNELS:
-            raise OperatorError(f"The operator '{node.op.name}' has no gradient on NumPy; it is used by {node!r}.")
-        function = GRADIENT_KERNELS[node.op.name]
-        self.texts.kernels.append(function)
-        names = node.op.input_names
-        arguments = [*(call[name] for name in ("grad", *names, "output")), *self.texts.named_attributes(node, call)]
-        text = f"{function.__name__}({', '.join(arguments)}){'[0]' if len(names) == 1 else ''}"
-        return {" ".join(names): lambda call: text}
 
     def unpack(self, text: str, items: list[Any]) -> None:
         """Gradients of several inputs, or of a list of them, that one expression gives together."""

@@ -137,12 +137,8 @@ class Texts:
         optional = {number for number, parameter in parameters if parameter.default is not parameter.empty}
         while len(texts) in optional and texts[-1] == "None":
             texts.pop()
-        return f"{function.__name__}({', '.join([*texts, *self.named_attributes(node, call)])})"
-
-    @staticmethod
-    def named_attributes(node: Node, call: Call) -> list[str]:
-        """Keyword arguments for the attributes that differ from the row's defaults."""
-        return [f"{k}={call[k]}" for k, v in node.attributes.items() if _differs(v, node.op.attributes[k])]
+        texts += [f"{k}={call[k]}" for k, v in node.attributes.items() if _differs(v, node.op.attributes[k])]
+        return f"{function.__name__}({', '.join(texts)})"
 
 
 class _Watched(dict[str, Any]):

@@ -7,7 +7,7 @@ from typing import Any
 
 from mithril.errors import OperatorError
 from mithril.logical.primitive import Primitive, primitive_class
-from mithril.ops.table import OPS, Op, define, gradient_kernel, kernel
+from mithril.ops.table import HELPERS, OPS, Call, Code, Op, define, kernel
 from mithril.types import promote
 
 BACKENDS = ("torch", "jax", "mlx", "numpy")
@@ -23,7 +23,7 @@ def register_op(
     shape: Callable[..., Any] | None = None,
     signature: str | None = None,
     dtype: Callable[..., Any] = promote,
-    gradient: Mapping[str, str] | Callable[..., Any] | None = None,
+    gradient: Mapping[str, Code] | Callable[..., Any] | None = None,
 ) -> type[Primitive]:
     """Add an operator to the table and return its class, to be used in models like `Relu` or `Add`.
 
@@ -59,7 +59,7 @@ def register_op(
         signature=signature,
         dtype=dtype,
         code={backend: code for backend, code in implementations.items() if isinstance(code, str)},
-        gradient=gradient if isinstance(gradient, Mapping) else None,
+        gradient=_gradient_call(gradient, inputs, attributes or {}) if callable(gradient) else gradient,
         elementwise=shape is None and signature is None,
     )
     for backend, function in implementations.items():
@@ -67,6 +67,18 @@ def register_op(
             for one in BACKENDS if backend == "any" else (backend,):
                 if backend != "any" or one not in implementations:
                     kernel(name, one)(function)
-    if callable(gradient):
-        gradient_kernel(name)(gradient)
     return primitive_class(define(row))
+
+
+def _gradient_call(
+    function: Callable[..., Any], inputs: tuple[str, ...], attributes: Mapping[str, Any]
+) -> dict[str, Code]:
+    """The rule that calls a function for the gradients of all inputs."""
+    HELPERS["np", function.__name__] = function
+    names = [name.strip("?*") for name in inputs]
+    end = "[0]" if len(names) == 1 else ""
+
+    def write(call: Call) -> str:
+        return f"{function.__name__}({call.arguments('grad', *names, 'output', **attributes)}){end}"
+
+    return {" ".join(names): write}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.table import Code, Op, define
+from mithril.ops.table import Call, Op, define
 from mithril.types import Dimension, DType, Shape, as_dtype, product, promote
 
 
@@ -128,7 +128,7 @@ def given(*dtypes: Any, dtype: Any, **attributes: Any) -> DType:
     return as_dtype(dtype)
 
 
-def called(function: str, *names: str, end: str = "", **defaults: Any) -> Code:
+def called(function: str, *names: str, end: str = "", **defaults: Any) -> Callable[[Call], str]:
     """Code that calls a function (`{xp}.sum`) with what `Call.arguments` writes for these names and defaults."""
     return lambda call: f"{function.format(xp=call.xp)}({call.arguments(*names, **defaults)}{end})"
 

@@ -165,10 +165,6 @@ HELPERS: dict[tuple[str, str], Kernel] = {}
 """Functions by the framework's word (`np`) and name that code and kernels may call; where a source does, theirs is
 pasted. Filled when a backend is loaded; its own functions go before those that backends share."""
 
-GRADIENT_KERNELS: dict[str, Kernel] = {}
-"""NumPy functions `(grad, *inputs, output, **attributes)` to a tuple of one gradient (or None) per input; for several
-outputs, `grad` and `output` are tuples. Attributes as for kernels."""
-
 OPERATOR_CLASSES: dict[str, str] = {}
 """Layer class name to operator name, where it is not the CamelCase of it."""
 
@@ -186,16 +182,6 @@ def kernel(names: str, backends: str) -> Callable[[Kernel], Kernel]:
 
     def register(function: Kernel) -> Kernel:
         KERNELS.update({(name, backend): function for name in names.split() for backend in backends.split()})
-        return function
-
-    return register
-
-
-def gradient_kernel(names: str) -> Callable[[Kernel], Kernel]:
-    """Decorator: the function computes these operators' gradients on NumPy."""
-
-    def register(function: Kernel) -> Kernel:
-        GRADIENT_KERNELS.update(dict.fromkeys(names.split(), function))
         return function
 
     return register
@@ -231,6 +217,6 @@ def is_kernel(op: Op, backend: str) -> bool:
 
 
 __all__ = [
-    "GRADIENT_KERNELS", "HELPERS", "KERNELS", "OPS", "REQUIRED", "Call", "Code", "DType", "Kernel", "Op", "Shape",
-    "define", "gradient_kernel", "implementation", "is_kernel", "kernel", "operator",
+    "HELPERS", "KERNELS", "OPS", "REQUIRED", "Call", "Code", "DType", "Kernel", "Op", "Shape",
+    "define", "implementation", "is_kernel", "kernel", "operator",
 ]  # fmt: skip
