@@ -6,6 +6,7 @@ Prints one JSON line for each model and dtype. Torch's four processes come from 
 import json
 import os
 import sys
+import traceback
 
 import numpy as np
 
@@ -166,8 +167,12 @@ def fork(count, run):
         child = os.fork()
         if not child:
             os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
-            run()
-            sys.stdout.flush()
+            try:
+                run()
+                sys.stdout.flush()
+            except Exception:  # an ordinary end would wait for the other processes
+                traceback.print_exc()
+                os._exit(1)
             os._exit(0)
         children.append(child)
     sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
