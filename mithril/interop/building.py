@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from mithril.errors import ConversionError, MithrilError, nearest
+from mithril.errors import ConversionError, MithrilError
 from mithril.interop.exporting import Exported, source_line, whereabouts
-from mithril.interop.mapping import MAPPINGS, mapping
+from mithril.interop.mapping import mapping
 from mithril.interop.mapping.registry import IGNORED, dtype_of
 from mithril.interop.tree import Region, build_tree
 from mithril.interop.weights import as_numpy, key_of
@@ -69,11 +69,9 @@ def _check_mapped(steps: list[Node]) -> None:
         if mapping(node) is None:
             unmapped.setdefault(str(node.target), node)
     if unmapped:
-        notes = []
-        for name, node in unmapped.items():
-            close = nearest(name.removeprefix("aten."), MAPPINGS)
-            notes += [f"{name}{close if 'Did' in close else ''}", *(f"  {line}" for line in whereabouts(node))]
-        raise ConversionError("The module uses operators that have no mapping yet:", notes)
+        notes = [line for name, node in unmapped.items() for line in (name, *(f"  {w}" for w in whereabouts(node)))]
+        advice = "Write these lines with other operators, or map them: see mithril.interop.mapping.maps."
+        raise ConversionError("The module uses operators that have no mapping:", [*notes, advice])
 
 
 class _Builder:

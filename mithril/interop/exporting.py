@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import io
+import linecache
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -91,13 +95,26 @@ def _export(module: nn.Module, args: Any, kwargs: dict[str, Any], dynamic_shapes
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own, and those of the module's tracing
+        with _quiet():
             return export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as error:
         raise _explain(error, module) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warnings, and what it writes to standard error when tracing fails: our error says it."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def as_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -247,7 +264,11 @@ def _check_mutations(program: ExportedProgram) -> None:
     for result, name in program.graph_signature.buffers_to_mutate.items():
         raise ConversionError(
             f"The module changes its buffer '{name}' while it runs.",
-            [*whereabouts(nodes[result]), "Call module.eval() before from_torch, so that statistics are only read."],
+            [
+                *whereabouts(nodes[result]),
+                "Call module.eval() before from_torch, so that statistics are only read. "
+                "What changes then too must be an input and an output of forward.",
+            ],
         )
 
 
@@ -263,7 +284,7 @@ def module_path(node: Node) -> str:
 def source_line(node: Node) -> tuple[str, int, str] | None:
     """File, line and text that made the node: the innermost frame outside of torch."""
     frames = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)', node.meta.get("stack_trace") or "")
-    own = [f for f in frames if not _is_torch(f[0])] or frames
+    own = [f for f in frames if not _is_torch(f[0]) and not f[0].startswith("<")] or frames
     return (own[-1][0], int(own[-1][1]), own[-1][2]) if own else None
 
 
@@ -290,7 +311,8 @@ def _explain(error: Exception, module: nn.Module) -> ConversionError:
         file = frame.f_code.co_filename
         if isinstance(owner, nn.Module) and id(owner) in paths and not _is_torch(file):
             path = f"{paths[id(owner)] or 'the module itself'} ({type(owner).__name__})"
-            place = f"{file.rsplit('/', 1)[-1]}:{trace.tb_lineno}"
+            line = linecache.getline(file, trace.tb_lineno).strip()
+            place = f"{file.rsplit('/', 1)[-1]}:{trace.tb_lineno}: {line}"
         trace = trace.tb_next
     text = str(error)
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
@@ -298,7 +320,10 @@ def _explain(error: Exception, module: nn.Module) -> ConversionError:
         note for note in (f"in {path}" if path else "", place, f"torch.export says: {first.strip()[:300]}") if note
     ]
     if "data-dependent" in text or "Data-dependent" in text or "unbacked" in text or "Eq(u" in text:
-        return ConversionError("The module's control flow depends on the values of its data.", notes)
+        advice = (
+            "Compute both and choose with torch.where; or decide by a shape, an attribute or a number given to forward."
+        )
+        return ConversionError("The module's control flow depends on the values of its data.", [*notes, advice])
     if "Constraints violated" in text:
         fixed = [line.strip() for line in text.splitlines() if " = " in line][-1:]
         hint = "Somewhere it makes a number of the size (len(x) does, x.shape[0] does not), or the example's size is 1."

@@ -1,6 +1,13 @@
-"""Aten operators, one file per family as in the operator table."""
+"""Aten operators, one file per family as in the operator table.
+
+An operator that is missing here is mapped by a function that records operators of the table:
+
+    @maps("hypot")
+    def hypot(node, left, right):
+        return (left * left + right * right) ** 0.5
+"""
 
 from mithril.interop.mapping import arithmetic, indexing, nn, reduction, shape
-from mithril.interop.mapping.registry import MAPPINGS, mapping
+from mithril.interop.mapping.registry import MAPPINGS, mapping, maps
 
-__all__ = ["MAPPINGS", "arithmetic", "indexing", "mapping", "nn", "reduction", "shape"]
+__all__ = ["MAPPINGS", "arithmetic", "indexing", "mapping", "maps", "nn", "reduction", "shape"]

@@ -73,8 +73,17 @@ def index(node: Node, input: Any, indices: Any) -> Any:
     sources: Any = node.args[1]
     for source in sources:
         if source is not None and str(source.meta["val"].dtype) == "torch.bool":
-            raise ConversionError("Picking by a mask gives a shape that depends on the data.")
+            raise _depends("Picking by a mask", "Keep the shape: torch.where(mask, x, 0).")
     return record("index", input=input, key=tuple(slice(None) if i is None else i for i in indices))
+
+
+@maps("nonzero", "masked_select", "unique", "_unique2", "unique_consecutive")
+def counted(node: Node, *args: Any, **options: Any) -> Any:
+    raise _depends(str(node.target), "Keep the shape, with torch.where or topk.")
+
+
+def _depends(what: str, advice: str) -> ConversionError:
+    return ConversionError(f"{what} gives a shape that depends on the values of the data.", [advice])
 
 
 @maps("index_select")

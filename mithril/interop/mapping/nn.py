@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch.fx import Node
 
 from mithril.errors import ConversionError
-from mithril.interop.mapping.registry import MAPPINGS, maps, one_or_tuple, rank_of, shape_of
-from mithril.logical.connection import record
+from mithril.interop.mapping.registry import (
+    MAPPINGS,
+    dtype_of,
+    maps,
+    one_or_tuple,
+    rank_of,
+    shape_of,
+    size_of,
+)
+from mithril.interop.mapping.shape import windows
+from mithril.logical.connection import IOKey, record
+from mithril.types import DType
 
 
 def _given(**inputs: Any) -> dict[str, Any]:
@@ -113,20 +124,60 @@ for _rank in (1, 2, 3):
     MAPPINGS[f"adaptive_avg_pool{_rank}d"] = _adaptive(f"adaptive_avg_pool{_rank}d")
 
 
-def _with_indices(pool: Any) -> Any:
-    """Variants that also return where the maxima were, which no table operator gives."""
+@maps("max_pool2d_with_indices")
+def max_pool_with_indices(
+    node: Node, input: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> Any:  # fmt: skip
+    if all(user.args[1] == 0 for user in node.users):
+        return (_max_pool(2)(node, input, kernel_size, stride, padding, dilation, ceil_mode),)
+    if ceil_mode or rank_of(node.args[0]) != 4:
+        raise ConversionError(
+            "The places of the maxima of a pooling have a counterpart for batches of images without ceil_mode only."
+        )
+    kernel, step, margin, gaps = (_pair(v) for v in (kernel_size, stride or kernel_size, padding, dilation))
+    least = float("-inf") if node.args[0].meta["val"].is_floating_point() else -(2**31)  # type: ignore[union-attr]
+    pieces = windows(node, input, kernel, step, margin, gaps, fill=least)
+    best = record("argmax", input=pieces, axis=2)
+    height, width = shape_of(node.args[0])[2:]
+    if not isinstance(height, int) or not isinstance(width, int):
+        raise ConversionError("The places of the maxima of a pooling need images of a fixed size.")
+    rows, columns = (np.arange(n) * s - m for n, s, m in zip(node.meta["val"][0].shape[2:], step, margin))
+    inside = np.add.outer(np.arange(kernel[0]) * gaps[0] * width, np.arange(kernel[1]) * gaps[1]).reshape(-1)
+    corners = IOKey(value=np.add.outer(rows * width, columns), type=DType.int64)
+    place = record("take", input=IOKey(value=inside, type=DType.int64), index=best, axis=0) + corners
+    return record("max", input=pieces, axis=2), place
 
+
+@maps("max_unpool2d")
+def max_unpool(node: Node, input: Any, indices: Any, output_size: Any) -> Any:
+    b, c = (size_of(input, node.args[0], axis) for axis in range(2))
+    canvas = record(
+        "full", shape=(b, c, output_size[0] * output_size[1]), value=0, dtype=dtype_of(node.meta["val"].dtype)
+    )
+    values, places = input.reshape(b, c, -1), indices.reshape(b, c, -1)
+    filled = record("scatter", input=canvas, index=places, updates=values, axis=2)
+    return filled.reshape(b, c, output_size[0], output_size[1])
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    """Sizes along both axes."""
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+def _adaptive_max(name: str) -> Any:
     def mapped(node: Node, *args: Any) -> Any:
         if any(user.args[1] == 1 for user in node.users):
-            raise ConversionError("The places of the maxima of a pooling have no counterpart.")
-        return (pool(node, *args),)
+            raise ConversionError(
+                "The places of the maxima of an adaptive pooling have no counterpart.",
+                ["Pool with max_pool2d(return_indices=True), or leave the places out."],
+            )
+        return (_adaptive(name)(node, *args),)
 
     return mapped
 
 
-MAPPINGS["max_pool2d_with_indices"] = _with_indices(_max_pool(2))
-MAPPINGS["adaptive_max_pool2d"] = _with_indices(_adaptive("adaptive_max_pool2d"))
-MAPPINGS["adaptive_max_pool1d"] = _with_indices(_adaptive("adaptive_max_pool1d"))
+MAPPINGS |= {f"adaptive_max_pool{rank}d": _adaptive_max(f"adaptive_max_pool{rank}d") for rank in (1, 2)}
 
 
 # Normalization
@@ -164,6 +215,8 @@ def instance_norm(
 ) -> Any:  # fmt: skip
     if not use_input_stats:
         return _batch_norm(input, weight, bias, mean, var, eps)
+    if mean is not None:
+        raise _changes_statistics("instance-norm")
     return group_norm(node, input, shape_of(node)[1], weight, bias, eps)
 
 
@@ -175,11 +228,15 @@ def batch_norm(
     if training and mean is None:
         return _own_batch_norm(node, input, weight, bias, eps)
     if training:
-        raise ConversionError(
-            "The module changes its batch-norm statistics while it runs.",
-            ["Call module.eval() before from_torch, so that statistics are only read."],
-        )
+        raise _changes_statistics("batch-norm")
     return _batch_norm(input, weight, bias, mean, var, eps)
+
+
+def _changes_statistics(kind: str) -> ConversionError:
+    return ConversionError(
+        f"The module changes its {kind} statistics while it runs.",
+        ["Call module.eval() before from_torch, so that statistics are only read."],
+    )
 
 
 def _own_batch_norm(node: Node, input: Any, weight: Any, bias: Any, eps: float) -> Any:
@@ -211,13 +268,31 @@ def attention(
     node: Node, query: Any, key: Any, value: Any, mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
     *, scale: float | None = None, enable_gqa: bool = False,
 ) -> Any:  # fmt: skip
-    if dropout_p:
-        raise ConversionError(f"Dropout of attention weights ({dropout_p}) has no counterpart; call module.eval().")
     if enable_gqa:
         groups = shape_of(node.args[0])[-3] // shape_of(node.args[1])[-3]
         key, value = (record("repeat", input=v, repeats=groups, axis=-3) for v in (key, value))
+    if dropout_p:
+        return _attention_with_dropout(node, query, key, value, mask, dropout_p, is_causal, scale)
     options = {"is_causal": is_causal, "scale": scale}
     return record("scaled_dot_product_attention", query=query, key=key, value=value, **_given(mask=mask), **options)
+
+
+def _attention_with_dropout(
+    node: Node, query: Any, key: Any, value: Any, mask: Any, rate: float, is_causal: bool, scale: float | None
+) -> Any:
+    """Step by step, with dropout of the weights in training."""
+    source: Any = node.args[0]
+    scale = source.meta["val"].shape[-1] ** -0.5 if scale is None else scale
+    scores = query @ record("swapaxes", input=key, axis1=-2, axis2=-1) * scale
+    if is_causal:
+        lengths = [size_of(v, n, -2) for v, n in ((query, node.args[0]), (key, node.args[1]))]
+        seen = record("tril", input=record("full", shape=tuple(lengths), value=1, dtype=DType.int32)) > 0
+        scores = record("where", condition=seen, input=scores, other=float("-inf"))
+    if mask is not None:
+        added: Any = node.args[3] if len(node.args) > 3 else node.kwargs["attn_mask"]
+        adds = added.meta["val"].is_floating_point()
+        scores = scores + mask if adds else record("where", condition=mask, input=scores, other=float("-inf"))
+    return record("dropout", input=record("softmax", input=scores, axis=-1), rate=rate) @ value
 
 
 @maps("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")

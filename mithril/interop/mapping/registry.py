@@ -54,6 +54,17 @@ def rank_of(node: Any) -> int:
     return len(node.meta["val"].shape)
 
 
+def size_of(value: Any, node: Any, axis: int) -> Any:
+    """A size of the node's tensor as a number, or read off the value where it is open."""
+    size = node.meta["val"].shape[axis]
+    return size if isinstance(size, int) else value.shape[axis]
+
+
+def sizes_of(value: Any, node: Any) -> tuple[Any, ...]:
+    """All sizes of the node's tensor, each as `size_of` gives it."""
+    return tuple(size_of(value, node, axis) for axis in range(rank_of(node)))
+
+
 def axis_of(node: Any, axis: int) -> int:
     """`axis` of a tensor of the graph, counted from the front."""
     return axis % max(rank_of(node), 1)

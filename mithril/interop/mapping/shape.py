@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import numpy as np
 from torch.fx import Node
 
-from mithril.interop.mapping.registry import axis_of, dtype_of, maps, one_or_tuple, rank_of, shape_of
-from mithril.logical.connection import Expression, record
+from mithril.errors import ConversionError
+from mithril.interop.mapping.registry import axis_of, dtype_of, maps, one_or_tuple, rank_of, shape_of, size_of, sizes_of
+from mithril.logical.connection import Expression, IOKey, record
 
 
 @maps("view.default", "_unsafe_view", "reshape")
@@ -31,15 +34,9 @@ def flatten(node: Node, input: Any, start_dim: int = 0, end_dim: int = -1) -> An
 
 @maps("unflatten")
 def unflatten(node: Node, input: Any, dim: int, sizes: Any) -> Any:
-    before = shape_of(node.args[0])
     axis = axis_of(node.args[0], dim)
-    outer = [_size(input, before, a) for a in range(len(before))]
+    outer = [size_of(input, node.args[0], a) for a in range(rank_of(node.args[0]))]
     return record("reshape", input=input, shape=(*outer[:axis], *sizes, *outer[axis + 1 :]))
-
-
-def _size(input: Any, shape: tuple[Any, ...], axis: int) -> Any:
-    """A size as a number, or read off the input where it is open."""
-    return shape[axis] if isinstance(shape[axis], int) else input.shape[axis]
 
 
 @maps("permute")
@@ -97,8 +94,7 @@ def expand_as(node: Node, input: Any, other: Any) -> Any:
         return input
     if isinstance(other, list | tuple):
         return record("broadcast_to", input=input, shape=tuple(other))
-    sizes = shape_of(node)
-    return record("broadcast_to", input=input, shape=tuple(_size(other, sizes, a) for a in range(len(sizes))))
+    return record("broadcast_to", input=input, shape=sizes_of(other, node))
 
 
 @maps("repeat", "tile")
@@ -119,7 +115,7 @@ def repeat(node: Node, input: Any, repeats: int, dim: Any = None, *, output_size
 def roll(node: Node, input: Any, shifts: Any, dims: Any = ()) -> Any:
     if not dims:
         flat = record("roll", input=input.reshape(-1), shift=one_or_tuple(shifts), axis=0)
-        return record("reshape", input=flat, shape=tuple(_size(input, shape_of(node), a) for a in range(rank_of(node))))
+        return record("reshape", input=flat, shape=sizes_of(input, node))
     return record("roll", input=input, shift=_pair(shifts), axis=_pair(dims))
 
 
@@ -169,34 +165,51 @@ def pixel_shuffle(node: Node, input: Any, factor: int) -> Any:
 
 @maps("pixel_unshuffle")
 def pixel_unshuffle(node: Node, input: Any, factor: int) -> Any:
-    before = shape_of(node.args[0])
-    b, c, h, w = (_size(input, before, a) for a in range(4))
+    b, c, h, w = sizes_of(input, node.args[0])
     cells = input.reshape(b, c, h // factor, factor, w // factor, factor).transpose(0, 1, 3, 5, 2, 4)
     return cells.reshape(b, c * factor * factor, h // factor, w // factor)
 
 
 @maps("channel_shuffle")
 def channel_shuffle(node: Node, input: Any, groups: int) -> Any:
-    b, c, h, w = (_size(input, shape_of(node), a) for a in range(4))
+    b, c, h, w = sizes_of(input, node)
     return input.reshape(b, groups, c // groups, h, w).transpose(0, 2, 1, 3, 4).reshape(b, c, h, w)
 
 
 @maps("im2col")
 def im2col(node: Node, input: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
-    """Windows as columns: one strided slice per place in the window."""
-    b, c, h, w = (_size(input, shape_of(node.args[0]), a) for a in range(4))
+    b, c = (size_of(input, node.args[0], axis) for axis in range(2))
+    pieces = windows(node, input, kernel, stride, padding, dilation)
+    return pieces.reshape(b, c * kernel[0] * kernel[1], -1)
+
+
+def windows(node: Node, input: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, fill: float = 0) -> Any:
+    """Windows of images (b, c, h, w) as (b, c, k, rows, columns): one strided slice per place in the window."""
+    sizes = [size_of(input, node.args[0], axis) for axis in (2, 3)]
+    counts = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, d, p, s in zip(sizes, kernel, dilation, padding, stride)]
     if any(padding):
-        input = record("pad", input=input, padding=((padding[0],) * 2, (padding[1],) * 2), mode="constant", value=0)
-    counts = [
-        (size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, d, p, s in zip((h, w), kernel, dilation, padding, stride)
-    ]
+        input = record("pad", input=input, padding=tuple((p, p) for p in padding), mode="constant", value=fill)
     pieces = []
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            starts = (i * dilation[0], j * dilation[1])
-            cut = (slice(at, at + (n - 1) * s + 1, s) for at, n, s in zip(starts, counts, stride))
-            pieces.append(record("index", input=input, key=(slice(None), slice(None), *cut)))
-    return record("stack", input=pieces, axis=2).reshape(b, c * kernel[0] * kernel[1], counts[0] * counts[1])
+    for offset in itertools.product(*(range(0, k * d, d) for k, d in zip(kernel, dilation))):
+        cut = (slice(at, at + (n - 1) * s + 1, s) for at, n, s in zip(offset, counts, stride))
+        pieces.append(record("index", input=input, key=(slice(None), slice(None), *cut)))
+    return record("stack", input=pieces, axis=2)
+
+
+@maps("col2im")
+def col2im(node: Node, input: Any, size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
+    """Columns added up where windows overlap: a transposed convolution whose kernels are single ones."""
+    options = list(zip(size, kernel, dilation, padding, stride))
+    counts = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, d, p, s in options]
+    rest = tuple((n + 2 * p - d * (k - 1) - 1) % s for n, k, d, p, s in options)
+    channels, places = shape_of(node)[-3], kernel[0] * kernel[1]
+    ones = np.tile(np.eye(places).reshape(places, 1, *kernel), (channels, 1, 1, 1))
+    batch = (size_of(input, node.args[0], 0),) if rank_of(node) == 4 else (1,)
+    images = record(
+        "conv_transpose2d", input=input.reshape(*batch, channels * places, *counts), weight=IOKey(value=ones),
+        stride=tuple(stride), padding=tuple(padding), output_padding=rest, groups=channels, dilation=tuple(dilation),
+    )  # fmt: skip
+    return images if rank_of(node) == 4 else record("squeeze", input=images, axis=0)
 
 
 # Joining and cutting
@@ -262,10 +275,19 @@ def new_full(node: Node, input: Any, shape: Any, value: Any, **options: Any) -> 
 @maps("zeros_like", "ones_like", "full_like", "empty_like", "fill")
 def like(node: Node, input: Any, value: Any = 0, **options: Any) -> Any:
     value = 1 if "ones" in str(node.target) else value
-    shape = shape_of(node)
     if isinstance(value, Expression):
-        return record("broadcast_to", input=value, shape=tuple(_size(input, shape, a) for a in range(len(shape))))
-    return _full(node, (_size(input, shape, a) for a in range(len(shape))), value)
+        return record("broadcast_to", input=value, shape=sizes_of(input, node))
+    return _full(node, sizes_of(input, node), value)
+
+
+@maps(
+    "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "bernoulli", "normal", "uniform", "multinomial"
+)
+def draw(node: Node, *args: Any, **options: Any) -> Any:
+    raise ConversionError(
+        f"The module draws random numbers ({node.target}), which no other framework repeats.",
+        ["Draw them outside and make them an input of forward."],
+    )
 
 
 @maps("arange")

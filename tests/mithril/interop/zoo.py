@@ -42,7 +42,8 @@ class FirstStage(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         maps = self.backbone(images)
-        return {"features": maps, "proposals": self.rpn(maps, (images.shape[-2], images.shape[-1]))}
+        places = self.rpn(maps, (images.shape[-2], images.shape[-1]))
+        return {"features": maps, "scores": places.objectness, "boxes": places.deltas, "anchors": places.anchors}
 
 
 def _images(size: int) -> Inputs:

@@ -1,0 +1,113 @@
+"""Operators whose mapping is more than a name: values and gradients on NumPy in float64 against PyTorch."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import mithril as ml
+from mithril.interop.mapping import MAPPINGS, maps
+
+
+class Calls(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *x):
+        return self.function(*x)
+
+
+def compare(function, *inputs, backend=None):
+    """Values by a backend equal to the function's; returns the compiled model."""
+    backend = backend or ml.NumpyBackend(dtype=ml.float64)
+    module = function if isinstance(function, nn.Module) else Calls(function)
+    model, params = ml.from_torch(module, inputs)
+    compiled = ml.compile(model, backend, inference=True)
+    found = compiled.evaluate(params, {k: v.numpy() for k, v in zip(compiled.data_keys, inputs)})
+    expected = module(*inputs)
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    for ours, theirs in zip(found.values(), expected, strict=True):
+        np.testing.assert_allclose(backend.to_numpy(ours), theirs.detach().numpy(), rtol=1e-6, atol=1e-9)
+    return compiled
+
+
+def random(*shape):
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+FOLDS = [
+    {"output_size": (4, 5), "kernel_size": (2, 2)},
+    {"output_size": (7, 6), "kernel_size": (3, 2), "stride": (2, 3), "padding": (1, 0)},
+    {"output_size": (8, 9), "kernel_size": (2, 3), "dilation": (3, 2), "stride": 2, "padding": 2},
+]
+
+
+@pytest.mark.parametrize("options", FOLDS)
+@pytest.mark.parametrize("batched", [True, False])
+def test_fold_adds_where_windows_overlap(options, batched):
+    image = random(2, 3, *options["output_size"])
+    columns = F.unfold(image, **{k: v for k, v in options.items() if k != "output_size"})
+    compare(nn.Fold(**options), columns if batched else columns[0])
+
+
+@pytest.mark.slow
+def test_fold_and_unfold_on_jax():
+    pytest.importorskip("jax")
+    compare(lambda x: F.fold(F.unfold(x, 3, padding=1, stride=2), (6, 7), 3, padding=1, stride=2),
+            random(2, 3, 6, 7).float(), backend=ml.JaxBackend())  # fmt: skip
+
+
+POOLS = [
+    {"kernel_size": 2},
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": (2, 3), "dilation": 2, "stride": 1},
+]
+
+
+@pytest.mark.parametrize("options", POOLS)
+def test_places_of_maxima(options):
+    compare(nn.MaxPool2d(**options, return_indices=True), random(2, 3, 8, 9))
+
+
+def test_the_first_of_equal_maxima_counts():
+    compare(nn.MaxPool2d(2, return_indices=True), torch.zeros(1, 1, 4, 4, dtype=torch.float64))
+
+
+def test_maxima_return_to_their_places():
+    def there_and_back(x):
+        values, places = F.max_pool2d(x, 2, return_indices=True)
+        return F.max_unpool2d(values * 2, places, 2)
+
+    compare(there_and_back, random(2, 3, 6, 8))
+    compare(there_and_back, random(2, 3, 6, 8), backend=ml.TorchBackend(dtype=ml.float64))
+
+
+@pytest.mark.parametrize("mask", [None, "causal", "bool", "float"])
+def test_dropout_of_attention_weights(mask):
+    options = {"is_causal": mask == "causal"}
+    if mask in ("bool", "float"):
+        options["attn_mask"] = (torch.arange(5) < 4).expand(5, 5) if mask == "bool" else random(5, 5)
+    query = random(2, 2, 5, 4)
+    module = Calls(lambda x: F.scaled_dot_product_attention(x, x + 1, x * 2, dropout_p=0.5, **options))
+    model, _ = ml.from_torch(module, query)
+    data = {"x_0": query.numpy()}
+    still = ml.compile(model, ml.NumpyBackend(dtype=ml.float64), inference=True).evaluate({}, data)["output"]
+    expected = F.scaled_dot_product_attention(query, query + 1, query * 2, **options)
+    np.testing.assert_allclose(still, expected.numpy(), rtol=1e-9, atol=1e-12)
+    training = ml.compile(model, ml.NumpyBackend(dtype=ml.float64))
+    draws = [training.evaluate({}, data, training.initial_state(seed))[0]["output"] for seed in range(400)]
+    assert not np.allclose(draws[0], still)
+    assert abs(np.mean(draws, axis=0) - still).max() < 0.25 * abs(still).max()
+
+
+def test_a_mapping_of_ones_own():
+    @maps("hypot")
+    def hypot(node, left, right):
+        return (left * left + right * right) ** 0.5
+
+    try:
+        compare(torch.hypot, random(3, 4), random(4))
+    finally:
+        del MAPPINGS["hypot"]
