@@ -117,9 +117,41 @@ def make_model(recipe: Recipe, dataset: Dataset) -> NexusModule:
     try:
         if wanted.checkpoint is not None:
             return card.model_class.from_pretrained(wanted.checkpoint, **changes)
-        return create_model(wanted.name, pretrained=wanted.pretrained, **changes)
+        model = create_model(wanted.name, pretrained=wanted.pretrained, **changes)
+        if wanted.backbone_checkpoint is not None:
+            load_backbone(model, wanted.backbone_checkpoint)
+        return model
     except ValueError as error:
         raise ValueError(f"The model {wanted.name!r} cannot be made: {error}") from error
+
+
+def load_backbone(model: NexusModule, source: str) -> None:
+    """Gives the backbone of a detector the weights of a classifier, up to its head.
+
+    Args:
+        model: With a model of the zoo as `backbone`, or inside it as `backbone.body`.
+        source: See `NexusModule.from_pretrained`.
+
+    Raises:
+        ValueError: There is no such backbone, or the weights do not fit it.
+    """
+    outer = dict(model.named_children()).get("backbone", model)
+    body = dict(outer.named_children()).get("body", outer)
+    if body is model or not isinstance(body, NexusModule):
+        raise ValueError(
+            f"model.backbone_checkpoint is {source!r}, and {type(model).__name__} has no model of the zoo as backbone."
+        )
+    trained = type(body).from_pretrained(source, in_channels=_channels(body), num_classes=0).state_dict()
+    own = body.state_dict()
+    wrong = [key for key in own if key not in trained or trained[key].shape != own[key].shape]
+    if wrong:
+        raise ValueError(f"{source} does not fit the backbone of {type(model).__name__}: {wrong[0]} differs.")
+    body.load_state_dict({key: trained[key] for key in own})
+
+
+def _channels(model: NexusModule) -> int:
+    settings = model.config.to_dict() if isinstance(model.config, Config) else model.config
+    return settings["in_channels"]
 
 
 def _fitting(recipe: Recipe, dataset: Dataset, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,12 +36,15 @@ class ModelRecipe(Config):
         name: A registered model, `"vit_small_patch16_224"`; None where the trainer is given a model.
         pretrained: Start from the published weights.
         checkpoint: Start from these weights instead: a file, a folder of `save_pretrained`, `"hf-hub:org/repo"`.
+        backbone_checkpoint: Start a detector's backbone from these weights of a classifier: a registered name such as
+            `"resnet50"`, a file, a folder.
         config: Changes to the model's configuration. The number of classes and channels come from the data.
     """
 
     name: str | None = None
     pretrained: bool = False
     checkpoint: str | None = None
+    backbone_checkpoint: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -49,6 +52,11 @@ class ModelRecipe(Config):
         if self.pretrained and self.checkpoint is not None:
             raise ValueError(
                 f"ModelRecipe.pretrained is true and checkpoint is {self.checkpoint!r}; weights have one source."
+            )
+        if self.backbone_checkpoint is not None and (self.pretrained or self.checkpoint is not None):
+            raise ValueError(
+                f"ModelRecipe.backbone_checkpoint is {self.backbone_checkpoint!r}, and pretrained or checkpoint fill"
+                " the whole model already; leave one out."
             )
 
 
