@@ -16,13 +16,26 @@ machine. Every registered variant is here.
 A variant is compared as a small model of its kind (the same configuration, fewer and narrower layers, random weights)
 with an independent implementation that holds the same weights, read through the names that published files have.
 Outputs and the gradients of all parameters are compared in float64, and again in float32 (allowed: 1e-5). Differences
-are relative to the largest value and rounded up to a power of ten; 0 means bit by bit. Parameters are counted on the
-variant itself and compared with the published number.
+are relative to the largest value and rounded up to a power of ten; 0 means bit by bit. Where the oracle is *the
+paper*, no library has the model: its equations are written once more, in other ways than the model's. Parameters are
+counted on the variant itself and compared with the published number.
 
 - *another size*: the small model also runs at another image size; with a number, it was compared there too.
 - *compile*: `torch.compile` captures one graph (fullgraph, aot_eager) that gives the same numbers.
 - *export*: `torch.export` gives a program with the same numbers.
+- *also on*: where else the small model gives the same numbers in float32: on ONNX Runtime, and on NumPy, JAX and MLX
+  through mithril (`nexus.deploy`).
+
+Detectors that suppress overlapping boxes have no one graph: what they return depends on how many boxes are left. Their
+detections are compared in float64 alone, where no rounding decides between two like boxes, and their losses by the
+same random draws; region pooling and suppression are `nexus.ops` on both sides, and are proven by its own tests.
 """
+
+
+HEADER = (
+    *("variant", "parameters", "published", "equal to", "outputs", "gradients", "float32", "another size"),
+    *("compile", "export", "also on", "verdict"),
+)
 
 
 def page(verdicts: Iterable[Verdict]) -> str:
@@ -34,8 +47,8 @@ def page(verdicts: Iterable[Verdict]) -> str:
         formats = [name for name in members[0].formats if name != "nexus"]
         parts.append(f"## {model}\n")
         parts.append(f"Reads files of: {', '.join(['nexus', *formats])}.\n")
-        header = ["variant", "parameters", "published", "equal to", "outputs", "gradients", "float32", "another size"]
-        parts.append(_markdown([*header, "compile", "export", "verdict"], [_line(verdict) for verdict in members]))
+        parts.append(_markdown(HEADER, [_line(verdict) for verdict in members]))
+        parts.extend(f"{line}\n" for line in _absent(members))
     return "\n".join(parts)
 
 
@@ -52,6 +65,7 @@ def table_row(verdict: Verdict) -> dict[str, Any]:
         "other size": _yes(verdict.other_size),
         "compile": _yes(verdict.compiles),
         "export": _yes(verdict.exports),
+        "also on": _places(verdict),
         "verdict": summary(verdict),
     }
 
@@ -63,7 +77,9 @@ def summary(verdict: Verdict) -> str:
         return "FAILED: " + "; ".join(verdict.problems)
     if missing:
         return "not compared: " + "; ".join(missing)
-    return "proven" if verdict.parities else "counted; no oracle is declared"
+    if verdict.parities:
+        return "proven"
+    return f"counted; compared in {verdict.elsewhere}" if verdict.elsewhere else "counted; no oracle is declared"
 
 
 def _line(verdict: Verdict) -> list[str]:
@@ -80,7 +96,27 @@ def _line(verdict: Verdict) -> list[str]:
         f"yes, {_power(max(sizes))}" if sizes else _yes(verdict.other_size),
         _yes(verdict.compiles),
         _yes(verdict.exports),
+        _places(verdict),
         summary(verdict),
+    ]
+
+
+def _places(verdict: Verdict) -> str:
+    return ", ".join(place for place, found in verdict.runs_on.items() if found == "yes") or "-"
+
+
+def _absent(verdicts: Sequence[Verdict]) -> list[str]:
+    """Returns a sentence for each place where a variant of a class does not run, and why."""
+    why: dict[tuple[str, str], list[str]] = {}
+    for verdict in verdicts:
+        for place, found in verdict.runs_on.items():
+            if found != "yes":
+                why.setdefault((place, found), []).append(verdict.name)
+    everyone = len(verdicts)
+    return [
+        f"Not on {place}{'' if len(names) == everyone else f' ({len(names)} variants, such as `{names[0]}`)'}: "
+        f"{' '.join(found.split())[:200]}"
+        for (place, found), names in why.items()
     ]
 
 

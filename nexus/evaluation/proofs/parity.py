@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nexus.core.formats import to_our_names
+from nexus.core.formats import State, to_our_names
 from nexus.core.module import NexusModule
 
 
@@ -18,7 +18,8 @@ class Differences:
     Attributes:
         spelling: Name of the format that recognised the reference's weights; "nexus" where its names are ours.
         values: Of what both return.
-        gradients: Of each parameter, by our name; infinite where one of both has none. Empty if not asked for.
+        gradients: Of each parameter, by our name; infinite where one of both has none, left out where both have none.
+            Empty if not asked for.
     """
 
     spelling: str
@@ -38,6 +39,7 @@ def compare(
     *,
     run: Callable[[Any, Tensor], Tensor],
     read: Callable[[Any, Tensor], Tensor],
+    publish: Callable[[State], State] = dict,
     dtype: torch.dtype = torch.float64,
     gradients: bool = True,
 ) -> Differences:
@@ -52,11 +54,12 @@ def compare(
         images: Input of both.
         run: Calls the reference and returns what is compared.
         read: Calls our model and returns the same.
+        publish: Writes the reference's weights, and their gradients, under the names of published files.
         dtype: The precision.
         gradients: Whether to compare the gradients of a random direction of the values too.
     """
     ours, theirs, images = ours.to(dtype).eval(), theirs.to(dtype).eval(), images.to(dtype)
-    state, spelling = to_our_names(theirs.state_dict(), ours.formats)
+    state, spelling = to_our_names(publish(theirs.state_dict()), ours.formats)
     ours.load_state_dict(ours.fit_state(state))
     if not gradients:
         with torch.no_grad():
@@ -67,11 +70,11 @@ def compare(
         model.zero_grad()
         (output * direction).sum().backward()
     reference = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
-    renamed, _ = to_our_names(reference, ours.formats)
+    renamed, _ = to_our_names(publish(reference), ours.formats)
     apart = {
         name: relative_difference(parameter.grad, renamed.get(name))
         for name, parameter in ours.named_parameters()
-        if parameter.requires_grad or name in renamed
+        if parameter.grad is not None or name in renamed
     }
     return Differences(spelling, relative_difference(found, wanted), apart)
 

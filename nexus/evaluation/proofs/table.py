@@ -3,10 +3,32 @@
 import fnmatch
 
 from nexus.evaluation.proofs.convolutional import EFFICIENTNETS, RESNET, SWIN, VGG
+from nexus.evaluation.proofs.detr import DETRS
 from nexus.evaluation.proofs.family import Family
-from nexus.evaluation.proofs.vit import DINO, DINO_REGISTERS, MASKED, MIXER, VIT
+from nexus.evaluation.proofs.hivit import HIVIT
+from nexus.evaluation.proofs.image_text import CLIPS, SIGLIPS
+from nexus.evaluation.proofs.rcnn import RCNNS
+from nexus.evaluation.proofs.vit import DINO, DINO_REGISTERS, EVA, MASKED, MIXER, VIT
+from nexus.evaluation.proofs.yolov10 import YOLOV10
 
-FAMILIES: tuple[Family, ...] = (VIT, MASKED, MIXER, DINO, DINO_REGISTERS, RESNET, VGG, *EFFICIENTNETS, SWIN)
+FAMILIES: tuple[Family, ...] = (
+    VIT,
+    MASKED,
+    MIXER,
+    DINO,
+    DINO_REGISTERS,
+    RESNET,
+    VGG,
+    *EFFICIENTNETS,
+    SWIN,
+    EVA,
+    HIVIT,
+    *CLIPS,
+    *SIGLIPS,
+    *RCNNS,
+    *DETRS,
+    YOLOV10,
+)
 
 
 def family_of(name: str) -> Family | None:

@@ -2,8 +2,10 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,12 +14,12 @@ from torch import Tensor, nn
 from nexus.core.config import Config
 from nexus.core.module import NexusModule
 from nexus.core.registry import ModelCard, create_model, list_models, model_info
-from nexus.evaluation.proofs.family import Family, Oracle
+from nexus.evaluation.proofs.family import PAPER, Family, Oracle
 from nexus.evaluation.proofs.libraries import OracleMissing, import_library
 from nexus.evaluation.proofs.parity import compare
 from nexus.evaluation.proofs.table import family_of
 
-FLOAT32_TOLERANCE = 1e-5
+Check = Callable[[nn.Module, Tensor], None]  # raises where a module on these images gives other numbers elsewhere
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Verdict:
         other_size: Whether a small model takes another image size; None where the paper fixes the size.
         compiles: Whether `torch.compile` captures one graph that gives the same numbers.
         exports: Whether `torch.export` does.
+        elsewhere: Where a proof in the repository compares it, if a user's machine cannot.
+        runs_on: For each place that was asked for, "yes", or why it does not run there.
         problems: Everything that failed, in words.
     """
 
@@ -69,6 +73,8 @@ class Verdict:
     other_size: bool | None
     compiles: bool | None
     exports: bool | None
+    elsewhere: str
+    runs_on: Mapping[str, str]
     problems: tuple[str, ...]
 
     @property
@@ -89,29 +95,35 @@ class _Behaviour:
     other_size: bool | None = None
     compiles: bool | None = None
     exports: bool | None = None
+    runs_on: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
 
-def verify(pattern: str = "*") -> Iterator[Verdict]:
+def verify(pattern: str = "*", places: Mapping[str, Check] | None = None) -> Iterator[Verdict]:
     """Yields a verdict for each registered variant whose name matches a shell pattern, in alphabetical order.
 
     A variant is compared with its oracles as a small model: the same configuration with fewer and narrower layers.
     Variants that differ in size alone share one comparison. Parameters are counted on the variant itself.
+
+    Args:
+        pattern: A shell pattern.
+        places: Where else small models shall run and give the same numbers (`nexus.deploy.PLACES`). That one does not
+            run there is told, and is no failure.
     """
     done: list[tuple[type[NexusModule], Config, _Behaviour]] = []
     for name in list_models(pattern):
         card, family = model_info(name), family_of(name)
         behaviour = _Behaviour()
         if family is not None:
-            config = card.config.replace(**family.tiny)
+            config = family.small(card.config)
             known = [b for model, small, b in done if model is card.model_class and small == config]
-            behaviour = known[0] if known else _behaviour(card.model_class, config, family)
+            behaviour = known[0] if known else _behaviour(card.model_class, config, family, places or {})
             if not known:
                 done.append((card.model_class, config, behaviour))
-        yield _verdict(card, behaviour)
+        yield _verdict(card, behaviour, family.elsewhere if family else "")
 
 
-def _verdict(card: ModelCard, behaviour: _Behaviour) -> Verdict:
+def _verdict(card: ModelCard, behaviour: _Behaviour, elsewhere: str) -> Verdict:
     with torch.device("meta"):
         parameters = create_model(card.name).num_parameters()
     problems = list(behaviour.problems)
@@ -127,11 +139,15 @@ def _verdict(card: ModelCard, behaviour: _Behaviour) -> Verdict:
         other_size=behaviour.other_size,
         compiles=behaviour.compiles,
         exports=behaviour.exports,
+        elsewhere=elsewhere,
+        runs_on=behaviour.runs_on,
         problems=tuple(problems),
     )
 
 
-def _behaviour(model_class: type[NexusModule], config: Config, family: Family) -> _Behaviour:
+def _behaviour(
+    model_class: type[NexusModule], config: Config, family: Family, places: Mapping[str, Check]
+) -> _Behaviour:
     """Runs a small model against its oracles, and by itself."""
     parities = tuple(_parity(model_class, config, family, oracle) for oracle in family.oracles)
     problems = [f"{parity.library}: {parity.problem}" for parity in parities if parity.ok is False]
@@ -149,44 +165,50 @@ def _behaviour(model_class: type[NexusModule], config: Config, family: Family) -
     sizes = None if other is None else check("another image size", lambda: _assert_finite(captured(_images(other))))
     compiles = None if family.dynamic else check("torch.compile", lambda: _compile(captured, images))
     exports = None if family.dynamic else check("torch.export", lambda: _export(captured, images))
-    return _Behaviour(parities, sizes, compiles, exports, tuple(problems))
+    tried = {} if family.dynamic else places
+    runs_on = {place: _attempt(partial(run, captured, images)) or "yes" for place, run in tried.items()}
+    return _Behaviour(parities, sizes, compiles, exports, runs_on, tuple(problems))
 
 
 def _parity(model_class: type[NexusModule], config: Config, family: Family, oracle: Oracle) -> Parity:
     try:
-        library = import_library(oracle.library)
+        library = ModuleType(PAPER) if oracle.library == PAPER else import_library(oracle.library)
     except OracleMissing as error:
         return Parity(oracle.library, None, problem=str(error))
-    name = f"{oracle.library} {library.__version__}"
+    name = PAPER if oracle.library == PAPER else f"{oracle.library} {library.__version__}"
     found: dict[str, float | None] = {}
-
-    def run() -> None:
-        torch.manual_seed(0)
-        theirs, ours = oracle.build(library, config), model_class(config)
-        oracle.randomize(theirs)
-        fresh = copy.deepcopy(theirs)  # some of them remember the first size that they saw
-        pair = {"run": oracle.run, "read": oracle.read}
-        images = _images(family.image_size)
-        exact = compare(ours, theirs, images, gradients=oracle.gradients, **pair)
-        assert exact.spelling == oracle.spelling, f"its weights were taken for {exact.spelling!r}"
-        found["values"] = exact.values
-        found["gradients"] = exact.largest_gradient if oracle.gradients else None
-        if oracle.other_size and family.other_size is not None:
-            other = compare(ours, fresh, _images(family.other_size), gradients=False, **pair)
-            found["other_size"] = other.values
-        single = compare(ours, theirs, images, dtype=torch.float32, gradients=oracle.gradients, **pair)
-        found["float32"] = max(single.values, single.largest_gradient)
-
-    problem = _attempt(run)
+    problem = _attempt(lambda: found.update(_differences(model_class, config, family, oracle, library)))
     bounds = {
         "values": oracle.tolerance,
         "gradients": oracle.tolerance,
         "other_size": oracle.other_tolerance,
-        "float32": FLOAT32_TOLERANCE,
+        "float32": oracle.float32_tolerance or 0.0,
     }
     apart = [f"{what} differ by {found[what]:.1e}" for what, bound in bounds.items() if (found.get(what) or 0) > bound]
     problem = problem or ", ".join(apart)
     return Parity(name, not problem, **found, problem=problem)
+
+
+def _differences(
+    model_class: type[NexusModule], config: Config, family: Family, oracle: Oracle, library: ModuleType
+) -> dict[str, float | None]:
+    """Returns the largest differences of a small model from one oracle, by the names of `Parity`."""
+    torch.manual_seed(0)
+    theirs, ours = oracle.build(library, config), model_class(config)
+    oracle.randomize(theirs)
+    fresh = copy.deepcopy(theirs)  # some of them remember the first size that they saw
+    calls = {"run": oracle.run, "read": oracle.read, "publish": oracle.publish}
+    images = _images(family.image_size)
+    exact = compare(ours, theirs, images, gradients=oracle.gradients, **calls)
+    assert exact.spelling == oracle.spelling, f"its weights were taken for {exact.spelling!r}"
+    found: dict[str, float | None] = {"values": exact.values}
+    found["gradients"] = exact.largest_gradient if oracle.gradients else None
+    if oracle.other_size and family.other_size is not None:
+        found["other_size"] = compare(ours, fresh, _images(family.other_size), gradients=False, **calls).values
+    if oracle.float32_tolerance is not None:
+        single = compare(ours, theirs, images, dtype=torch.float32, gradients=oracle.gradients, **calls)
+        found["float32"] = max(single.values, single.largest_gradient)
+    return found
 
 
 class _Read(nn.Module):

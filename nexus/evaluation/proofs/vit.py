@@ -1,4 +1,4 @@
-"""References of the plain transformers: ViT, MAE, DINOv2, and of MLP-Mixer."""
+"""References of the plain transformers: ViT, MAE, DINOv2, EVA-02, and of MLP-Mixer."""
 
 from types import ModuleType
 from typing import Any
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nexus.evaluation.proofs.family import Family, Oracle
 from nexus.models.cv.dinov2 import DINOv2Config
+from nexus.models.cv.eva02 import EVA02Config
 from nexus.models.cv.mae import MAE, MAEConfig
 from nexus.models.cv.mlp_mixer import MixerConfig
 from nexus.models.cv.vit import ViTConfig
@@ -153,6 +154,25 @@ def timm_dinov2(timm: ModuleType, config: DINOv2Config) -> nn.Module:
     return timm.models.vision_transformer.VisionTransformer(init_values=1.0, global_pool="token", **settings)
 
 
+def timm_eva(timm: ModuleType, config: EVA02Config, **changes: Any) -> nn.Module:
+    """Returns timm's EVA-02 of a configuration."""
+    settings = {
+        "img_size": config.image_size,
+        "patch_size": config.patch_size,
+        "num_classes": config.num_classes,
+        "embed_dim": config.embed_dim,
+        "depth": config.num_layers,
+        "num_heads": config.num_heads,
+        "mlp_ratio": config.mlp_ratio,
+        "swiglu_mlp": True,
+        "scale_mlp": config.sub_norm,
+        "qkv_fused": not config.sub_norm,
+        "use_rot_pos_emb": True,
+        "ref_feat_shape": config.rope_grid,
+    }
+    return timm.models.Eva(**settings | changes)
+
+
 _TINY: dict[str, Any] = {"image_size": 32, "patch_size": 8, "embed_dim": 24, "num_layers": 3, "num_heads": 2}
 
 VIT = Family(
@@ -240,4 +260,29 @@ DINO_REGISTERS = Family(
         Oracle(library="timm", build=timm_dinov2, spelling="timm", other_size=False, gradients=False),
     ),
     **_DINOV2,
+)
+
+EVA = Family(
+    variants=("eva02_*",),
+    tiny={
+        **_TINY,
+        "image_size": 28,
+        "patch_size": 7,
+        "num_layers": 2,
+        "num_classes": 5,
+        "rope_grid": (3, 3),
+        "interpolate_antialias": True,  # as timm resamples positions; the authors' way is the default
+    },
+    image_size=(28, 28),
+    other_size=(42, 35),
+    oracles=(
+        Oracle(library="timm", build=timm_eva, spelling="eva", other_size=False),
+        Oracle(  # made for any size it resamples positions in float32, even to the size that they have
+            library="timm",
+            build=lambda timm, config: timm_eva(timm, config, dynamic_img_size=True),
+            spelling="eva",
+            tolerance=1e-8,
+            other_tolerance=2e-6,
+        ),
+    ),
 )

@@ -23,10 +23,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nexus.core.config import Config
-from nexus.core.formats import Format, State, join_keys
+from nexus.core.formats import State
 from nexus.core.module import NexusModule, TokenLayout
 from nexus.layers import EncoderBlock, Mlp, PatchEmbed, check_images, collect, drop_path_rates
 from nexus.layers.position_embedding import resample_position_embedding
+from nexus.models.cv.siglip_names import FORMATS
 from nexus.ops.contrastive import sigmoid_contrastive_loss
 
 GELU = partial(nn.GELU, approximate="tanh")
@@ -300,48 +301,8 @@ class SigLIP(NexusModule):
         )
 
 
-def _from_hub(state: State) -> State:
-    """Positions get a leading axis, the probe's projections are parted, a NaFlex file's patches become a kernel."""
-    converted: State = {}
-    for key, value in state.items():
-        if key.endswith("pos_embed"):
-            value = value[None]
-        elif key.endswith("patch_embed.proj.weight") and value.ndim == 2:
-            side = math.isqrt(value.shape[1] // 3)
-            value = rearrange(value, "d (p q c) -> d c p q", p=side, q=side).contiguous()
-        if ".pool.qkv." in key:
-            width = len(value) // 3
-            converted[key.replace("qkv", "q")], converted[key.replace("qkv", "kv")] = value[:width], value[width:]
-        else:
-            converted[key] = value
-    return join_keys(converted, ("attn.q", "attn.k", "attn.v"), "attn.qkv")
-
-
 SigLIP.hub_types = ("siglip", "siglip2")
-SigLIP.formats = (
-    Format(
-        "hub",
-        detect=r"^vision_model\.embeddings\.patch_embedding\.",
-        rename={
-            r"\.position_ids$": None,
-            r"^vision_model\.": "visual.",
-            r"^text_model\.": "text.",
-            r"\.embeddings\.patch_embedding\.": ".patch_embed.proj.",
-            r"\.embeddings\.position_embedding\.weight$": ".pos_embed",
-            r"\.embeddings\.token_embedding\.": ".token_embed.",
-            r"\.encoder\.layers\.": ".blocks.",
-            r"\.self_attn\.([qkv])_proj\.": r".attn.\1.",
-            r"\.self_attn\.out_proj\.": ".attn.proj.",
-            r"\.layer_norm(\d)\.": r".norm\1.",
-            r"\.(post_layernorm|final_layer_norm)\.": ".norm.",
-            r"^visual\.head\.attention\.in_proj_": "visual.pool.qkv.",
-            r"^visual\.head\.attention\.out_proj\.": "visual.pool.proj.",
-            r"^visual\.head\.layernorm\.": "visual.pool.norm.",
-            r"^visual\.head\.": "visual.pool.",
-        },
-        convert=_from_hub,
-    ),
-)
+SigLIP.formats = FORMATS
 
 _LARGE = {
     "embed_dim": 1024,

@@ -12,6 +12,7 @@ from nexus.core.formats import to_our_names
 from nexus.core.module import NexusModule
 from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
+from nexus.evaluation.proofs.image_text import hub_clip, openai_names
 from nexus.models.cv import CLIP, CLIPConfig
 from nexus.models.cv.clip import VARIANTS
 
@@ -43,35 +44,10 @@ class WithTokens(CLIP):
         return super().forward(images, TOKENS, **keywords)
 
 
-def hub_clip(transformers, **changes):
-    vision = {
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 48,
-        "image_size": 32,
-        "patch_size": 8,
-    }
-    text = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 32,
-        "vocab_size": 100,
-        "max_position_embeddings": 9,
-        "bos_token_id": 98,
-        "eos_token_id": 99,
-        "pad_token_id": 0,
-    }
-    for tower in (vision, text):
-        tower |= changes
-    return transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=12))
-
-
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 def test_matches_transformers(transformers, assert_parity, activation):
-    theirs = hub_clip(transformers, hidden_act=activation)
-    ours = WithTokens(TINY.replace(activation=activation))
+    config = TINY.replace(activation=activation)
+    theirs, ours = hub_clip(transformers, config), WithTokens(config)
     assert_parity(ours, theirs, IMAGES, spelling="hub", run=lambda model, x: model(TOKENS, x).logits_per_image)
 
 
@@ -79,7 +55,7 @@ def test_matches_transformers(transformers, assert_parity, activation):
 def test_matches_transformers_at_another_size(transformers, assert_parity, size):
     assert_parity(
         WithTokens(TINY),
-        hub_clip(transformers),
+        hub_clip(transformers, TINY),
         torch.randn(2, 3, *size),
         spelling="hub",
         run=lambda model, x: model(TOKENS, x, interpolate_pos_encoding=True).logits_per_image,
@@ -95,7 +71,7 @@ def test_loss_matches_transformers(transformers, assert_parity):
 
     assert_parity(
         Losses(TINY),
-        hub_clip(transformers),
+        hub_clip(transformers, TINY),
         IMAGES,
         spelling="hub",
         run=lambda model, x: model(TOKENS, x, return_loss=True).loss,
@@ -104,7 +80,7 @@ def test_loss_matches_transformers(transformers, assert_parity):
 
 
 def test_towers_match_transformers(transformers):
-    theirs, ours = hub_clip(transformers).double().eval(), CLIP(TINY).double().eval()
+    theirs, ours = hub_clip(transformers, TINY).double().eval(), CLIP(TINY).double().eval()
     ours.load_state_dict(to_our_names(theirs.state_dict(), CLIP.formats)[0])
     images = IMAGES.double()
     wanted = theirs(TOKENS, images)
@@ -119,44 +95,10 @@ def test_towers_match_transformers(transformers):
         torch.testing.assert_close(found, hidden, rtol=0, atol=1e-5)
 
 
-def openai_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The hub's tensors under the names and in the layout of OpenAI's files."""
-    towers = {"vision_model.": "visual.", "text_model.": ""}
-    plain = {
-        "vision_model.embeddings.class_embedding": "visual.class_embedding",
-        "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
-        "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
-        "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
-        "text_model.embeddings.position_embedding.weight": "positional_embedding",
-        "logit_scale": "logit_scale",
-    }
-    norms = {
-        "vision_model.pre_layrnorm": "visual.ln_pre",
-        "vision_model.post_layernorm": "visual.ln_post",
-        "text_model.final_layer_norm": "ln_final",
-    }
-    named = {theirs: state[ours] for ours, theirs in plain.items()}
-    named |= {
-        f"{theirs}.{part}": state[f"{ours}.{part}"] for ours, theirs in norms.items() for part in ("weight", "bias")
-    }
-    named["visual.proj"] = state["visual_projection.weight"].T
-    named["text_projection"] = state["text_projection.weight"].T
-    for tower, prefix in towers.items():
-        for layer in range(2):
-            old, new = f"{tower}encoder.layers.{layer}", f"{prefix}transformer.resblocks.{layer}"
-            for part in ("weight", "bias"):
-                rows = [state[f"{old}.self_attn.{letter}_proj.{part}"] for letter in "qkv"]
-                named[f"{new}.attn.in_proj_{part}"] = torch.cat(rows)
-                named[f"{new}.attn.out_proj.{part}"] = state[f"{old}.self_attn.out_proj.{part}"]
-                named[f"{new}.ln_1.{part}"] = state[f"{old}.layer_norm1.{part}"]
-                named[f"{new}.ln_2.{part}"] = state[f"{old}.layer_norm2.{part}"]
-                named[f"{new}.mlp.c_fc.{part}"] = state[f"{old}.mlp.fc1.{part}"]
-                named[f"{new}.mlp.c_proj.{part}"] = state[f"{old}.mlp.fc2.{part}"]
-    return named | {
-        "input_resolution": torch.tensor(32),
-        "context_length": torch.tensor(9),
-        "vocab_size": torch.tensor(100),
-    }
+def archive_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of OpenAI's archives, which hold three sizes besides."""
+    sizes = {"input_resolution": torch.tensor(32), "context_length": torch.tensor(9), "vocab_size": torch.tensor(100)}
+    return openai_names(state) | sizes
 
 
 class Part(nn.Module):
@@ -181,11 +123,11 @@ class Part(nn.Module):
 @pytest.fixture
 def archive(transformers, tmp_path):
     """A file as OpenAI publishes them: a scripted module in half precision; and the hub's model with its weights."""
-    theirs = hub_clip(transformers).half().float().eval()
+    theirs = hub_clip(transformers, TINY).half().float().eval()
     path = tmp_path / "ViT-tiny.pt"
     state = {
         key: value.half() if value.is_floating_point() else value
-        for key, value in openai_names(theirs.state_dict()).items()
+        for key, value in archive_names(theirs.state_dict()).items()
     }
     with pytest.warns(DeprecationWarning, match="torch.jit"):
         torch.jit.save(torch.jit.script(Part(state)), path)
@@ -201,7 +143,7 @@ def test_reads_openais_archive_without_running_it(archive, monkeypatch):
 
 
 def test_reads_a_hub_folder(transformers, tmp_path):
-    theirs = hub_clip(transformers).eval()
+    theirs = hub_clip(transformers, TINY).eval()
     theirs.save_pretrained(tmp_path)
     ours = NexusModule.from_pretrained(tmp_path)
     assert isinstance(ours, CLIP)

@@ -7,9 +7,9 @@ from torch import nn
 from nexus.core.formats import to_our_names
 from nexus.core.registry import create_model
 from nexus.core.weights import load_weights
+from nexus.evaluation.proofs.detr import detr_arguments, detr_authors_names, enliven_detr, hub_detr, run_detr
 from nexus.layers.frozen_norm import FrozenBatchNorm2d
 from nexus.models.cv import DETR, DETRConfig
-from nexus.ops.boxes import xyxy_to_cxcywh
 
 TINY = DETRConfig(
     num_classes=7,
@@ -23,36 +23,12 @@ TINY = DETRConfig(
 LOSSES = {"classification": "loss_ce", "box": "loss_bbox", "giou": "loss_giou"}
 
 
-def reference(transformers, *, backbone="resnet18", **changes):
+def reference(transformers, **changes):
     """transformers' DETR of the same sizes, with weights that make its answers differ."""
     torch.manual_seed(0)
-    settings = transformers.DetrConfig(
-        backbone=backbone,
-        use_timm_backbone=True,
-        use_pretrained_backbone=False,
-        backbone_config=None,
-        d_model=32,
-        encoder_layers=2,
-        decoder_layers=3,
-        encoder_ffn_dim=48,
-        decoder_ffn_dim=48,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        num_queries=6,
-        num_labels=7,
-        attn_implementation="eager",
-        **changes,
-    )
-    model = transformers.DetrForObjectDetection(settings)
-    with torch.no_grad():
-        for name, value in [*model.named_parameters(), *model.named_buffers()]:
-            if name.endswith("running_var"):
-                value.uniform_(0.5, 2.0)
-            elif name.endswith(("running_mean", ".bias")):
-                value.normal_(std=0.1)
-            elif "classifier" in name or "bbox_predictor" in name or "query_position" in name:
-                value.normal_(std=0.5)
-    return model.eval()
+    model = hub_detr(transformers, TINY.replace(**changes))
+    enliven_detr(model)
+    return model
 
 
 def pair(transformers, **changes):
@@ -73,48 +49,8 @@ def scene(dtype=torch.float64):
     return images, [full, {"boxes": torch.zeros(0, 4, dtype=dtype), "labels": torch.zeros(0, dtype=torch.long)}]
 
 
-def their_arguments(images, targets):
-    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
-    batch, mask = images[0].new_zeros(len(images), 3, height, width), torch.zeros(len(images), height, width)
-    labels = []
-    for place, (image, target) in enumerate(zip(images, targets)):
-        _, h, w = image.shape
-        batch[place, :, :h, :w], mask[place, :h, :w] = image, 1
-        boxes = xyxy_to_cxcywh(target["boxes"]) / torch.tensor([w, h, w, h], dtype=batch.dtype)
-        labels.append({"class_labels": target["labels"], "boxes": boxes})
-    return {"pixel_values": batch, "pixel_mask": mask.long(), "labels": labels}
-
-
-def run_reference(model, images, targets):
-    """Its outputs, and its losses with those of the blocks before the last.
-
-    With `auxiliary_loss` transformers feeds the normalized answer of a block to the next one, as the paper and the
-    authors' code do not; so the answers are taken from the blocks here and given to its loss.
-    """
-    from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
-
-    states = []
-    hooks = [
-        block.register_forward_hook(lambda *given: states.append(given[-1])) for block in model.model.decoder.layers
-    ]
-    arguments = their_arguments(images, targets)
-    labels = arguments.pop("labels")
-    outputs = model(**arguments)
-    for hook in hooks:
-        hook.remove()
-    answers = model.model.decoder.layernorm(torch.stack(states))
-    logits, boxes = model.class_labels_classifier(answers), model.bbox_predictor(answers).sigmoid()
-    torch.testing.assert_close(logits[-1], outputs.logits)
-    model.config.auxiliary_loss = True
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(images[0].dtype)  # its weights of classes are of the default type
-    loss, losses, _ = ForObjectDetectionLoss(logits[-1], labels, "cpu", boxes[-1], model.config, logits, boxes)
-    torch.set_default_dtype(usual)
-    return outputs, loss, losses
-
-
 def predict(model, images, targets):
-    arguments = their_arguments(images, targets)
+    arguments = detr_arguments(images, targets)
     with torch.no_grad():
         return model(pixel_values=arguments["pixel_values"], pixel_mask=arguments["pixel_mask"])
 
@@ -125,7 +61,7 @@ def predict(model, images, targets):
 def test_values_losses_and_gradients_equal_transformers(transformers, dtype, tolerance, for_gradients):
     ours, theirs = (model.to(dtype) for model in pair(transformers, dropout=0.0, num_frozen_stages=0))
     images, targets = scene(dtype)
-    wanted, loss, losses = run_reference(theirs, images, targets)
+    wanted, loss, losses = run_detr(theirs, images, targets)
     found = ours(images, targets)
     near = {"rtol": tolerance, "atol": tolerance}
     torch.testing.assert_close(found["pred_logits"], wanted.logits, **near)
@@ -177,44 +113,9 @@ def test_the_dilated_stage_equals_timms(transformers):
     torch.testing.assert_close(found["pred_boxes"], wanted.pred_boxes, rtol=1e-9, atol=1e-9)
 
 
-def authors_names(state):
-    """transformers' weights in the spelling of the authors' files, written from the names in those."""
-    renamed = {}
-    kinds = {"encoder_attn": "multihead_attn", "self_attn_layer_norm": "norm1", "encoder_attn_layer_norm": "norm2"}
-    for key, value in state.items():
-        match key.split("."):
-            case ["model", "backbone", "model", *rest]:
-                name = ["backbone.0.body", *rest]
-            case ["model", ("encoder" | "decoder") as side, "layers", layer, *rest]:
-                last = "norm2" if side == "encoder" else "norm3"
-                names = kinds | {"final_layer_norm": last, "o_proj": "out_proj", "fc1": "linear1", "fc2": "linear2"}
-                name = [
-                    "transformer",
-                    side,
-                    "layers",
-                    layer,
-                    *(names.get(part, part) for part in rest if part != "mlp"),
-                ]
-            case ["model", "decoder", "layernorm", what]:
-                name = ["transformer.decoder.norm", what]
-            case ["model", "input_projection", what]:
-                name = ["input_proj", what]
-            case ["model", "query_position_embeddings", what]:
-                name = ["query_embed", what]
-            case ["class_labels_classifier", what]:
-                name = ["class_embed", what]
-            case ["bbox_predictor", *rest]:
-                name = ["bbox_embed", *rest]
-        renamed[".".join(name)] = value
-    for key in [key for key in renamed if ".q_proj." in key]:
-        rows = torch.cat([renamed.pop(key.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"])
-        renamed[key.replace(".q_proj.", ".in_proj_")] = rows
-    return renamed
-
-
 def test_files_of_the_authors_load(transformers, tmp_path):
     theirs = reference(transformers).double()
-    state = authors_names(theirs.state_dict())
+    state = detr_authors_names(theirs.state_dict())
     assert "transformer.decoder.layers.2.multihead_attn.in_proj_weight" in state
     torch.save({"model": state}, tmp_path / "detr.pth")
     ours = DETR(TINY).double().eval()

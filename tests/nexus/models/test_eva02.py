@@ -7,6 +7,7 @@ from nexus.core.formats import to_our_names
 from nexus.core.module import NexusModule
 from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
+from nexus.evaluation.proofs.vit import timm_eva
 from nexus.layers import rotary_angles, rotate_pairs
 from nexus.models.cv import EVA02, EVA02Config
 from nexus.models.cv.eva02 import VARIANTS
@@ -15,24 +16,6 @@ TINY = EVA02Config(
     image_size=28, patch_size=7, embed_dim=24, num_layers=2, num_heads=2, num_classes=5, rope_grid=(3, 3)
 )
 FUSED = TINY.replace(sub_norm=False)
-
-
-def timm_eva(timm, config: EVA02Config, **changes):
-    settings = {
-        "img_size": config.image_size,
-        "patch_size": 7,
-        "num_classes": config.num_classes,
-        "embed_dim": 24,
-        "depth": 2,
-        "num_heads": 2,
-        "mlp_ratio": 8 / 3,
-        "swiglu_mlp": True,
-        "scale_mlp": config.sub_norm,
-        "qkv_fused": not config.sub_norm,
-        "use_rot_pos_emb": True,
-        "ref_feat_shape": (3, 3),
-    }
-    return timm.models.Eva(**settings | changes)
 
 
 @pytest.mark.parametrize("config", [TINY, FUSED], ids=["sub-norm", "fused"])

@@ -19,18 +19,10 @@ spec.loader.exec_module(oracle)
 
 
 def pair(torchvision, monkeypatch, *, v2: bool, norm: str = "frozen"):
-    from torchvision.models.detection import faster_rcnn, rpn
+    from torchvision.models.detection import faster_rcnn
 
     oracle.differentiable_pooling(monkeypatch, torchvision)
-    parts = {}
-    if v2:
-        parts = {
-            "pyramid_norm": nn.BatchNorm2d,
-            "rpn_head": rpn.RPNHead(256, 3, conv_depth=2),
-            "box_head": faster_rcnn.FastRCNNConvFCHead(
-                (256, 7, 7), [256] * 4, [oracle.WIDTH], norm_layer=nn.BatchNorm2d
-            ),
-        }
+    parts = oracle.normalized_parts() if v2 else {}
     theirs = oracle.build(faster_rcnn.FasterRCNN, norm, **parts)
     settings = {
         "backbone_norm": norm,

@@ -20,11 +20,7 @@ def pair(torchvision, monkeypatch):
     from torchvision.models.detection import keypoint_rcnn
 
     oracle.differentiable_pooling(monkeypatch, torchvision)
-    parts = {
-        "keypoint_head": keypoint_rcnn.KeypointRCNNHeads(256, (16, 16)),
-        "keypoint_predictor": keypoint_rcnn.KeypointRCNNPredictor(16, 6),
-    }
-    theirs = oracle.build(keypoint_rcnn.KeypointRCNN, "frozen", **parts)
+    theirs = oracle.build(keypoint_rcnn.KeypointRCNN, "frozen", **oracle.keypoint_parts())
     settings = {
         "backbone_norm": "frozen",
         "rpn": oracle.OUR_SMALL_RPN,
@@ -35,17 +31,6 @@ def pair(torchvision, monkeypatch):
     oracle.enliven(theirs)
     oracle.same_weights(ours, theirs)
     return ours, theirs
-
-
-def posed_targets():
-    """Keypoints inside, on the border, outside and not labelled."""
-    _, targets = oracle.scene()
-    share = torch.tensor([[0.1, 0.2, 1], [0.5, 0.5, 2], [1, 1, 1], [0, 0.3, 2], [1.4, 0.5, 2], [0.3, 0.6, 0]])
-    for target in targets:
-        boxes = target["boxes"][:, None]
-        place = boxes[..., :2] + share[:, :2] * (boxes[..., 2:] - boxes[..., :2])
-        target["keypoints"] = torch.cat([place, share[:, 2:].expand(len(boxes), -1, -1)], -1).float()
-    return targets
 
 
 def test_predictions_equal_torchvision(torchvision, monkeypatch):
@@ -66,7 +51,9 @@ def test_predictions_equal_torchvision(torchvision, monkeypatch):
 
 def test_losses_and_gradients_equal_torchvision(torchvision, monkeypatch):
     ours, theirs = pair(torchvision, monkeypatch)
-    oracle.compare_training(ours, theirs, {**oracle.LOSSES, "keypoint": "loss_keypoint"}, posed_targets())
+    oracle.compare_training(
+        ours, theirs, {**oracle.LOSSES, "keypoint": "loss_keypoint"}, oracle.with_poses(oracle.scene()[1])
+    )
 
 
 def test_parameter_counts():

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from nexus.core.formats import to_our_names
 from nexus.core.registry import create_model
@@ -20,11 +19,7 @@ def pair(torchvision, monkeypatch, *, v2: bool):
     from torchvision.models.detection import mask_rcnn
 
     oracle.differentiable_pooling(monkeypatch, torchvision)
-    parts = {
-        "mask_head": mask_rcnn.MaskRCNNHeads(256, [16] * 2, 1, norm_layer=nn.BatchNorm2d if v2 else None),
-        "mask_predictor": mask_rcnn.MaskRCNNPredictor(16, 16, 5),
-    }
-    theirs = oracle.build(mask_rcnn.MaskRCNN, "frozen", **parts)
+    theirs = oracle.build(mask_rcnn.MaskRCNN, "frozen", **oracle.mask_parts(v2))
     settings = {
         "backbone_norm": "frozen",
         "rpn": oracle.OUR_SMALL_RPN,
@@ -37,17 +32,6 @@ def pair(torchvision, monkeypatch, *, v2: bool):
     return ours, theirs
 
 
-def masked_targets():
-    """Discs in the boxes."""
-    images, targets = oracle.scene()
-    for image, target in zip(images, targets):
-        y, x = torch.meshgrid(torch.arange(image.shape[1]), torch.arange(image.shape[2]), indexing="ij")
-        x1, y1, x2, y2 = target["boxes"].T[..., None, None]
-        distance = ((x - (x1 + x2) / 2) / (x2 - x1)) ** 2 + ((y - (y1 + y2) / 2) / (y2 - y1)) ** 2
-        target["masks"] = (distance < 0.25).to(torch.uint8)
-    return targets
-
-
 def test_predictions_equal_torchvision(torchvision, monkeypatch):
     ours, theirs = pair(torchvision, monkeypatch, v2=True)
     found = oracle.compare_prediction(ours, theirs, "masks")
@@ -57,7 +41,7 @@ def test_predictions_equal_torchvision(torchvision, monkeypatch):
 
 def test_losses_and_gradients_equal_torchvision(torchvision, monkeypatch):
     ours, theirs = pair(torchvision, monkeypatch, v2=False)
-    oracle.compare_training(ours, theirs, {**oracle.LOSSES, "mask": "loss_mask"}, masked_targets())
+    oracle.compare_training(ours, theirs, {**oracle.LOSSES, "mask": "loss_mask"}, oracle.with_discs(*oracle.scene()))
 
 
 def test_parameter_counts():

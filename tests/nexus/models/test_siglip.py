@@ -9,6 +9,7 @@ from nexus.core.formats import to_our_names
 from nexus.core.module import NexusModule
 from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
+from nexus.evaluation.proofs.image_text import hub_siglip
 from nexus.models.cv import SigLIP, SigLIPConfig
 from nexus.models.cv.siglip import VARIANTS
 
@@ -40,42 +41,15 @@ class WithTokens(SigLIP):
         return super().forward(images, TOKENS, output_losses=len(images) == 3, **keywords)
 
 
-def hub_siglip(transformers, *, naflex: bool = False):
-    vision = {
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 40,
-        "patch_size": 8,
-    } | ({"num_patches": 16} if naflex else {"image_size": 32})
-    text = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 36,
-        "vocab_size": 100,
-        "max_position_embeddings": 6,
-        "projection_size": 24,
-        "bos_token_id": 2,
-        "eos_token_id": 1,
-    }
-    config, model = (
-        (transformers.Siglip2Config, transformers.Siglip2Model)
-        if naflex
-        else (transformers.SiglipConfig, transformers.SiglipModel)
-    )
-    return model(config(text_config=text, vision_config=vision))
-
-
 def test_matches_transformers(transformers, assert_parity):
-    theirs, ours = hub_siglip(transformers), WithTokens(TINY)
+    theirs, ours = hub_siglip(transformers, TINY), WithTokens(TINY)
     assert_parity(ours, theirs, IMAGES, spelling="hub", run=lambda model, x: model(TOKENS, x).logits_per_image)
 
 
 def test_loss_matches_transformers(transformers, assert_parity):
     assert_parity(
         WithTokens(TINY),
-        hub_siglip(transformers),
+        hub_siglip(transformers, TINY),
         IMAGES,
         spelling="hub",
         run=lambda model, x: model(TOKENS, x, return_loss=True).loss,
@@ -87,7 +61,7 @@ def test_loss_matches_transformers(transformers, assert_parity):
 def test_matches_transformers_at_another_size(transformers, assert_parity, size):
     assert_parity(
         WithTokens(TINY),
-        hub_siglip(transformers),
+        hub_siglip(transformers, TINY),
         torch.randn(2, 3, *size),
         spelling="hub",
         run=lambda model, x: model(TOKENS, x, interpolate_pos_encoding=True).logits_per_image,
@@ -104,7 +78,7 @@ def test_naflex_matches_transformers(transformers, assert_parity, size):
         mask = torch.ones(patches.shape[:2], dtype=torch.long)
         return model(TOKENS, patches, pixel_attention_mask=mask, spatial_shapes=grid).logits_per_image
 
-    theirs, images = hub_siglip(transformers, naflex=True), torch.randn(2, 3, *size)
+    theirs, images = hub_siglip(transformers, NAFLEX), torch.randn(2, 3, *size)
     assert_parity(WithTokens(NAFLEX), theirs, images, spelling="hub", run=run, float64=1e-5)
 
 
@@ -138,7 +112,7 @@ def test_image_tower_matches_timm(timm):
 
 @pytest.mark.parametrize("naflex", [False, True])
 def test_reads_a_hub_folder(transformers, tmp_path, naflex):
-    theirs = hub_siglip(transformers, naflex=naflex).eval()
+    theirs = hub_siglip(transformers, NAFLEX if naflex else TINY).eval()
     theirs.save_pretrained(tmp_path)
     ours = NexusModule.from_pretrained(tmp_path)
     assert isinstance(ours, SigLIP)
@@ -148,7 +122,7 @@ def test_reads_a_hub_folder(transformers, tmp_path, naflex):
 
 
 def test_attentions_and_features_match_transformers(transformers):
-    theirs, ours = hub_siglip(transformers).eval(), SigLIP(TINY).eval()
+    theirs, ours = hub_siglip(transformers, TINY).eval(), SigLIP(TINY).eval()
     ours.load_state_dict(to_our_names(theirs.state_dict(), SigLIP.formats)[0])
     outputs = ours(IMAGES, TOKENS, output_attentions=True)
     theirs.set_attn_implementation("eager")

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from nexus import create_model, list_models, model_info
+from nexus.evaluation.proofs.yolov10 import Written, in_the_authors_names
 from nexus.models.cv import YOLOv10
 from nexus.models.cv.yolov10 import VARIANTS, YOLOv10Config, best_places, fill_padding
 from nexus.ops.matching import BACKGROUND, match_aligned
@@ -51,119 +52,6 @@ def test_published_parameter_counts(name):
     alone = both - sum(p.numel() for p in model.one_to_many.parameters())
     assert (both + 16, alone + 16) == PUBLISHED[name]
     assert model_info(name).num_parameters == both
-
-
-# The architecture once more: a layer is its number in the authors' file, where it reads, and what it does.
-class Written:
-    """Runs a state dict in the authors' names, as the paper's figures say, in plain functions."""
-
-    def __init__(self, state, shortcut=(2, 4, 6, 8)):
-        self.state, self.shortcut = state, shortcut
-
-    def unit(self, x, name, stride=1, act=True):
-        weight = self.state[f"{name}.conv.weight"]
-        x = F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=x.shape[1] // weight.shape[1])
-        mean, var, scale, shift = (
-            self.state[f"{name}.bn.{key}"] for key in ("running_mean", "running_var", "weight", "bias")
-        )
-        x = (x - mean[:, None, None]) / (var[:, None, None] + 1e-3).sqrt() * scale[:, None, None] + shift[:, None, None]
-        return x * torch.sigmoid(x) if act else x
-
-    def stage(self, x, number):
-        name = f"model.{number}"
-        first, second = self.unit(x, f"{name}.cv1").chunk(2, 1)
-        parts, block = [first, second], 0
-        while any(key.startswith(f"{name}.m.{block}.") for key in self.state):
-            parts.append(self.block(parts[-1], f"{name}.m.{block}", number in self.shortcut))
-            block += 1
-        return self.unit(torch.cat(parts, 1), f"{name}.cv2")
-
-    def block(self, x, name, shortcut):
-        if f"{name}.cv2.conv.weight" in self.state:
-            y = self.unit(self.unit(x, f"{name}.cv1"), f"{name}.cv2")
-            return x + y if shortcut else y
-        y = self.unit(self.unit(x, f"{name}.cv1.0"), f"{name}.cv1.1")
-        if f"{name}.cv1.2.conv1.conv.weight" in self.state:
-            y = F.silu(self.unit(y, f"{name}.cv1.2.conv", act=False) + self.unit(y, f"{name}.cv1.2.conv1", act=False))
-        else:
-            y = self.unit(y, f"{name}.cv1.2")
-        return x + self.unit(self.unit(y, f"{name}.cv1.3"), f"{name}.cv1.4")
-
-    def shrink(self, x, number):
-        return self.unit(self.unit(x, f"model.{number}.cv1"), f"model.{number}.cv2", stride=2, act=False)
-
-    def pooling(self, x):
-        x = self.unit(x, "model.9.cv1")
-        wide = [F.max_pool2d(F.pad(x, (k // 2,) * 4, value=-math.inf), k, 1) for k in (5, 9, 13)]
-        return self.unit(torch.cat([x, *wide], 1), "model.9.cv2")
-
-    def attention(self, x):
-        still, x = self.unit(x, "model.10.cv1").chunk(2, 1)
-        b, d, h, w = x.shape
-        heads = max(1, d // 64)
-        size = d // heads
-        qkv = self.unit(x, "model.10.attn.qkv", act=False).reshape(b, heads, 2 * size, h * w)
-        query, key, value = qkv[:, :, : size // 2], qkv[:, :, size // 2 : size], qkv[:, :, size:]
-        shares = torch.einsum("bmin,bmio->bmno", query, key).div((size // 2) ** 0.5).softmax(-1)
-        mixed = torch.einsum("bmno,bmio->bmin", shares, value).reshape(b, d, h, w)
-        mixed = mixed + self.unit(value.reshape(b, d, h, w), "model.10.attn.pe", act=False)
-        x = x + self.unit(mixed, "model.10.attn.proj", act=False)
-        x = x + self.unit(self.unit(x, "model.10.ffn.0"), "model.10.ffn.1", act=False)
-        return self.unit(torch.cat([still, x], 1), "model.10.cv2")
-
-    def maps(self, x):
-        x = self.stage(self.unit(self.unit(x, "model.0", 2), "model.1", 2), 2)
-        c3 = self.stage(self.unit(x, "model.3", 2), 4)
-        c4 = self.stage(self.shrink(c3, 5), 6)
-        c5 = self.attention(self.pooling(self.stage(self.shrink(c4, 7), 8)))
-        m4 = self.stage(torch.cat([c5.repeat_interleave(2, 2).repeat_interleave(2, 3), c4], 1), 13)
-        p3 = self.stage(torch.cat([m4.repeat_interleave(2, 2).repeat_interleave(2, 3), c3], 1), 16)
-        p4 = self.stage(torch.cat([self.unit(p3, "model.17", 2), m4], 1), 19)
-        return p3, p4, self.stage(torch.cat([self.shrink(p4, 20), c5], 1), 22)
-
-    def head(self, maps, prefix):
-        logits, boxes = [], []
-        for level, (x, stride) in enumerate(zip(maps, (8, 16, 32))):
-            box, cls = f"model.23.{prefix}cv2.{level}", f"model.23.{prefix}cv3.{level}"
-            y = self.unit(self.unit(x, f"{box}.0"), f"{box}.1")
-            sides = F.conv2d(y, self.state[f"{box}.2.weight"], self.state[f"{box}.2.bias"])
-            z = self.unit(self.unit(x, f"{cls}.0.0"), f"{cls}.0.1")
-            z = self.unit(self.unit(z, f"{cls}.1.0"), f"{cls}.1.1")
-            scores = F.conv2d(z, self.state[f"{cls}.2.weight"], self.state[f"{cls}.2.bias"])
-            bins = self.state["model.23.dfl.conv.weight"].flatten()
-            for row in range(x.shape[2]):
-                for column in range(x.shape[3]):
-                    shares = sides[:, :, row, column].reshape(len(x), 4, len(bins)).softmax(-1)
-                    left, top, right, bottom = ((shares * bins).sum(-1) * stride).T
-                    cx, cy = (column + 0.5) * stride, (row + 0.5) * stride
-                    boxes.append(torch.stack([cx - left, cy - top, cx + right, cy + bottom], 1))
-                    logits.append(scores[:, :, row, column])
-        return torch.stack(logits, 1), torch.stack(boxes, 1)
-
-
-AUTHORS = {
-    "stem": 0, "down2": 1, "stage2": 2, "down3": 3, "stage3": 4, "down4": 5, "stage4": 6, "down5": 7, "stage5": 8,
-    "pooling": 9, "attention": 10, "top_down4": 13, "top_down3": 16, "shrink3": 17, "bottom_up4": 19, "shrink4": 20,
-    "bottom_up5": 22,
-}  # fmt: skip
-
-
-def in_the_authors_names(model):
-    """Writes a model's weights as the authors do, by our names taken apart word by word."""
-    state = {"model.23.dfl.conv.weight": torch.arange(float(model.config.num_bins)).view(1, -1, 1, 1).double()}
-    for key, value in model.state_dict().items():
-        words = key.split(".")
-        if words[0].startswith("one_to_"):
-            branch = {"box": "cv2", "cls": "cv3"}[words[1]]
-            words[:2] = ["23", ("one2one_" if words[0] == "one_to_one" else "") + branch]
-        else:
-            words[0] = str(AUTHORS[words[0]])
-            if words[1:2] == ["attention"]:
-                words[1:3] = ["attn", {"position": "pe"}.get(words[2], words[2])]
-            rules = {"conv1": "cv1", "conv2": "cv2", "blocks": "m", "layers": "cv1", "mlp": "ffn", "large": "conv", "small": "conv1"}  # fmt: skip
-            words = [rules.get(word, word) for word in words]
-        state["model." + ".".join("bn" if word == "norm" else word for word in words)] = value
-    return state
 
 
 @pytest.mark.parametrize("image_size", [(64, 96), (96, 32)])
