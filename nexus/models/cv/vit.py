@@ -25,7 +25,17 @@ from nexus.core.formats import Format, State, join_keys
 from nexus.core.hub import hub_num_classes
 from nexus.core.initialization import WeightInitMixin
 from nexus.core.module import NexusModule, TokenLayout
-from nexus.layers import Attention, DropPath, Mlp, PatchEmbed, collect, drop_path_rates, resample_position_embedding
+from nexus.layers import (
+    Attention,
+    DropPath,
+    Mlp,
+    PatchEmbed,
+    check_image_size,
+    collect,
+    drop_path_rates,
+    image_sides,
+    resample_position_embedding,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +73,9 @@ class ViTConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for side in self.image_sides:
-            if side < self.patch_size or side % self.patch_size:
-                near = max(1, round(side / self.patch_size)) * self.patch_size
-                raise ValueError(
-                    f"image_size {side} is not a multiple of patch_size {self.patch_size}; the nearest one is {near}."
-                )
+        check_image_size(self.image_size, self.patch_size)
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}.")
-
-    @property
-    def image_sides(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
 class ViTBlock(nn.Module):
@@ -117,7 +117,7 @@ class VisionTransformer(WeightInitMixin, NexusModule):
         super().__init__(config)
         config = self.config
         self.patch_embed = PatchEmbed(config.patch_size, config.in_channels, config.embed_dim)
-        self.grid = self.patch_embed.grid(config.image_sides)
+        self.grid = self.patch_embed.grid(image_sides(config.image_size))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], config.embed_dim))
         self.pos_drop = nn.Dropout(config.dropout)

@@ -6,6 +6,7 @@ import torch
 from nexus.core.module import NexusModule
 from nexus.core.registry import create_model, list_models, model_info
 from nexus.core.weights import load_weights
+from nexus.evaluation.proofs import randomize
 from nexus.evaluation.proofs.vit import hub_mae
 from nexus.models.cv import MAE, MAEConfig, VisionTransformer
 from nexus.models.cv.mae import sincos_positions
@@ -280,11 +281,17 @@ def test_compiles_without_graph_breaks():
     torch.testing.assert_close(compiled(IMAGES, noise=NOISE)["predictions"], wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_a_file_for_another_image_size_is_resampled(tmp_path):
-    torch.save(MAE(TINY).state_dict(), tmp_path / "mae.pth")
-    larger = MAE(TINY.replace(image_size=48))
+def test_a_file_for_another_image_size_is_resampled_as_in_the_forward_pass(tmp_path):
+    theirs = MAE(TINY).eval()
+    randomize(theirs)  # positions that no formula gives
+    torch.save(theirs.state_dict(), tmp_path / "mae.pth")
+    larger = MAE(TINY.replace(image_size=48)).eval()
     load_weights(larger, tmp_path / "mae.pth")
-    assert larger(torch.randn(1, 3, 48, 48))["predictions"].shape == (1, 36, 192)
+    images, noise = torch.randn(2, 3, 48, 48), torch.rand(2, 36)
+    found, wanted = larger(images, noise=noise), theirs(images, noise=noise)
+    assert found["predictions"].shape == (2, 36, 192)
+    torch.testing.assert_close(found["features"][-1], wanted["features"][-1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found["predictions"], wanted["predictions"], rtol=1e-5, atol=1e-5)
 
 
 def test_errors_say_what_would_fit():

@@ -2,6 +2,7 @@
 
 from nexus.core.preprocessing import Preprocessing
 from nexus.core.registry import Metric, ModelCard, Weights, register
+from nexus.layers import image_sides
 from nexus.models.cv.cards.sources import IMAGENET_TOP1, timm_weights, torchvision_weights
 from nexus.models.cv.vit import VARIANTS, VisionTransformer
 
@@ -121,7 +122,7 @@ _NUM_PARAMETERS = {  # torchvision's metadata where it has the variant, else cou
 
 
 def _from_timm(name: str, tag: str, top1: float | None) -> Weights:
-    size = VARIANTS[name].image_sides[0]
+    size = image_sides(VARIANTS[name].image_size)[0]
     body = _IN21K if tag == "augreg_in21k" else _HEADLESS
     return timm_weights(
         name,
