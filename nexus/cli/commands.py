@@ -124,6 +124,12 @@ def predict(
         int | None, typer.Option("--tile", help="Let a detector look at large images in tiles of so many pixels.")
     ] = None,
     overlap: Annotated[float, typer.Option("--overlap", help="Share of a tile that the next one repeats.")] = 0.2,
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="For CLIP and SigLIP: the classes in words, 'cat, red car'.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="With --classes: its folder, or a repository of the hub.")
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 16,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that cannot be read.")] = False,
     device: Device = None,
@@ -133,9 +139,11 @@ def predict(
     from nexus.cli.predict import predict_images
     from nexus.predict import Predictor, write_predictions
     from nexus.tasks import Tiling
+    from nexus.tasks.zero_shot import classifier_of
 
     tiles = None if tile is None else Tiling(size=tile, overlap=overlap)
-    predictor = Predictor(model, device=device, batch_size=batch_size, strict=strict, tiles=tiles)
+    source = model if classes is None else classifier_of(model, classes.split(","), tokenizer)
+    predictor = Predictor(source, device=device, batch_size=batch_size, strict=strict, tiles=tiles)
     predictions = predict_images(predictor, images, draw, every)
     if output is not None:
         write_predictions(predictions, output, top=top)
@@ -209,6 +217,9 @@ def info(
 def verify(
     pattern: Annotated[str, typer.Argument(help="A shell pattern, such as 'vit_*'.")] = "*",
     page: Annotated[Path | None, typer.Option("--page", help="Also write the page of tables (Markdown).")] = None,
+    everywhere: Annotated[
+        bool, typer.Option("--everywhere", help="Also try ONNX Runtime, NumPy, JAX and MLX; a page always does.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Prove on this machine that models equal their references.
@@ -216,12 +227,13 @@ def verify(
     Compares each variant, as a small model of its kind, with timm, torchvision or transformers where they are
     installed, counts its parameters, and compiles and exports it. Exit status 1 means that a proof failed.
     """
+    from nexus.deploy.places import PLACES
     from nexus.evaluation.proofs import verify as run
     from nexus.evaluation.proofs.page import page as write
     from nexus.evaluation.proofs.page import summary, table_row
 
     verdicts = []
-    for verdict in run(pattern):
+    for verdict in run(pattern, PLACES if everywhere or page else None):
         typer.echo(f"{verdict.name}: {summary(verdict)}", err=True)
         verdicts.append(verdict)
     if not verdicts:

@@ -130,3 +130,25 @@ class ZeroShotClassifier(NexusModule):
         if isinstance(self.model, SigLIP):
             logits = logits + self.model.logit_bias
         return {"logits": logits, "embeddings": embeddings}
+
+
+def classifier_of(
+    source: str | Path, class_names: Sequence[str], tokenizer: str | Path | None = None
+) -> ZeroShotClassifier:
+    """Returns a classifier of words with trained weights.
+
+    Args:
+        source: A registered CLIP or SigLIP, or a folder of one (see `NexusModule.from_pretrained`).
+        class_names: The classes, in words; spaces around them are dropped.
+        tokenizer: See `load_tokenizer`.
+
+    Raises:
+        ValueError: The model is neither CLIP nor SigLIP, a class has no name, or model or tokenizer cannot be had.
+    """
+    model = NexusModule.from_pretrained(source)
+    names = [name.strip() for name in class_names]
+    if not all(names):
+        raise ValueError(f"A class has no name: {', '.join(map(repr, names))}.")
+    if not isinstance(model, CLIP | SigLIP):
+        raise ValueError(f"A zero-shot classifier is made of a CLIP or SigLIP, not of a {type(model).__name__}.")
+    return ZeroShotClassifier(model, names, load_tokenizer(model, tokenizer))

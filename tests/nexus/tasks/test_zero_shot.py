@@ -1,11 +1,20 @@
 """Classifiers made of words, with a small tokenizer written on the spot."""
 
+import json
+
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import torch.nn.functional as F
+from typer.testing import CliRunner
 
+from nexus.cli.commands import app
+from nexus.core.module import NexusModule
 from nexus.core.preprocessing import Preprocessing
+from nexus.data import eval_transform, load_image
+from nexus.evaluation.neighbours import retrieval_recall
+from nexus.evaluation.proofs.image_text import CLIP_SMALL, SIGLIP_SMALL, TOKENS, hub_clip, hub_siglip
 from nexus.models.cv import CLIP, SigLIP, VisionTransformer
 from nexus.predict import Predictor
 from nexus.tasks.zero_shot import ZeroShotClassifier, embed_classes, load_tokenizer
@@ -99,3 +108,67 @@ def test_mistakes_are_explained(model, folder, tmp_path):
 def test_a_siglip_without_card_needs_a_source():
     with pytest.raises(ValueError, match="has no card that names its tokenizer"):
         load_tokenizer(SigLIP(SMALL))
+
+
+PHOTOS = {"cat": "chelsea", "coffee": "coffee", "astronaut": "astronaut"}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Files of three of scikit-image's photos."""
+    data = pytest.importorskip("skimage.data")
+    for name, source in PHOTOS.items():
+        PIL.Image.fromarray(getattr(data, source)()).save(tmp_path / f"{name}.png")
+    return [tmp_path / f"{name}.png" for name in PHOTOS]
+
+
+def test_real_photos_are_classified_by_the_command(model, folder, photos, tmp_path):
+    """With random weights; the scores are the softmax of the model's own logits."""
+    model.preprocessing = Preprocessing(image_size=(16, 16))
+    model.save_pretrained(tmp_path / "model")
+    words = ["--classes", "cat, coffee, astronaut", "--tokenizer", str(folder), "--json"]
+    result = CliRunner().invoke(app, ["predict", *map(str, photos), "--model", str(tmp_path / "model"), *words])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    tokens = load_tokenizer(model, folder)([f"a photo of a {name}." for name in PHOTOS])
+    for photo, prediction in zip(photos, found, strict=True):
+        image = eval_transform(model.preprocessing)(load_image(photo), np.random.default_rng(0))
+        wanted = dict(zip(PHOTOS, model(image[None], tokens)["logits"][0].softmax(-1).tolist()))
+        scores = dict(zip(prediction["labels"], prediction["scores"]))
+        assert scores == pytest.approx(wanted, rel=1e-4)
+
+
+def test_mistakes_of_the_command_are_one_line(model, folder, photos, tmp_path):
+    model.preprocessing = Preprocessing(image_size=(16, 16))
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "empty").mkdir()
+    ask = ["predict", str(photos[0]), "--model", str(tmp_path / "model"), "--classes"]
+    for arguments, message in (
+        (["cat,dog", "--tokenizer", str(tmp_path / "empty")], "There is no tokenizer at"),
+        (["cat,,dog", "--tokenizer", str(folder)], "A class has no name: 'cat', '', 'dog'"),
+    ):
+        result = CliRunner().invoke(app, [*ask, *arguments])
+        assert result.exit_code == 2
+        assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("kind", [CLIP, SigLIP])
+def test_converted_weights_rank_real_photos_and_texts_as_transformers_does(kind, transformers, photos, tmp_path):
+    """A folder of the hub is converted; photos find their texts, and texts their photos, in the same order as there."""
+    hub, small = (hub_clip, CLIP_SMALL) if kind is CLIP else (hub_siglip, SIGLIP_SMALL)
+    torch.manual_seed(0)
+    config = kind.config_class.from_mapping(small)
+    theirs = hub(transformers, config).eval()
+    theirs.save_pretrained(tmp_path / "hub")
+    ours = NexusModule.from_pretrained(tmp_path / "hub")
+    assert isinstance(ours, kind)
+    transform = eval_transform(Preprocessing(image_size=(32, 32)))
+    images = torch.stack([transform(load_image(photo), np.random.default_rng(0)) for photo in photos])
+    with torch.no_grad():
+        logits, wanted = ours(images, TOKENS)["logits"], theirs(TOKENS, images).logits_per_image
+    torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-5)
+    assert torch.equal(logits.argsort(dim=1), wanted.argsort(dim=1))
+    recall = retrieval_recall(logits, torch.arange(3), at=(1, 3))
+    places = wanted.argsort(dim=1, descending=True)[:, 0] == torch.arange(3)
+    assert recall["image_to_text_recall@1"] == pytest.approx(100 * places.double().mean().item())
+    assert recall["text_to_image_recall@3"] == 100
