@@ -1,5 +1,6 @@
 """SigLIP and SigLIP 2, NaFlex included, against transformers; the image tower against timm."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,8 @@ from nexus.core.formats import to_our_names
 from nexus.core.module import NexusModule
 from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
-from nexus.evaluation.proofs.image_text import hub_siglip
+from nexus.evaluation.proofs import randomize
+from nexus.evaluation.proofs.image_text import big_vision_names, hub_siglip, stacked_names
 from nexus.models.cv import SigLIP, SigLIPConfig
 from nexus.models.cv.siglip import VARIANTS
 
@@ -84,19 +86,7 @@ def test_naflex_matches_transformers(transformers, assert_parity, size):
 
 def test_image_tower_matches_timm(timm):
     """timm has the tower alone: SigLIP's blocks, and the probe under the names of its own attention pool."""
-    theirs = timm.models.VisionTransformer(
-        img_size=32,
-        patch_size=8,
-        num_classes=0,
-        embed_dim=24,
-        depth=2,
-        num_heads=2,
-        mlp_ratio=5 / 3 + 1e-3,
-        class_token=False,
-        global_pool="map",
-        act_layer="gelu_tanh",
-    )
-    theirs = theirs.double().eval()
+    theirs = timm_tower(timm)
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     ours = SigLIP(TINY).double().eval()
@@ -108,6 +98,35 @@ def test_image_tower_matches_timm(timm):
     ours.load_state_dict(ours.state_dict() | renamed)
     images = IMAGES.double()
     torch.testing.assert_close(ours.encode_image(images), F.normalize(theirs(images), dim=-1), rtol=0, atol=1e-10)
+
+
+def timm_tower(timm):
+    """timm's image tower of TINY's sizes, in double precision."""
+    settings = {"img_size": 32, "patch_size": 8, "num_classes": 0, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    tower = {"class_token": False, "global_pool": "map", "act_layer": "gelu_tanh", "mlp_ratio": 5 / 3 + 1e-3}
+    return timm.models.VisionTransformer(**settings, **tower).double().eval()
+
+
+@pytest.mark.parametrize("spelling", [big_vision_names, stacked_names])
+def test_reads_the_authors_arrays_as_timm_does(timm, transformers, tmp_path, spelling):
+    """timm reads the image tower of the same file by rules of its own."""
+    hub = hub_siglip(transformers, TINY).eval()
+    randomize(hub)
+    arrays = {key: value.numpy() for key, value in spelling(hub.state_dict()).items()}
+    np.savez(tmp_path / "siglip.npz", **arrays)
+    ours = SigLIP.from_pretrained(tmp_path / "siglip.npz", **TINY.to_dict()).double()
+    theirs = timm_tower(timm)
+    theirs.load_pretrained(str(tmp_path / "siglip.npz"))
+    images = IMAGES.double()
+    torch.testing.assert_close(ours.encode_image(images), F.normalize(theirs(images), dim=-1), rtol=0, atol=1e-10)
+    wanted = hub.double()(TOKENS, images).logits_per_image
+    torch.testing.assert_close(ours(images, TOKENS)["logits"], wanted, rtol=0, atol=1e-10)
+
+
+def test_arrays_that_hold_objects_are_refused(tmp_path):
+    np.savez(tmp_path / "siglip.npz", **{"params/img/embedding/kernel": np.array([{}], dtype=object)})
+    with pytest.raises(ValueError, match="holds something other than plain arrays"):
+        SigLIP.from_pretrained(tmp_path / "siglip.npz")
 
 
 @pytest.mark.parametrize("naflex", [False, True])
