@@ -186,7 +186,13 @@ def type_as(node: Node, input: Any, other: Any, *others: Any) -> Any:
     return to(node, input, node.meta["val"].dtype)
 
 
-@maps("clone", "contiguous", "alias", "detach", "lift_fresh_copy", "lift_fresh", "_assert_tensor_metadata", "positive")
+@maps("detach")
+def detach(node: Node, input: Any) -> Any:
+    """Gradients stop here; numbers have none."""
+    return record("detach", input=input) if isinstance(input, Expression) else input
+
+
+@maps("clone", "contiguous", "alias", "lift_fresh_copy", "lift_fresh", "_assert_tensor_metadata", "positive")
 def unchanged(node: Node, input: Any, *others: Any, **options: Any) -> Any:
     return input
 

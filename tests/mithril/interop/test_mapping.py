@@ -102,6 +102,29 @@ def test_dropout_of_attention_weights(mask):
     assert abs(np.mean(draws, axis=0) - still).max() < 0.25 * abs(still).max()
 
 
+class Stops(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.second(x.detach()) * x
+
+
+def test_gradients_stop_where_the_module_detaches():
+    torch.manual_seed(0)
+    module, x = Stops().double(), random(2, 3)
+    model, params = ml.from_torch(module, x)
+    module(x).square().sum().backward()
+    given = {"output": (2 * module(x)).detach().numpy()}
+    for backend in (ml.NumpyBackend(dtype=ml.float64), ml.TorchBackend(dtype=ml.float64)):
+        found = ml.compile(model, backend).evaluate_gradients(params, {"x": x.numpy()}, given)
+        for name, value in module.named_parameters():
+            ours = backend.to_numpy(found[name.replace(".", "_")])
+            np.testing.assert_allclose(ours, value.grad.numpy(), rtol=1e-9, err_msg=name)
+
+
 def test_a_mapping_of_ones_own():
     @maps("hypot")
     def hypot(node, left, right):
