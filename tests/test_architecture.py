@@ -125,6 +125,18 @@ def test_the_compiler_stays_small():
     assert sum(lines_of_code(path) for path in sources("mithril")) <= 9000
 
 
+def test_the_compiler_itself_stays_smaller_than_it_was():
+    """Physical lines, blank ones and docstrings too. Not counted is what stands on the compiler and came with issue 4:
+    from_torch and the way back (`interop`), and ready models (`models/vision`, GPT-2, kernel machines, regression,
+    manifolds, encodings of positions). Issue 3 asks for 9,000; device meshes and the operators that from_torch needs are
+    within the count and stand in the way. The bound may only go down.
+    """
+    above = {"gpt.py", "kernel.py", "manifold.py", "position.py", "regression.py"}
+    counted = [p for p in sources("mithril") if not {"interop", "vision"} & set(p.parts)]
+    counted = [p for p in counted if p.parent.name != "models" or p.name not in above]
+    assert sum(len(path.read_text().splitlines()) for path in counted) <= 9900
+
+
 def lines_of_code(path: Path) -> int:
     """Returns how many lines of a file hold a token of code."""
     source = path.read_text()

@@ -8,10 +8,6 @@ import math
 
 import numpy as xp
 
-from mithril.ops.table import kernel
-
-ALL = "numpy jax mlx"
-
 
 def channels(values, input):
     """One value per channel, beside `input` (n, c, *spatial)."""
@@ -21,7 +17,6 @@ def channels(values, input):
 # Normalization
 
 
-@kernel("layer_norm", ALL)
 def layer_norm(input, weight=None, bias=None, dims=1, eps=1e-5):
     """Normalize over the last `dims` axes."""
     axes = tuple(range(-dims, 0))
@@ -31,14 +26,12 @@ def layer_norm(input, weight=None, bias=None, dims=1, eps=1e-5):
     return output if bias is None else output + bias
 
 
-@kernel("rms_norm", "numpy jax")
 def rms_norm(input, weight=None, eps=1e-6):
     """Divide by the root of the mean square over the last axis."""
     output = input / xp.sqrt(xp.mean(xp.square(input), axis=-1, keepdims=True) + eps)
     return output if weight is None else output * weight
 
 
-@kernel("group_norm", ALL)
 def group_norm(input, weight=None, bias=None, num_groups=1, eps=1e-5):
     """Normalize each group of channels of (n, c, *spatial)."""
     output = layer_norm(input.reshape(input.shape[0], num_groups, -1), eps=eps).reshape(input.shape)
@@ -46,7 +39,6 @@ def group_norm(input, weight=None, bias=None, num_groups=1, eps=1e-5):
     return output if bias is None else output + channels(bias, input)
 
 
-@kernel("batch_norm", ALL)
 def batch_norm(input, mean, var, weight=None, bias=None, eps=1e-5):
     """Normalize the channels of (n, c, *spatial) with given statistics, as one scale and one shift."""
     scale = (1 if weight is None else weight) / xp.sqrt(var + eps)
@@ -55,7 +47,6 @@ def batch_norm(input, mean, var, weight=None, bias=None, eps=1e-5):
     return input * scale.reshape(wide) + shift.reshape(wide)
 
 
-@kernel("batch_norm_training", ALL)
 def batch_norm_training(input, mean, var, weight=None, bias=None, momentum=0.1, eps=1e-5):
     """Normalize with the batch's statistics; the running ones move towards them (the variance without bias)."""
     rows = (0, *range(2, input.ndim))
@@ -83,13 +74,11 @@ def attention_weights(query, key, mask, is_causal, scale):
     return weights / xp.where(total == 0, 1, total)
 
 
-@kernel("scaled_dot_product_attention", "numpy jax")
 def scaled_dot_product_attention(query, key, value, mask=None, is_causal=False, scale=None):
     """softmax(q k^T * scale + mask) v."""
     return attention_weights(query, key, mask, is_causal, scale) @ value
 
 
-@kernel("cross_entropy", ALL)
 def cross_entropy(input, target, label_smoothing=0.0, ignore_index=-100):
     """Loss per place: -log of the probability of class `target` along axis 1 of the logits."""
     peak = xp.max(input, axis=1, keepdims=True)
@@ -102,7 +91,6 @@ def cross_entropy(input, target, label_smoothing=0.0, ignore_index=-100):
     return xp.where(known, loss, 0)
 
 
-@kernel("norm", ALL)
 def vector_norm(input, axis=None, keepdims=False, ord=2):
     """The `ord`-norm of vectors along `axis`."""
     size = xp.abs(input)
@@ -113,7 +101,6 @@ def vector_norm(input, axis=None, keepdims=False, ord=2):
     return xp.sum(size**ord, axis=axis, keepdims=keepdims) ** (1 / ord)
 
 
-@kernel("pixel_shuffle", ALL)
 def pixel_shuffle(input, factor):
     """(n, c * f * f, h, w) to (n, c, h * f, w * f)."""
     n, c, h, w = input.shape
@@ -195,7 +182,6 @@ def per_axis(value, rank):
     return tuple(value) if isinstance(value, tuple | list) else (value,) * rank
 
 
-@kernel("interpolate", ALL)
 def interpolate(input, size=None, scale_factor=None, mode="nearest", align_corners=False):
     """Resize the spatial axes of (n, c, *spatial), one matrix product per axis."""
     sizes, factors = per_axis(size, input.ndim - 2), per_axis(scale_factor, input.ndim - 2)
@@ -255,7 +241,6 @@ def fixed(index):
     return index
 
 
-@kernel("grid_sample", ALL)
 def grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corners=False):
     """Values of (n, c, h, w) at the places (n, y, x, 2) of `grid`, given as (x, y) from -1 to 1."""
     n, c, h, w = input.shape
@@ -282,7 +267,6 @@ def leading(updates, index):
     return updates[tuple(map(slice, index.shape))]
 
 
-@kernel("slice_scatter", "numpy mlx")
 def slice_scatter(input, source, key):
     """`input` with the part `key` replaced by `source`."""
     output = xp.array(input)
@@ -290,14 +274,12 @@ def slice_scatter(input, source, key):
     return output
 
 
-@kernel("topk", "numpy mlx")
 def topk(input, k, axis=-1, largest=True):
     """The `k` largest (or smallest) values along `axis`, in order, and their indices."""
     indices = xp.take(argsort(input, axis, largest), xp.arange(k), axis=axis)
     return xp.take_along_axis(input, indices, axis=axis), indices
 
 
-@kernel("dropout", ALL)
 def dropout(input, key, rate=0.5, training=True):
     """`input` with a share `rate` of its values zeroed and the rest scaled up; `key` decides which."""
     return xp.where(uniform(key, input.shape) >= rate, input / (1 - rate), 0)

@@ -50,7 +50,7 @@ class Backend(ABC):
         for module in self.kernels:
             for name, function in vars(import_module(f"mithril.backends.{module}")).items():
                 if isinstance(function, FunctionType) and function.__module__.startswith("mithril."):
-                    HELPERS[self.xp, name] = function
+                    HELPERS[self.name, name] = HELPERS[self.xp, name] = function
         self.dtype = as_dtype(dtype)
         if not self.dtype.is_floating:
             raise BackendError(f"dtype {self.dtype} must be a floating type such as float32.")

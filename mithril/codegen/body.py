@@ -112,11 +112,8 @@ class Body:
         self.write_items(region.items)
         ending = self.settle(f"return {', '.join(texts.values[id(v)] for v in region.results)}")
         sizes, missing = self.size_lines(region.arguments)
-        if (
-            len(region.results) == 1
-            and self.lines
-            and self.lines[-1].startswith(f"{ending.removeprefix('return ')} = ")
-        ):
+        last_names_it = self.lines and self.lines[-1].startswith(f"{ending.removeprefix('return ')} = ")
+        if len(region.results) == 1 and last_names_it:
             ending = "return " + self.lines.pop().split(" = ", 1)[1]
         first = (["params", "prefix"] if self.uses_params or self.uses_state else []) + arguments
         last = [texts.symbols[s] for s in missing] + (["new_state"] if self.uses_state else [])

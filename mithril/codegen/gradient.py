@@ -56,16 +56,10 @@ class Backward(Body):
             grad = self.grads.get(id(value)) or f"np.zeros_like({self.texts.values[id(value)]})"
             items.append(f'    "{value.name}": {grad},')
         sizes, _ = self.size_lines(list(graph.inputs.values()))
-        tail = [
-            "gradients = {",
-            *items,
-            "}",
-            f"return {self.results_text()}, gradients, {'new_state' if graph.new_state else '{}'}",
-        ]
+        ending = f"return {self.results_text()}, gradients, {'new_state' if graph.new_state else '{}'}"
+        lines = [*head, *sizes, *self.lines, "gradients = {", *items, "}", ending]
         self.module.kernels += self.texts.kernels
-        return define_function(
-            "evaluate_gradients", ["output_gradients", *arguments], [*head, *sizes, *self.lines, *tail]
-        )
+        return define_function("evaluate_gradients", ["output_gradients", *arguments], lines)
 
     def seed(self) -> None:
         """The gradients that come from outside."""

@@ -11,7 +11,7 @@ from mithril.codegen.kernels import paste
 from mithril.codegen.regions import Region, build_regions, repeated
 from mithril.codegen.text import Names, shaped_operators
 from mithril.logical.model import snake_case
-from mithril.ops.table import HELPERS, KERNELS
+from mithril.ops.table import HELPERS
 from mithril.physical.graph import Graph, show_shape
 from mithril.physical.passes import count_uses
 
@@ -27,8 +27,8 @@ class Source:
         self.backend = backend
         self.xp = xp
         self.imports = imports
-        kernels = {kernel.__name__ for (_, name), kernel in KERNELS.items() if name == backend}
-        self.names = Names(kernels | {name for owner, name in HELPERS if owner == xp})  # of functions
+        helpers = {f.__name__ for (owner, _), f in HELPERS.items() if owner in (backend, xp)}
+        self.names = Names(helpers)  # of functions
         self.functions: dict[Any, Function] = {}
         self.blocks: list[str] = []
         self.kernels: list[Callable[..., Any]] = []

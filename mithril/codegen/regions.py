@@ -80,9 +80,7 @@ def _find_borders(root: Region, graph: Graph) -> None:
             for value in node.values():
                 inside[id(value)] = inside.get(id(value), 0) + 1
                 if id(value) not in made and inside[id(value)] == 1:
-                    own = value.kind in ("parameter", "state", "constant", "input") and value.name.startswith(
-                        region.prefix
-                    )
+                    own = value.kind != "inner" and value.name.startswith(region.prefix)
                     (region.parameters if own else region.arguments).append(value)
             made |= {id(v) for v in node.outputs}
         for node in region.nodes:

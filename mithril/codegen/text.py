@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from mithril.ops.table import HELPERS, KERNELS, Call, Code, implementation, is_kernel
+from mithril.ops.table import HELPERS, Call, Code, implementation, is_kernel
 from mithril.physical.graph import Graph, Node, Value, Variadic, dtype_of, shape_of, show_shape
 from mithril.types import Dim, DType
 
@@ -103,7 +103,7 @@ class Texts:
         call = self.call(node)
         code: Any = implementation(node.op, self.backend)
         text = None if is_kernel(node.op, self.backend) else self.write(code, call)
-        return self.kernel_call(KERNELS[node.op.name, self.backend], node, call) if text is None else text
+        return self.kernel_call(HELPERS[self.backend, node.op.name], node, call) if text is None else text
 
     def call(self, node: Node) -> Call:
         """The node as code functions see it."""

@@ -68,17 +68,11 @@ def _assign_kinds(graph: Graph, options: Options) -> None:
     for value in graph.inputs.values():
         if value.kind in ("state", "constant"):
             continue
-        is_data = (
-            value.name in options.data
-            if options.data
-            else value.kind == "input" and value.name not in options.trainable
-        )
+        undeclared = value.kind == "input" and value.name not in options.trainable
+        is_data = value.name in options.data if options.data else undeclared
+        learned = value.name in options.trainable if options.trainable else not value.buffer
         value.kind = "input" if is_data else "parameter"
-        value.trainable = (
-            not is_data
-            and value.dtype.is_floating
-            and (value.name in options.trainable if options.trainable else not value.buffer)
-        )
+        value.trainable = not is_data and value.dtype.is_floating and learned
 
 
 def _discard(graph: Graph, keys: set[str]) -> None:

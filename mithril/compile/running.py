@@ -103,11 +103,8 @@ class PhysicalModel:
     def summary(self) -> str:
         """A table of inputs, parameters and outputs, with counts."""
         rows = [(v.kind, v.name, str(v.dtype), show_shape(v.shape)) for v in self.graph.inputs.values()]
-        rows += [
-            ("output", k, str(v.dtype), show_shape(v.shape))
-            for k, v in self.graph.outputs.items()
-            if isinstance(v, Value)
-        ]
+        outputs = [(k, v) for k, v in self.graph.outputs.items() if isinstance(v, Value)]
+        rows += [("output", k, str(v.dtype), show_shape(v.shape)) for k, v in outputs]
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
         sizes = [v.shape for v in self.graph.inputs.values() if v.kind == "parameter"]
@@ -269,24 +266,18 @@ class PhysicalModel:
         changes = bool(self.graph.new_state)
 
         def gradient(cotangents: Arrays, params: Arrays, data: Arrays, *state: Arrays) -> Any:
-            fixed = {k: v for k, v in params.items() if k not in trainable}
-
             def forward(values: Arrays) -> dict[str, Any]:
-                result = run({**fixed, **values}, data, *state)
+                result = run({**params, **values}, data, *state)
                 outputs, new_state = result if changes else (result, {})
-                return {
-                    **{f"output {k}": v for k, v in outputs.items()},
-                    **{f"state {k}": v for k, v in new_state.items()},
-                }
+                return {f"output {k}": v for k, v in outputs.items()} | {f"state {k}": v for k, v in new_state.items()}
 
             results, pullback = backend.vjp(forward, {k: params[k] for k in trainable})
             gradients = pullback({f"output {k}": v for k, v in cotangents.items()})
-            outputs = {k.removeprefix("output "): v for k, v in results.items() if k.startswith("output ")}
-            return (
-                outputs,
-                gradients,
-                {k.removeprefix("state "): v for k, v in results.items() if k.startswith("state ")},
+            outputs, new_state = (
+                {k.removeprefix(kind): v for k, v in results.items() if k.startswith(kind)}
+                for kind in ("output ", "state ")
             )
+            return outputs, gradients, new_state
 
         return backend.jit(gradient) if self.jit else backend.prepare(gradient)
 

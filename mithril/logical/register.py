@@ -7,10 +7,8 @@ from typing import Any
 
 from mithril.errors import OperatorError
 from mithril.logical.primitive import Primitive, primitive_class
-from mithril.ops.table import HELPERS, OPS, Call, Code, Op, define, kernel
+from mithril.ops.table import BACKENDS, HELPERS, OPS, Call, Code, Op, define
 from mithril.types import promote
-
-BACKENDS = ("torch", "jax", "mlx", "numpy")
 
 
 def register_op(
@@ -66,7 +64,7 @@ def register_op(
         if callable(function):
             for one in BACKENDS if backend == "any" else (backend,):
                 if backend != "any" or one not in implementations:
-                    kernel(name, one)(function)
+                    HELPERS[one, name] = function
     return primitive_class(define(row))
 
 

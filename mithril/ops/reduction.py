@@ -98,7 +98,11 @@ reduction("variance", variance("var"), floating, f"{GRAD} * {CENTER} * (2 / ({CO
 reduction("std", variance("std"), floating, f"{GRAD} / {OUTPUT} * {CENTER} / ({COUNT} - {{correction}})", correction=0)
 reduction("logsumexp", {"torch": logsumexp, "jax": logsumexp, "mlx": logsumexp}, floating,
           f"{GRAD} * np.exp({{input}} - {OUTPUT})")  # fmt: skip
-reduction("norm", {"torch": written("linalg.vector_norm", ord=2)["torch"]}, floating,
+NORM = {
+    "torch": written("linalg.vector_norm", ord=2)["torch"],
+    "any": called("vector_norm", "input", axis=None, keepdims=False, ord=2),
+}
+reduction("norm", NORM, floating,
     f"{GRAD} * norm_slope({{input}}, {OUTPUT}, {{axis}}, {{ord}})", ord=2)  # fmt: skip
 
 

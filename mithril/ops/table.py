@@ -158,15 +158,12 @@ class Op:
 OPS: dict[str, Op] = {}
 """All rows by name."""
 
-KERNELS: dict[tuple[str, str], Kernel] = {}
-"""Kernels by operator and backend; filled when a backend is loaded."""
-
 HELPERS: dict[tuple[str, str], Kernel] = {}
-"""Functions by the framework's word (`np`) and name that code and kernels may call; where a source does, theirs is
-pasted. Filled when a backend is loaded; its own functions go before those that backends share."""
+"""Functions by backend, or its word in sources (`np`), and name, which code and kernels may call; where a source does,
+theirs is pasted. One that bears an operator's name is its kernel. Filled when a backend is loaded; its own functions go
+before those that backends share."""
 
-OPERATOR_CLASSES: dict[str, str] = {}
-"""Layer class name to operator name, where it is not the CamelCase of it."""
+BACKENDS = ("torch", "jax", "mlx", "numpy")
 
 
 def define(op: Op) -> Op:
@@ -175,16 +172,6 @@ def define(op: Op) -> Op:
         raise OperatorError(f"The operator '{op.name}' is defined twice.")
     OPS[op.name] = op
     return op
-
-
-def kernel(names: str, backends: str) -> Callable[[Kernel], Kernel]:
-    """Decorator: the function implements these operators on these backends, words of one text each."""
-
-    def register(function: Kernel) -> Kernel:
-        KERNELS.update({(name, backend): function for name in names.split() for backend in backends.split()})
-        return function
-
-    return register
 
 
 def operator(name: str) -> Op:
@@ -204,19 +191,19 @@ def implementation(op: Op, backend: str) -> Code | Kernel:
     Raises:
         OperatorError: the operator has none for this backend.
     """
-    found = op.code.get(backend) or KERNELS.get((op.name, backend)) or op.code.get("any")
+    found = op.code.get(backend) or HELPERS.get((backend, op.name)) or op.code.get("any")
     if found is None:
-        there = ", ".join(sorted({*op.code, *(b for n, b in KERNELS if n == op.name)})) or "none"
+        there = ", ".join(sorted({*op.code, *(b for b, n in HELPERS if n == op.name and b in BACKENDS)})) or "none"
         raise OperatorError(f"The operator '{op.name}' has no implementation for '{backend}', only for {there}.")
     return found
 
 
 def is_kernel(op: Op, backend: str) -> bool:
     """Whether `implementation` is a kernel (pasted and called by name) rather than a template."""
-    return backend not in op.code and (op.name, backend) in KERNELS
+    return backend not in op.code and (backend, op.name) in HELPERS
 
 
 __all__ = [
-    "HELPERS", "KERNELS", "OPS", "REQUIRED", "Call", "Code", "DType", "Kernel", "Op", "Shape",
-    "define", "implementation", "is_kernel", "kernel", "operator",
+    "HELPERS", "OPS", "REQUIRED", "Call", "Code", "DType", "Kernel", "Op", "Shape",
+    "define", "implementation", "is_kernel", "operator",
 ]  # fmt: skip

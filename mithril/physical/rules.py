@@ -10,7 +10,7 @@ from mithril.ops.rules import broadcast
 from mithril.ops.table import Op
 from mithril.physical.graph import Scope, Value, ValueShape, Variadic, dtype_of, shape_of, show_shape
 from mithril.physical.signature import Sizes, apply_signature, parse
-from mithril.types import DType, as_dtype
+from mithril.types import Dim, DType, as_dtype
 
 Scopes = tuple[Scope, ...]
 
@@ -39,18 +39,15 @@ class Rules:
         for axis, size in enumerate(pattern):
             if size is None:
                 size = self.sizes.new("batch" if axis == 0 else f"{name}_{axis}")
-            elif isinstance(size, str) and size not in ("...",):
+            elif isinstance(size, str) and size != "...":
                 if size not in symbols:
                     symbols[size] = self.sizes.new(size)
                     self.sizes.named |= symbols[size].symbols()
                 size = symbols[size]
-            elif not isinstance(size, str):
-                size = size if hasattr(size, "terms") else int(size)
+            elif not isinstance(size, str | Dim):
+                size = int(size)
             sizes.append(size)
-        if any(isinstance(s, str) or s is ... for s in sizes):
-            at = next(i for i, s in enumerate(sizes) if isinstance(s, str) or s is ...)
-            return Variadic(tuple(sizes[at + 1 :]))
-        return tuple(sizes)
+        return Variadic(tuple(sizes[sizes.index("...") + 1 :])) if "..." in sizes else tuple(sizes)
 
     def declare(self, value: Value, pattern: Any, type: Any, symbols: dict[str, Any], path: str, where: str) -> None:
         """Hold a value to a declared shape and type.

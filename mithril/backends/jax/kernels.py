@@ -4,10 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mithril.ops.table import kernel
 
-
-@kernel("topk", "jax")
 def topk(input, k, axis=-1, largest=True):
     """The `k` largest (or smallest) values along `axis`, in order, and their indices."""
     values, indices = lax.top_k(jnp.moveaxis(input if largest else -input, axis, -1), k)

@@ -7,8 +7,6 @@ import math
 
 import mlx.core as mx
 
-from mithril.ops.table import kernel
-
 
 def convolution(input, weight, bias=None, **settings):
     """Convolution of (n, c, *spatial) with (o, c / groups, *kernel), with the settings of `mx.conv_general`."""
@@ -16,7 +14,6 @@ def convolution(input, weight, bias=None, **settings):
     return mx.moveaxis(output if bias is None else output + bias, -1, 1)
 
 
-@kernel("scaled_dot_product_attention", "mlx")
 def scaled_dot_product_attention(query, key, value, mask=None, is_causal=False, scale=None):
     """softmax(q k^T * scale + mask) v. A bool mask is True where a query may look; one that sees nothing gives 0."""
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
@@ -36,7 +33,6 @@ def fixed(index):
     return mx.stop_gradient(index)
 
 
-@kernel("inverse", "mlx")
 def inverse(input):
     """The inverse; MLX has none of its gradient."""
     find = mx.custom_function(lambda a: mx.linalg.inv(a, stream=mx.cpu))
@@ -44,13 +40,11 @@ def inverse(input):
     return find(input)
 
 
-@kernel("solve", "mlx")
 def solve(left, right):
     """x with left x = right, through the inverse."""
     return inverse(left) @ right
 
 
-@kernel("cholesky", "mlx")
 def cholesky(input):
     """The lower triangle L with L L^T = `input`; MLX has none of its gradient."""
 
@@ -65,7 +59,6 @@ def cholesky(input):
     return find(input)
 
 
-@kernel("pad", "mlx")
 def pad(input, padding, mode="constant", value=0):
     """Widen the last axes by (before, after) each; negative counts cut."""
     lead = input.ndim - len(padding)
@@ -87,7 +80,6 @@ def pad(input, padding, mode="constant", value=0):
     return input
 
 
-@kernel("argsort", "mlx")
 def argsort(input, axis=-1, descending=False):
     """Indices that sort `input` along `axis`."""
     return mx.stop_gradient(mx.argsort(-input if descending else input, axis=axis).astype(mx.int64))

@@ -10,7 +10,6 @@ import math
 import numpy as np
 
 from mithril.backends.array import windows
-from mithril.ops.table import kernel
 
 
 def ratio(top, bottom, x):
@@ -18,7 +17,6 @@ def ratio(top, bottom, x):
     return np.polyval(np.array(top, x.dtype), x) / np.polyval(np.array(bottom, x.dtype), x)
 
 
-@kernel("erf", "numpy")
 def erf(x):
     """Error function, by W. J. Cody's rational approximations (Math. Comp. 23, 1969; netlib specfun CALERF).
 
@@ -70,14 +68,12 @@ def convolution_adjoint(grad, weight, size, stride, padding, dilation, groups):
     return fold(columns, kernel, size, stride, padding, dilation)
 
 
-@kernel("softmax", "numpy")
 def softmax(input, axis=-1):
     """Exponentials that add up to 1 along `axis`."""
     weights = np.exp(input - input.max(axis=axis, keepdims=True))
     return weights / weights.sum(axis=axis, keepdims=True)
 
 
-@kernel("logsumexp", "numpy")
 def logsumexp(input, axis=None, keepdims=False):
     """Logarithm of the sum of exponentials."""
     peak = input.max(axis=axis, keepdims=True)
@@ -85,7 +81,6 @@ def logsumexp(input, axis=None, keepdims=False):
     return output if keepdims else output.squeeze(axis)
 
 
-@kernel("argsort", "numpy")
 def argsort(input, axis=-1, descending=False):
     """Indices that sort `input` along `axis`, equal values in the order they came."""
     return np.argsort(-input if descending else input, axis=axis, kind="stable")
@@ -108,7 +103,6 @@ def uniform(key, shape, dtype=np.float32):
     return generator(key).random(shape).astype(dtype)
 
 
-@kernel("fold_key", "numpy")
 def fold_key(key, index):
     """A new random key from `key` and the number `index`."""
     return np.random.SeedSequence([*key.view(np.uint32).tolist(), index]).generate_state(2).view(np.int32)

@@ -3,17 +3,13 @@
 import torch
 import torch.nn.functional as F
 
-from mithril.ops.table import kernel
 
-
-@kernel("batch_norm_training", "torch")
 def batch_norm_training(input, mean, var, weight=None, bias=None, momentum=0.1, eps=1e-5):
     """Normalize with the batch's statistics; returns the running ones moved towards them."""
     mean, var = mean.clone(), var.clone()
     return F.batch_norm(input, mean, var, weight, bias, True, momentum, eps), mean, var
 
 
-@kernel("slice_scatter", "torch")
 def slice_scatter(input, source, key):
     """`input` with the part `key` replaced by `source`."""
     output = input.clone()
@@ -32,7 +28,6 @@ def uniform(key, shape, dtype=None):
     return torch.rand(shape, generator=generator(key), dtype=dtype, device=key.device)
 
 
-@kernel("dropout", "torch")
 def dropout(input, key, rate=0.5, training=True):
     """`input` with a share `rate` of its values zeroed and the rest scaled up; `key` decides which."""
     return torch.where(uniform(key, input.shape) >= rate, input / (1 - rate), 0)

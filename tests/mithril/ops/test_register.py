@@ -7,7 +7,7 @@ import mithril as ml
 from mithril.errors import BackendError, OperatorError
 from mithril.logical.register import register_op
 from mithril.models import Add, IOKey, Model
-from mithril.ops.table import HELPERS, KERNELS, OPS
+from mithril.ops.table import HELPERS, OPS
 
 BACKENDS = ["NumpyBackend", "TorchBackend", "JaxBackend", "MlxBackend"]
 
@@ -20,7 +20,7 @@ def table():
     for name in ("scaled_softsign", "gaussian"):
         OPS.pop(name, None)
         for backend in ("torch", "jax", "mlx", "numpy"):
-            KERNELS.pop((name, backend), None)
+            HELPERS.pop((backend, name), None)
 
 
 def backend(name):

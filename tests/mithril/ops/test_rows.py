@@ -15,7 +15,7 @@ from mithril.codegen.kernels import paste
 from mithril.codegen.text import Names, Texts
 from mithril.errors import BackendError
 from mithril.ops.rules import broadcast
-from mithril.ops.table import HELPERS, KERNELS, OPS, Call, implementation, is_kernel
+from mithril.ops.table import HELPERS, OPS, Call, implementation, is_kernel
 from mithril.types import DType, as_dtype
 
 F32 = DType.float32
@@ -386,7 +386,7 @@ def run(op, backend, arrays, attributes):
     if not is_kernel(op, backend.name):
         result = evaluate(implementation(op, backend.name), *call_of(op, backend, arrays, complete))
     if result is None:
-        result = pasted(KERNELS[op.name, backend.name], backend.name)(*arrays, **changed(op, complete))
+        result = pasted(HELPERS[backend.name, op.name], backend.name)(*arrays, **changed(op, complete))
     return tuple(result) if isinstance(result, tuple | list) else (result,)
 
 
