@@ -4,7 +4,7 @@ from nexus.layers.attention import Attention
 from nexus.layers.collect import collect
 from nexus.layers.drop_path import DropPath, drop_path_rates
 from nexus.layers.encoder_block import EncoderBlock
-from nexus.layers.images import check_image_size, check_images, image_sides
+from nexus.layers.images import channels_last, check_image_size, check_images, image_sides
 from nexus.layers.layer_scale import LayerScale
 from nexus.layers.mlp import Mlp
 from nexus.layers.patch_embed import PatchEmbed
@@ -20,6 +20,7 @@ __all__ = [
     "Mlp",
     "PatchEmbed",
     "SwiGLU",
+    "channels_last",
     "check_image_size",
     "check_images",
     "collect",

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from nexus.core.config import Config
 from nexus.core.formats import Format, State
 from nexus.core.module import NexusModule
+from nexus.layers import channels_last
 from nexus.layers.frozen_norm import freeze_batch_norm
 from nexus.layers.mlp import Mlp
 from nexus.layers.perceptron import Perceptron
@@ -219,7 +220,7 @@ class DETR(NexusModule):
             ValueError: Images or targets do not fit the model.
         """
         batch, sizes = pad_images(images, self.config.in_channels, image_sizes=image_sizes, multiple_of=1)
-        features = self.backbone(batch)["features"]
+        features = self.backbone(channels_last(batch))["features"]
         seen = seen_places(batch, sizes, features[self.map_index])
         position = sine_positions(seen, self.config.embed_dim, batch.dtype)
         mask = None if all(size == batch.shape[-2:] for size in sizes) else seen.flatten(1)[:, None, None]

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from nexus.core.config import Config
 from nexus.core.formats import State
 from nexus.core.module import NexusModule
+from nexus.layers import channels_last
 from nexus.layers.conv_norm import ConvNorm
 from nexus.layers.perceptron import Perceptron
 from nexus.models.cv.rcnn.images import Size, Target, check_targets, pad_images
@@ -207,7 +208,7 @@ class RTDETR(NexusModule):
         if targets is not None:
             check_targets(targets, len(sizes), self.config.num_classes)
             objects = relative_objects(targets, canvas)
-        features = self.backbone(batch, checkpointing=self.checkpointing)
+        features = self.backbone(channels_last(batch), checkpointing=self.checkpointing)
         maps = [layer(x) for layer, x in zip(self.input_proj, self.encoder(features))]
         memory = torch.cat([rearrange(x, "b d h w -> b (h w) d") for x in maps], dim=1)
         levels = [(x.shape[-2], x.shape[-1]) for x in maps]

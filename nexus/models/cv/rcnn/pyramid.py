@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nexus.core.module import NexusModule
 from nexus.core.registry import create_model
+from nexus.layers import channels_last
 from nexus.layers.fpn import FeaturePyramid
 from nexus.layers.frozen_norm import freeze_batch_norm
 from nexus.layers.simple_pyramid import SimplePyramid
@@ -100,7 +101,8 @@ def _found_maps(name: str, changes: str, in_channels: int) -> Maps:
                 f"{name} gives feature maps of the strides {sorted(last)}; a detector needs {list(STRIDES)}, or tokens "
                 f"of stride {TOKEN_STRIDE}. {THAT_WORK}"
             )
-        torch.stack([features[place].sum() for place in index]).sum().backward()
+        with torch.enable_grad():
+            torch.stack([features[place].sum() for place in index]).sum().backward()
     unread = frozenset(key for key, parameter in probe.named_parameters() if parameter.grad is None)
     tokens = features[index[-1]].ndim == 3
     dims = tuple(features[place].shape[-1 if tokens else 1] for place in index)
@@ -147,8 +149,7 @@ class PyramidBackbone(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b d _ _"]]:
         """Returns the levels P2 to P6."""
-        # Channels last: convolutions are faster, and regions are read from maps whose pixels lie together.
-        features = self.body(images.contiguous(memory_format=torch.channels_last))["features"]
+        features = self.body(channels_last(images))["features"]
         maps = [features[index] for index in self.maps.index]
         layout = self.body.token_layout((images.shape[-2], images.shape[-1]))
         if self.maps.tokens:
