@@ -37,11 +37,13 @@ class Row(NamedTuple):
 
     Attributes:
         name: A registered name.
-        reference: What builds the reference: `timm:NAME` or `torchvision:NAME`.
+        reference: What builds the reference: `timm:NAME`, `torchvision:NAME`, or `transformers:MODEL:CONFIG` for the
+            default configuration, which is the published base model; `@SIZE` after a name of timm is the image's side.
         batch_inference: Images in an inference step.
         batch_training: Images in a training step.
         image_size: Their side in pixels.
         left_out: Arguments of our forward that are False in inference, for what the reference does not return either.
+        text: Of models that see texts too: tokens in each, and the vocabulary's size. There are as many as images.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Row(NamedTuple):
     batch_training: int
     image_size: int = 224
     left_out: tuple[str, ...] = ()
+    text: tuple[int, int] | None = None
 
 
 ROWS = [
@@ -59,7 +62,27 @@ ROWS = [
     Row("mixer_b16_224", "timm:mixer_b16_224", 8, 4),
     Row("efficientnet_b0", "timm:efficientnet_b0", 8, 4),
     Row("swin_tiny_patch4_window7_224", "timm:swin_tiny_patch4_window7_224", 8, 4),
+    Row("dinov2_vits14", "timm:vit_small_patch14_dinov2@224", 4, 4, left_out=("output_features",)),
+    Row("eva02_small_patch14_224", "timm:eva02_small_patch14_224", 4, 4, left_out=("output_features",)),
+    Row("mae_vit_base_patch16_224", "transformers:ViTMAEForPreTraining:ViTMAEConfig", 4, 4),
+    Row(
+        "clip_vit_base_patch32_224",
+        "transformers:CLIPModel:CLIPConfig",
+        4,
+        4,
+        left_out=("output_features",),
+        text=(77, 49408),
+    ),
+    Row(
+        "siglip_base_patch16_224",
+        "transformers:SiglipModel:SiglipConfig",
+        4,
+        2,
+        left_out=("output_features",),
+        text=(64, 32000),
+    ),
 ]
+"""One for each family that has a peer; HiViT has none that can be installed."""
 
 SHIM = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "tvshim.py"
 
@@ -74,24 +97,59 @@ def load_shim() -> None:
 
 
 def build(source: str) -> nn.Module:
-    """Returns a fresh model: `nexus:NAME`, `timm:NAME` or `torchvision:NAME`."""
+    """Returns a fresh model of `nexus:NAME`, or of a row's `reference`."""
     library, _, name = source.partition(":")
     if library == "nexus":
         from nexus import create_model
 
         return create_model(name)
     load_shim()
+    if library == "transformers":
+        import transformers
+
+        model, _, config = name.partition(":")
+        return getattr(transformers, model)(getattr(transformers, config)())
     if library == "timm":
         import timm
 
-        return timm.create_model(name)
+        name, _, size = name.partition("@")
+        changes: dict[str, Any] = {"img_size": int(size)} if size else {}
+        return timm.create_model(name, **changes)
     import torchvision
 
     return torchvision.models.get_model(name, weights=None)
 
 
-def logits(outputs: Any) -> Tensor:
-    return outputs["logits"] if isinstance(outputs, dict) else outputs
+def inputs(source: str, row: Row, images: Tensor, *, training: bool) -> dict[str, Any]:
+    """Returns the arguments of a forward: images, and texts where the model sees them."""
+    library = source.partition(":")[0]
+    given: dict[str, Any] = {}
+    if library == "nexus" and not training:
+        given = dict.fromkeys(row.left_out, False)
+    if row.text is not None:
+        length, vocabulary = row.text
+        tokens = torch.randint(1, vocabulary - 1, (len(images), length), device=images.device)
+        tokens[:, -1] = vocabulary - 1  # the end of a text, which CLIP reads
+        given |= {"tokens": tokens} if library == "nexus" else {"input_ids": tokens}
+        if training:
+            given |= {"output_losses": True} if library == "nexus" else {"return_loss": True}
+    return given | {"pixel_values" if library == "transformers" else FIRST[library]: images}
+
+
+FIRST = {"nexus": "images", "timm": "x", "torchvision": "x"}
+"""How each library calls the images."""
+
+
+def loss(outputs: Any, labels: Tensor) -> Tensor:
+    """Returns the model's own loss, or the cross-entropy of its logits (of its features, where it has no classes)."""
+    if isinstance(outputs, Tensor):
+        return nn.functional.cross_entropy(outputs, labels)
+    if getattr(outputs, "loss", None) is not None:
+        return outputs.loss
+    if "losses" in outputs:
+        return torch.stack(list(outputs["losses"].values())).sum()
+    found = outputs.get("logits")
+    return nn.functional.cross_entropy(outputs["embeddings"] if found is None else found, labels)
 
 
 def make_step(source: str, row: Row, training: bool, device: torch.device) -> Callable[[], None]:
@@ -99,13 +157,13 @@ def make_step(source: str, row: Row, training: bool, device: torch.device) -> Ca
     model = build(source).to(device)
     batch = row.batch_training if training else row.batch_inference
     images = torch.randn(batch, 3, row.image_size, row.image_size, device=device)
+    given = inputs(source, row, images, training=training)
     if not training:
         model.eval()
-        options = dict.fromkeys(row.left_out, False) if source.startswith("nexus:") else {}
 
         def infer() -> None:
             with torch.inference_mode():
-                logits(model(images, **options))
+                model(**given)
             synchronize(images.device)
 
         return infer
@@ -115,7 +173,7 @@ def make_step(source: str, row: Row, training: bool, device: torch.device) -> Ca
 
     def train() -> None:
         optimizer.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(logits(model(images)), labels).backward()
+        loss(model(**given), labels).backward()
         optimizer.step()
         synchronize(images.device)
 

@@ -1,6 +1,9 @@
 """Masked-image pre-training: losses, figures that do not depend on chance, pictures, and the encoder afterwards."""
 
+import importlib.util
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,3 +126,21 @@ def test_labels_cannot_be_smoothed_where_there_are_none(tmp_path):
     recipe = load_recipe("digits/mae_tiny", ["training.label_smoothing=0.1"])
     with pytest.raises(ValueError, match=r"label_smoothing is 0\.1, and masked-image-modeling has no labels to smooth"):
         Trainer(recipe, tmp_path, progress="off").fit()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_pre_training_helps_where_labels_are_few(tmp_path):
+    path = Path(__file__).resolve().parents[3] / "benchmarks" / "mae_digits.py"
+    spec = importlib.util.spec_from_file_location("mae_digits", path)
+    bench = importlib.util.module_from_spec(spec)
+    sys.modules["mae_digits"] = bench
+    spec.loader.exec_module(bench)
+    pretrained = bench.pretrain(tmp_path / "mae", None)
+    train, held_out = bench.load_dataset("digits", "train"), bench.load_dataset("digits", "val")
+    for seed in (0, 1):
+        labelled = bench.draw_labels(train, 10, seed)
+        recipe = bench.recipe_of([], seed)
+        arms = zip(bench.encoders(pretrained, recipe, seed), ("tuned", "scratch"))
+        tuned, scratch = (bench.accuracy(m, labelled, recipe, held_out, tmp_path / f"{n}{seed}") for m, n in arms)
+        assert tuned > scratch + 0.05
