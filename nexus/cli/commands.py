@@ -218,7 +218,7 @@ def verify(
     pattern: Annotated[str, typer.Argument(help="A shell pattern, such as 'vit_*'.")] = "*",
     page: Annotated[Path | None, typer.Option("--page", help="Also write the page of tables (Markdown).")] = None,
     everywhere: Annotated[
-        bool, typer.Option("--everywhere", help="Also try ONNX Runtime, NumPy, JAX and MLX; a page always does.")
+        bool, typer.Option("--everywhere", help="Also try ONNX Runtime, NumPy, JAX and MLX.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -233,7 +233,7 @@ def verify(
     from nexus.evaluation.proofs.page import summary, table_row
 
     verdicts = []
-    for verdict in run(pattern, PLACES if everywhere or page else None):
+    for verdict in run(pattern, PLACES if everywhere else None):
         typer.echo(f"{verdict.name}: {summary(verdict)}", err=True)
         verdicts.append(verdict)
     if not verdicts:

@@ -10,8 +10,8 @@ from nexus.evaluation.proofs.verify import Parity, Verdict
 _INTRODUCTION = """\
 # Verified models
 
-Written by `nexus verify --page docs/verified-models.md`; run `nexus verify 'vit_*'` to repeat a part of it on your
-machine. Every registered variant is here.
+Written by `nexus verify --page docs/verified-models.md` (slower, and with the column *also on*, after `--everywhere`);
+run `nexus verify 'vit_*'` to repeat a part of it on your machine. Every registered variant is here.
 
 A variant is compared as a small model of its kind (the same configuration, fewer and narrower layers, random weights)
 with an independent implementation that holds the same weights, read through the names that published files have.
@@ -24,7 +24,7 @@ counted on the variant itself and compared with the published number.
 - *compile*: `torch.compile` captures one graph (fullgraph, aot_eager) that gives the same numbers.
 - *export*: `torch.export` gives a program with the same numbers.
 - *also on*: where else the small model gives the same numbers in float32: on ONNX Runtime, and on NumPy, JAX and MLX
-  through mithril (`nexus.deploy`).
+  through mithril (`nexus.deploy`); "-" where that was not tried.
 
 Detectors that suppress overlapping boxes have no one graph: what they return depends on how many boxes are left. Their
 detections are compared in float64 alone, where no rounding decides between two like boxes, and their losses by the

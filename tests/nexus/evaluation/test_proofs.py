@@ -132,7 +132,9 @@ def test_differences_are_relative_and_never_hide():
 def test_the_command_prints_what_it_proved_and_fails_with_the_proof(family, tmp_path, monkeypatch):
     monkeypatch.setattr("nexus.deploy.places.PLACES", {"here": lambda model, images: None})
     family(oracles=())
-    result = CliRunner().invoke(app, ["verify", "mixer_b16*", "--json", "--page", str(tmp_path / "docs" / "page.md")])
+    result = CliRunner().invoke(
+        app, ["verify", "mixer_b16*", "--json", "--everywhere", "--page", str(tmp_path / "docs" / "page.md")]
+    )
     assert result.exit_code == 0
     (verdict,) = json.loads(result.stdout)
     assert (verdict["name"], verdict["parameters"], verdict["ok"]) == ("mixer_b16_224", 59_880_472, True)
