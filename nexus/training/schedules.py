@@ -43,7 +43,7 @@ def make_schedule(optimizer: Optimizer, recipe: ScheduleRecipe, steps_per_epoch:
     if warmup >= total > 0:
         raise ValueError(
             f"schedule.warmup_epochs is {recipe.warmup_epochs} and training.epochs is {epochs};"
-            " the warm-up must be shorter than the run."
+            f" the warm-up must be shorter than the run: train longer, or set schedule.warmup_epochs={epochs / 10:g}."
         )
     return LambdaLR(optimizer, schedule_factor(recipe, warmup, total, steps_per_epoch))
 
