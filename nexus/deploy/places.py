@@ -4,6 +4,7 @@
 """
 
 import io
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
@@ -31,7 +32,8 @@ def check_onnx(model: nn.Module, images: Tensor) -> None:
     """Raises unless a module that returns one tensor gives it through a file for ONNX Runtime too."""
     import onnxruntime
 
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # torch tells its progress
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch tells its progress, and warns of its own calls
         program = torch.onnx.export(model.eval(), (images,), dynamo=True, verbose=False)
     assert program is not None
     session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
