@@ -214,12 +214,7 @@ class RTDETR(NexusModule):
         levels = [(x.shape[-2], x.shape[-1]) for x in maps]
         content, box_logits, scores = self._select(memory, levels)
         noisy = self._denoising(objects, content.shape[1]) if objects is not None and self.training else None
-        query, start = content.detach(), box_logits.detach()
-        if noisy is not None:
-            query = torch.cat([self.denoising_class_embed(noisy.labels), query], dim=1)
-            start = torch.cat([noisy.box_logits, start], dim=1)
-        elif self.training:  # the embedding has a gradient in every step, as distributed training needs
-            query = query + 0 * self.denoising_class_embed.weight.sum()
+        query, start = self._start(content.detach(), box_logits.detach(), noisy)
         answers = self.decoder(
             query,
             start,
@@ -255,6 +250,15 @@ class RTDETR(NexusModule):
         content = candidates.gather(1, best.expand(-1, -1, memory.shape[-1]))
         box_logits = self.enc_bbox_head(content) + anchors.expand(len(memory), -1, -1).gather(1, best.expand(-1, -1, 4))
         return content, box_logits, scores.gather(1, best.expand(-1, -1, scores.shape[-1]))
+
+    def _start(self, query: Tensor, boxes: Tensor, noisy: Denoising | None) -> tuple[Tensor, Tensor]:
+        """Returns queries and box logits that the decoder starts from, denoising queries first."""
+        if noisy is not None:
+            query = torch.cat([self.denoising_class_embed(noisy.labels), query], dim=1)
+            return query, torch.cat([noisy.box_logits, boxes], dim=1)
+        if self.training:  # the embedding has a gradient in every step, as distributed training needs
+            query = query + 0 * self.denoising_class_embed.weight.sum()
+        return query, boxes
 
     def _denoising(self, objects: Sequence[Objects], num_queries: int) -> Denoising | None:
         config = self.config
