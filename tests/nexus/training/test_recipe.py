@@ -12,7 +12,8 @@ from nexus.training.recipe_files import override_recipe, parse_yaml, recipe_from
 @pytest.mark.parametrize("name", list_recipes())
 def test_shipped_recipes_load_and_name_a_model_that_can_be_built(small, name):
     # Weights are fetched, or made by another recipe, where this one is used.
-    recipe = load_recipe(name, ["model.pretrained=false", "model.checkpoint=null"])
+    changes = ["pretrained=false", "checkpoint=null", "backbone_checkpoint=null"]
+    recipe = load_recipe(name, [f"model.{change}" for change in changes])
     data = small.Stripes(4, 0)
     data.in_channels = recipe.data.preprocessing.in_channels
     with torch.device("meta"):
