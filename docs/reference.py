@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -144,6 +145,9 @@ def main(folder: Path) -> None:
     for name, page in PAGES.items():
         text = re.sub(r"\n{3,}", "\n\n", page())
         (folder / name).write_text(text, encoding="utf-8")
+    # `make format` also reads the code blocks of pages, so a page is stale unless it is written as ruff would.
+    ruff = [sys.executable, "-m", "ruff", "format", "--quiet", "--config", str(ROOT / "pyproject.toml")]
+    subprocess.run([*ruff, *(str(folder / name) for name in PAGES)], check=True)
 
 
 if __name__ == "__main__":
