@@ -5,7 +5,8 @@ Dims: n batch, t time, i input width, h hidden width.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 from mithril.logical.connection import IOKey, is_given
 from mithril.logical.model import Model
@@ -14,41 +15,52 @@ from mithril.models.common import named, op, parameter
 from mithril.models.linear import Linear
 
 
-def gates(x: Any, h: Any, rows: int, suffix: str = "") -> tuple[Any, ...]:
-    """Returns what the input and the hidden state give to `rows` gate values, each (n, rows)."""
-    weights = (parameter(f"weight_ih{suffix}", [rows, None]), parameter(f"weight_hh{suffix}", [rows, None]))
-    biases = (parameter(f"bias_ih{suffix}", [rows]), parameter(f"bias_hh{suffix}", [rows]))
-    return tuple(op("linear")(input=a, weight=w, bias=b) for a, w, b in zip((x, h), weights, biases))
-
-
 def piece(x: Any, place: int, size: int) -> Any:
     """Returns the columns of one gate."""
     return x[:, place * size : (place + 1) * size]
 
 
-def rnn_step(x: Any, states: tuple[Any, ...], size: int, suffix: str = "") -> tuple[Any, ...]:
+def rnn_step(of_input: Any, of_hidden: Any, states: tuple[Any, ...], size: int) -> tuple[Any, ...]:
     """h' = tanh(W x + b + U h + c). Elman 1990."""
-    of_input, of_hidden = gates(x, states[0], size, suffix)
     return (op("tanh")(of_input + of_hidden),)
 
 
-def lstm_step(x: Any, states: tuple[Any, ...], size: int, suffix: str = "") -> tuple[Any, ...]:
+def lstm_step(of_input: Any, of_hidden: Any, states: tuple[Any, ...], size: int) -> tuple[Any, ...]:
     """Input, forget, cell and output gates. Hochreiter & Schmidhuber 1997; Gers et al. 2000."""
-    h, c = states
-    of_input, of_hidden = gates(x, h, 4 * size, suffix)
     total = of_input + of_hidden
     i, f, o = (op("sigmoid")(piece(total, place, size)) for place in (0, 1, 3))
-    c = f * c + i * op("tanh")(piece(total, 2, size))
+    c = f * states[1] + i * op("tanh")(piece(total, 2, size))
     return o * op("tanh")(c), c
 
 
-def gru_step(x: Any, states: tuple[Any, ...], size: int, suffix: str = "") -> tuple[Any, ...]:
+def gru_step(of_input: Any, of_hidden: Any, states: tuple[Any, ...], size: int) -> tuple[Any, ...]:
     """Reset, update and new gates. Cho et al. 2014. https://arxiv.org/abs/1406.1078"""
-    h = states[0]
-    of_input, of_hidden = gates(x, h, 3 * size, suffix)
     r, z = (op("sigmoid")(piece(of_input, place, size) + piece(of_hidden, place, size)) for place in (0, 1))
     new = op("tanh")(piece(of_input, 2, size) + r * piece(of_hidden, 2, size))
-    return ((1 - z) * new + z * h,)
+    return ((1 - z) * new + z * states[0],)
+
+
+class Kind(NamedTuple):
+    """A recurrence.
+
+    Attributes:
+        step: The states after one step (n, h), from what the input and the hidden state give to the gates
+            (n, gates * h), the states before and h.
+        gates: How many there are.
+        states: Their names.
+    """
+
+    step: Callable[[Any, Any, tuple[Any, ...], int], tuple[Any, ...]]
+    gates: int
+    states: tuple[str, ...]
+
+    def linear(self, x: Any, part: str, size: int, suffix: str = "") -> Any:
+        """Returns what the input (`part` "ih") or the hidden state ("hh") gives to the gates."""
+        weight = parameter(f"weight_{part}{suffix}", [self.gates * size, None])
+        return op("linear")(input=x, weight=weight, bias=parameter(f"bias_{part}{suffix}", [self.gates * size]))
+
+
+ELMAN, LONG_SHORT, GATED = Kind(rnn_step, 1, ("h",)), Kind(lstm_step, 4, ("h", "c")), Kind(gru_step, 3, ("h",))
 
 
 def zero_state(x: Any, n: Any, size: int) -> Any:
@@ -62,15 +74,14 @@ class Cell(Model):
     Keys: `input` (n, i); the states `h` (and `c` of an LSTM), each (n, h); their next values `h_next` (and `c_next`).
     """
 
-    step: ClassVar[Any] = staticmethod(rnn_step)
-    states: ClassVar[tuple[str, ...]] = ("h",)
+    kind: ClassVar[Kind] = ELMAN
 
     def __init__(self, hidden_size: int, name: str | None = None):
         super().__init__(name)
         self.hidden_size = hidden_size
-        before = tuple(IOKey(state) for state in self.states)
-        after = self.step(IOKey("input"), before, hidden_size)
-        for state, value in zip(self.states, after):
+        kind, before = self.kind, tuple(IOKey(state) for state in self.kind.states)
+        of_input, of_hidden = (kind.linear(x, p, hidden_size) for x, p in ((IOKey("input"), "ih"), (before[0], "hh")))
+        for state, value in zip(kind.states, kind.step(of_input, of_hidden, before, hidden_size)):
             self |= op("buffer")(input=value, output=IOKey(f"{state}_next"))
         self.set_cin("input")
         self.set_cout("h_next")
@@ -82,13 +93,12 @@ class RNNCell(Cell):
 
 class LSTMCell(Cell):
     __doc__ = Cell.__doc__
-    step = staticmethod(lstm_step)
-    states = ("h", "c")
+    kind = LONG_SHORT
 
 
 class GRUCell(Cell):
     __doc__ = Cell.__doc__
-    step = staticmethod(gru_step)
+    kind = GATED
 
 
 class Recurrent(Operator):
@@ -101,8 +111,7 @@ class Recurrent(Operator):
     """
 
     output_names = ("output", "last")
-    step: ClassVar[Any] = staticmethod(rnn_step)
-    states: ClassVar[tuple[str, ...]] = ("h",)
+    kind: ClassVar[Kind] = ELMAN
 
     def __init__(self, hidden_size: int, name: str | None = None):
         super().__init__(name=name)
@@ -114,9 +123,11 @@ class Recurrent(Operator):
         if not isinstance(t, int):
             raise ValueError(f"{type(self).__name__} is unrolled in time, and the length {t} of its input is unknown.")
         zeros = zero_state(sequence[:, 0], n, self.hidden_size)
-        states, outputs = tuple(IOKey(s) if is_given(s) else zeros for s in self.states), []
+        kind, size, outputs = self.kind, self.hidden_size, []
+        states = tuple(IOKey(s) if is_given(s) else zeros for s in kind.states)
+        of_input = kind.linear(sequence, "ih", size, "_l0")
         for place in range(t):
-            states = self.step(sequence[:, place], states, self.hidden_size, suffix="_l0")
+            states = kind.step(of_input[:, place], kind.linear(states[0], "hh", size, "_l0"), states, size)
             outputs.append(states[0])
         model |= op("stack", axis=1)(outputs, output=IOKey("output"))
         for key, state in zip(self.output_names[1:], states):
@@ -131,13 +142,12 @@ class RNN(Recurrent):
 class LSTM(Recurrent):
     __doc__ = Recurrent.__doc__
     output_names = ("output", "last", "last_c")
-    step = staticmethod(lstm_step)
-    states = ("h", "c")
+    kind = LONG_SHORT
 
 
 class GRU(Recurrent):
     __doc__ = Recurrent.__doc__
-    step = staticmethod(gru_step)
+    kind = GATED
 
 
 class ManyToOne(Model):
@@ -164,11 +174,11 @@ class OneToMany(Model):
     def __init__(self, cell: Cell, dimension: int, steps: int, name: str | None = None):
         super().__init__(name)
         x: Any = IOKey("input", shape=[None, dimension])
-        states: Any = dict.fromkeys(cell.states, zero_state(x, x.shape[0], cell.hidden_size))
+        states: Any = dict.fromkeys(cell.kind.states, zero_state(x, x.shape[0], cell.hidden_size))
         outputs, head = [], Linear(dimension, name="head")
         for step in range(steps):
             one: Any = (cell.shared() if step else named(cell, "cell"))(input=x, **states)
-            states = {state: getattr(one, f"{state}_next") for state in cell.states}
+            states = {state: getattr(one, f"{state}_next") for state in cell.kind.states}
             x = (head.shared() if step else head)(input=states["h"])
             outputs.append(x)
         self |= op("stack", axis=1)(outputs, output=IOKey("output"))
@@ -188,13 +198,13 @@ class EncoderDecoder(Model):
 
     def __init__(self, encoder: Recurrent, decoder: Recurrent, dimension: int, name: str | None = None):
         super().__init__(name)
-        if (encoder.states, encoder.hidden_size) != (decoder.states, decoder.hidden_size):
+        if (encoder.kind, encoder.hidden_size) != (decoder.kind, decoder.hidden_size):
             raise ValueError(
                 f"The decoder {decoder.type_name}({decoder.hidden_size}) cannot start from the states of the encoder"
                 f" {encoder.type_name}({encoder.hidden_size}); give both the same type and width."
             )
         encoded = named(encoder, "encoder")(input="input")
-        states = {state: getattr(encoded, key) for state, key in zip(encoder.states, encoder.output_names[1:])}
+        states = {state: getattr(encoded, key) for state, key in zip(encoder.kind.states, encoder.output_names[1:])}
         decoded: Any = named(decoder, "decoder")(input=IOKey("target"), **states)
         self |= Linear(dimension, name="head")(input=decoded.output, output=IOKey("output"))
         self.set_cin("input")

@@ -125,6 +125,74 @@ def test_gradients_stop_where_the_module_detaches():
             np.testing.assert_allclose(ours, value.grad.numpy(), rtol=1e-9, err_msg=name)
 
 
+class Flat(nn.Module):
+    """A recurrent module whose outputs stand in one tuple."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module.double()
+
+    def forward(self, x, *states):
+        given = states if not isinstance(self.module, nn.LSTM | nn.LSTMCell) else (states,)
+        found = self.module(x, *given) if states else self.module(x)
+        if isinstance(found, tuple):
+            return tuple(part for item in found for part in (item if isinstance(item, tuple) else (item,)))
+        return found
+
+
+RECURRENT = {
+    "rnn": (lambda: nn.RNN(3, 4), [(5, 2, 3)]),
+    "rnn of relu, no bias": (lambda: nn.RNN(3, 4, nonlinearity="relu", bias=False), [(5, 2, 3)]),
+    "lstm": (lambda: nn.LSTM(3, 4, batch_first=True), [(2, 5, 3)]),
+    "lstm from a state": (lambda: nn.LSTM(3, 4, 2), [(5, 2, 3), (2, 2, 4), (2, 2, 4)]),
+    "lstm both ways, projected": (lambda: nn.LSTM(3, 4, 2, bidirectional=True, proj_size=2), [(5, 2, 3)]),
+    "lstm projected, no bias": (lambda: nn.LSTM(3, 4, proj_size=2, bias=False), [(5, 2, 3)]),
+    "gru both ways": (lambda: nn.GRU(3, 4, 2, batch_first=True, bidirectional=True), [(2, 5, 3)]),
+    "gru without a batch": (lambda: nn.GRU(3, 4), [(5, 3)]),
+    "rnn cell": (lambda: nn.RNNCell(3, 4), [(2, 3)]),
+    "rnn cell of relu": (lambda: nn.RNNCell(3, 4, nonlinearity="relu"), [(2, 3)]),
+    "lstm cell": (lambda: nn.LSTMCell(3, 4, bias=False), [(2, 3), (2, 4), (2, 4)]),
+    "gru cell": (lambda: nn.GRUCell(3, 4), [(2, 3), (2, 4)]),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_modules(name):
+    torch.manual_seed(0)
+    module, shapes = RECURRENT[name]
+    compare(Flat(module()), *(random(*shape) for shape in shapes))
+
+
+def test_gradients_through_time():
+    torch.manual_seed(0)
+    module, x = Flat(nn.LSTM(3, 4, 2, bidirectional=True)), random(5, 2, 3)
+    model, params = ml.from_torch(module, (x,))
+    compiled = ml.compile(model, ml.NumpyBackend(dtype=ml.float64))
+    seeds = {f"output_{i}": np.asarray(random(*part.shape)) for i, part in enumerate(module(x))}
+    found = compiled.evaluate_gradients(params, {"x": x.numpy()}, output_gradients=seeds)
+    outputs = module(x)
+    torch.autograd.backward(outputs, [torch.from_numpy(seed) for seed in seeds.values()])
+    for key, parameter in module.named_parameters():
+        np.testing.assert_allclose(found[key.replace(".", "_")], parameter.grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", [ml.JaxBackend, ml.MlxBackend, ml.TorchBackend])
+def test_recurrent_modules_in_float32(backend):
+    torch.manual_seed(0)
+    module, x = Flat(nn.GRU(3, 4, bidirectional=True)).float(), random(5, 2, 3).float()
+    model, params = ml.from_torch(module, (x,))
+    found = ml.compile(model, backend(), inference=True).evaluate(params, {"x": x.numpy()})
+    for ours, theirs in zip(found.values(), module(x), strict=True):
+        np.testing.assert_allclose(np.asarray(ours), theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_between_recurrent_layers_is_refused():
+    with pytest.raises(
+        ml.MithrilError, match=r"Dropout 0\.5 between recurrent layers has no mapping: call `\.eval\(\)`"
+    ):
+        ml.from_torch(Flat(nn.LSTM(3, 4, 2, dropout=0.5)), (random(5, 2, 3),))
+
+
 def test_a_mapping_of_ones_own():
     @maps("hypot")
     def hypot(node, left, right):
