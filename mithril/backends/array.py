@@ -68,7 +68,7 @@ def attention_weights(query, key, mask, is_causal, scale):
         mask = xp.tril(xp.ones(scores.shape[-2:], dtype=xp.int32)) > 0
     if mask is not None:
         scores = xp.where(mask, scores, -math.inf) if "bool" in str(mask.dtype) else scores + mask
-    peak = xp.max(scores, axis=-1, keepdims=True)
+    peak = fixed(xp.max(scores, axis=-1, keepdims=True))  # its gradients cancel
     weights = xp.exp(scores - xp.where(peak == -math.inf, 0, peak))
     total = xp.sum(weights, axis=-1, keepdims=True)
     return weights / xp.where(total == 0, 1, total)
@@ -81,7 +81,7 @@ def scaled_dot_product_attention(query, key, value, mask=None, is_causal=False, 
 
 def cross_entropy(input, target, label_smoothing=0.0, ignore_index=-100):
     """Loss per place: -log of the probability of class `target` along axis 1 of the logits."""
-    peak = xp.max(input, axis=1, keepdims=True)
+    peak = fixed(xp.max(input, axis=1, keepdims=True))  # its gradients cancel
     logs = input - peak - xp.log(xp.sum(xp.exp(input - peak), axis=1, keepdims=True))
     known = target != ignore_index
     index = xp.expand_dims(xp.where(known, target, 0), 1)
@@ -236,9 +236,9 @@ def grid_corners(shape, grid, mode, padding_mode, align_corners):
     return found
 
 
-def fixed(index):
-    """Indices, which have no gradient; MLX wants to be told."""
-    return index
+def fixed(values):
+    """Values that have no gradient; JAX and MLX want to be told."""
+    return values
 
 
 def grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corners=False):

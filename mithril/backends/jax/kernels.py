@@ -12,6 +12,11 @@ def topk(input, k, axis=-1, largest=True):
     return jnp.moveaxis(values, -1, axis), jnp.moveaxis(indices, -1, axis)
 
 
+def fixed(values):
+    """Values that have no gradient."""
+    return lax.stop_gradient(values)
+
+
 def prng(key):
     """JAX's random key for a key (2,) int32."""
     return jax.random.wrap_key_data(lax.bitcast_convert_type(key, jnp.uint32))

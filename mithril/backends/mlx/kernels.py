@@ -28,9 +28,9 @@ def scaled_dot_product_attention(query, key, value, mask=None, is_causal=False, 
     return output if seeing is None else output * seeing
 
 
-def fixed(index):
-    """Indices, which have no gradient."""
-    return mx.stop_gradient(index)
+def fixed(values):
+    """Values that have no gradient."""
+    return mx.stop_gradient(values)
 
 
 def inverse(input):

@@ -127,7 +127,13 @@ def _dtype(node: Node) -> str:
 def embedding(
     node: Node, weight: Any, indices: Any, padding_idx: int = -1, scale_grad: bool = False, sparse: bool = False
 ) -> Any:
-    return record("embedding", input=indices, weight=weight)
+    """The row `padding_idx` is read but not learned."""
+    rows = record("embedding", input=indices, weight=weight)
+    if padding_idx < 0:
+        return rows
+    return record(
+        "where", condition=(indices == padding_idx)[..., None], input=record("detach", input=rows), other=rows
+    )
 
 
 @maps("one_hot")

@@ -125,6 +125,20 @@ def test_gradients_stop_where_the_module_detaches():
             np.testing.assert_allclose(ours, value.grad.numpy(), rtol=1e-9, err_msg=name)
 
 
+def test_a_row_for_padding_is_not_learned():
+    module = nn.Embedding(6, 4, padding_idx=2).double()
+    nn.init.normal_(module.weight)
+    x = torch.tensor([[1, 2, 2], [5, 2, 1]])
+    model, params = ml.from_torch(module, (x,))
+    compiled = ml.compile(model, ml.NumpyBackend(dtype=ml.float64))
+    seed = random(2, 3, 4)
+    found = compiled.evaluate_gradients(params, {"input": x.numpy()}, output_gradients={"output": seed.numpy()})
+    module(x).backward(seed)
+    np.testing.assert_allclose(found["weight"], module.weight.grad.numpy())
+    values = compiled.evaluate(params, {"input": x.numpy()})["output"]
+    np.testing.assert_array_equal(values, module(x).detach().numpy())
+
+
 class Flat(nn.Module):
     """A recurrent module whose outputs stand in one tuple."""
 
