@@ -174,10 +174,11 @@ HEAD = """# Imported models
 Written by `python benchmarks/table_from_torch.py`. Small configurations with random weights and statistics, two images
 each, brought over by `ml.from_torch` and compared with the module itself, all of its outputs. A difference is the
 largest of any output, relative to that output's largest value (in float64 without what a detector gives in float32
-even then). Seconds are the processor's, of `ml.from_torch` under `import` and of `ml.compile` beside each difference;
-what XLA needs for JAX's first run comes on top. `run` is the time of a call on PyTorch over the module's own (one
-thread, median of 15 pairs); the models are small, so it says what calls cost. Gradients are those of the mean square of
-all outputs, in float64, for a sample of the models.
+even then; XCiT and EdgeNeXt compute their positions in float32 always). Seconds are the processor's, of
+`ml.from_torch` under `import` and of `ml.compile` beside each difference; what XLA needs for JAX's first run comes on
+top. `run` is the time of a call on PyTorch over the module's own (one thread, median of 15 pairs); the models are
+small, so it says what calls cost. Gradients are those of the mean square of all outputs, in float64, for a sample of
+the models; PyTorch itself rounds the slope of a hard sigmoid, which MobileNetV3 has, to float32.
 """
 
 

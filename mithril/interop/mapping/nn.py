@@ -240,7 +240,10 @@ def _changes_statistics(kind: str) -> ConversionError:
 
 
 def _own_batch_norm(node: Node, input: Any, weight: Any, bias: Any, eps: float) -> Any:
-    """Without running statistics, those of the batch count."""
+    """Without running statistics, those of the batch count; of one image they are those of each of its channels."""
+    batch, channels = shape_of(node.args[0])[:2]
+    if batch == 1:
+        return group_norm(node, input, channels, weight, bias, eps)
     axes = (0, *range(2, rank_of(node)))
     mean, var = input.mean(axis=axes, keepdims=True), input.var(axis=axes, keepdims=True)
     value = (input - mean) * record("rsqrt", input=var + eps)

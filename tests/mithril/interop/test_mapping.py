@@ -84,6 +84,13 @@ def test_maxima_return_to_their_places():
     compare(there_and_back, random(2, 3, 6, 8), backend=ml.TorchBackend(dtype=ml.float64))
 
 
+@pytest.mark.parametrize("images", [1, 3])
+def test_batch_norm_without_running_statistics(images):
+    weight, bias = random(4), random(4) + 1
+    compiled = compare(lambda x: F.batch_norm(x, None, None, weight, bias, training=True), random(images, 4, 5, 6))
+    assert ("group_norm" in compiled.source) == (images == 1)
+
+
 @pytest.mark.parametrize("mask", [None, "causal", "bool", "float"])
 def test_dropout_of_attention_weights(mask):
     options = {"is_causal": mask == "causal"}
