@@ -9,7 +9,7 @@ from nexus.core.weights import load_weights
 from nexus.evaluation.proofs import randomize
 from nexus.evaluation.proofs.vit import hub_mae
 from nexus.models.cv import MAE, MAEConfig, VisionTransformer
-from nexus.models.cv.mae import sincos_positions
+from nexus.models.cv.masked_autoencoder import sincos_positions
 
 TINY = MAEConfig(
     image_size=32,
@@ -69,7 +69,7 @@ def test_fresh_positions_are_those_of_transformers(transformers):
         theirs = rows_first.roll(width // 2, dims=1)  # published weights have the column first
         torch.testing.assert_close(positions[0].detach(), theirs)
     assert not ours.pos_embed.requires_grad
-    rows = sincos_positions((2, 3), 8)[0, 1:].reshape(2, 3, 8)
+    rows = sincos_positions((2, 3), 8, 1)[0, 1:].reshape(2, 3, 8)
     assert torch.equal(rows[0, :, :4], rows[1, :, :4])  # the first half tells the column
     assert torch.equal(rows[:, 0, 4:], rows[:, 2, 4:])  # the second half tells the row
 
