@@ -7,9 +7,8 @@ NCHW), and inference leaves out the features of each block, which the references
 warm-up steps the two take turns, so that what else the machine does hits both alike; the median of a model's
 repetitions is its time, and the ratio is the median of the ratios of neighbouring repetitions.
 
-Memory is what the first step adds to the built model: on a CPU the peak resident size of a process of its own (VmHWM)
-less its resident size before the step, on a GPU torch's peak of allocated bytes likewise. The weights, which are the
-same, are left out, so that the ratio is the strictest one.
+Memory is the peak of what torch allocates during the first step, beside the weights, which are the same: exact, and the
+same at every run. On a CPU torch's profiler counts it.
 
 A ratio below 1 means that nexus is faster, or smaller.
 """
@@ -17,14 +16,17 @@ A ratio below 1 means that nexus is faster, or smaller.
 import argparse
 import fnmatch
 import importlib.util
+import itertools
 import json
-import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler is not to tell when it starts and stops
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +44,6 @@ class Row(NamedTuple):
         batch_inference: Images in an inference step.
         batch_training: Images in a training step.
         image_size: Their side in pixels.
-        left_out: Arguments of our forward that are False in inference, for what the reference does not return either.
         text: Of models that see texts too: tokens in each, and the vocabulary's size. There are as many as images.
     """
 
@@ -51,36 +52,21 @@ class Row(NamedTuple):
     batch_inference: int
     batch_training: int
     image_size: int = 224
-    left_out: tuple[str, ...] = ()
     text: tuple[int, int] | None = None
 
 
 ROWS = [
-    Row("vit_small_patch16_224", "timm:vit_small_patch16_224", 4, 4, left_out=("output_features",)),
-    Row("resnet50", "timm:resnet50", 4, 4, left_out=("output_features",)),
+    Row("vit_small_patch16_224", "timm:vit_small_patch16_224", 4, 4),
+    Row("resnet50", "timm:resnet50", 4, 4),
     Row("vgg11_bn", "torchvision:vgg11_bn", 4, 2),
     Row("mixer_b16_224", "timm:mixer_b16_224", 8, 4),
     Row("efficientnet_b0", "timm:efficientnet_b0", 8, 4),
     Row("swin_tiny_patch4_window7_224", "timm:swin_tiny_patch4_window7_224", 8, 4),
-    Row("dinov2_vits14", "timm:vit_small_patch14_dinov2@224", 4, 4, left_out=("output_features",)),
-    Row("eva02_small_patch14_224", "timm:eva02_small_patch14_224", 4, 4, left_out=("output_features",)),
+    Row("dinov2_vits14", "timm:vit_small_patch14_dinov2@224", 4, 4),
+    Row("eva02_small_patch14_224", "timm:eva02_small_patch14_224", 4, 4),
     Row("mae_vit_base_patch16_224", "transformers:ViTMAEForPreTraining:ViTMAEConfig", 4, 4),
-    Row(
-        "clip_vit_base_patch32_224",
-        "transformers:CLIPModel:CLIPConfig",
-        4,
-        4,
-        left_out=("output_features",),
-        text=(77, 49408),
-    ),
-    Row(
-        "siglip_base_patch16_224",
-        "transformers:SiglipModel:SiglipConfig",
-        4,
-        2,
-        left_out=("output_features",),
-        text=(64, 32000),
-    ),
+    Row("clip_vit_base_patch32_224", "transformers:CLIPModel:CLIPConfig", 4, 4, text=(77, 49408)),
+    Row("siglip_base_patch16_224", "transformers:SiglipModel:SiglipConfig", 4, 2, text=(64, 32000)),
 ]
 """One for each family that has a peer; HiViT has none that can be installed."""
 
@@ -107,6 +93,7 @@ def build(source: str) -> nn.Module:
     if library == "transformers":
         import transformers
 
+        transformers.logging.set_verbosity_error()  # SigLIP's default configuration warns about itself
         model, _, config = name.partition(":")
         return getattr(transformers, model)(getattr(transformers, config)())
     if library == "timm":
@@ -125,7 +112,7 @@ def inputs(source: str, row: Row, images: Tensor, *, training: bool) -> dict[str
     library = source.partition(":")[0]
     given: dict[str, Any] = {}
     if library == "nexus" and not training:
-        given = dict.fromkeys(row.left_out, False)
+        given = {"output_features": False}  # which the references do not return either
     if row.text is not None:
         length, vocabulary = row.text
         tokens = torch.randint(1, vocabulary - 1, (len(images), length), device=images.device)
@@ -203,43 +190,24 @@ def times(
 
 
 def peak_memory(source: str, row: Row, training: bool, device: torch.device) -> int:
-    """Returns the bytes that one step adds to a model; on a CPU it is measured in a process of its own."""
-    if device.type == "cuda":
-        return step_memory(source, row, training, device)
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: sender.send(step_memory(source, row, training, device)))
-    process.start()
-    sender.close()
-    figure = receiver.recv()
-    process.join()
-    return figure
-
-
-def step_memory(source: str, row: Row, training: bool, device: torch.device) -> int:
-    """Returns the peak during one step, less what was there before it."""
+    """Returns the bytes that the first step of a fresh model has at most beside the weights."""
     step = make_step(source, row, training, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
         return torch.cuda.max_memory_allocated() - before
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from here
-    before = resident("VmRSS")
-    step()
-    return resident("VmHWM") - before
-
-
-def resident(field: str) -> int:
-    """Returns a figure of /proc/self/status in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    assert profile.profiler is not None
+    assert profile.profiler.kineto_results is not None
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate(event.nbytes() for event in events))
 
 
 def compare(
-    row: Row, training: bool, memory: tuple[int, int], repetitions: int, device: torch.device, clock: Clock
+    row: Row, training: bool, memory: tuple[int, ...], repetitions: int, device: torch.device, clock: Clock
 ) -> dict[str, Any]:
     ours, theirs = times(row, training, repetitions, device, clock)
     return {
@@ -270,17 +238,10 @@ def main() -> None:
     print(f"torch {torch.__version__}, {device}, {options.threads} threads; ratios are nexus / reference")
     print("model                    step       batch       ms   ref ms   time      MB  ref MB memory")
     rows = [row for row in ROWS if fnmatch.fnmatch(row.name, options.pattern)]
-    # Memory first: processes are forked before this one starts threads.
-    memory = {
-        (row, training): (
-            peak_memory(f"nexus:{row.name}", row, training, device),
-            peak_memory(row.reference, row, training, device),
-        )
-        for row in rows
-        for training in (False, True)
-    }
     figures = []
-    for (row, training), bytes_of_both in memory.items():
+    for row, training in itertools.product(rows, (False, True)):
+        sources = (f"nexus:{row.name}", row.reference)
+        bytes_of_both = tuple(peak_memory(source, row, training, device) for source in sources)
         figure = compare(row, training, bytes_of_both, options.repetitions, device, clock)
         figures.append(figure)
         print(

@@ -79,8 +79,7 @@ class MixerBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        tokens = self.mlp_tokens(rearrange(self.norm1(x), "b n d -> b d n"))
-        x = x + self.drop_path(rearrange(tokens, "b d n -> b n d"))
+        x = x + self.drop_path(self.mlp_tokens(self.norm1(x).mT).mT)
         return x + self.drop_path(self.mlp_channels(self.norm2(x)))
 
 

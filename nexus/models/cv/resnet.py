@@ -90,7 +90,8 @@ class Bottleneck(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
         branch = self.act(self.bn1(self.conv1(x)))
         branch = self.act(self.bn2(self.conv2(branch)))
-        branch = self.drop_path(self.bn3(self.conv3(branch)))
+        branch = self.conv3(branch)  # a line of its own: the map before it is not needed beside the next
+        branch = self.drop_path(self.bn3(branch))
         return self.act(branch.add_(self.downsample(x)))
 
 

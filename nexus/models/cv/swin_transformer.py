@@ -175,6 +175,11 @@ class SwinBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
+        x = x + self.drop_path(self._attend(x))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def _attend(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
+        """Returns what the tokens of each window tell each other, in their places in the map."""
         windows, part, mask = self._windows(x)
         windows = self.attn(windows, part.window, mask)
         (height, width), (p, q) = x.shape[1:3], part.window
@@ -182,8 +187,7 @@ class SwinBlock(nn.Module):
         branch = rearrange(windows, "(b h w) (p q) d -> b (h p) (w q) d", b=x.shape[0], h=rows, p=p, q=q)
         if any(part.shift):
             branch = branch.roll(part.shift, dims=(1, 2))
-        x = x + self.drop_path(branch[:, :height, :width])
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        return branch[:, :height, :width]
 
     def attention_maps(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b m heads n n"]:
         """Returns the attention weights inside each window of this block for its input `x`."""
