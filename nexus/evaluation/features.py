@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nexus.core.config import nearest
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import Dataset, Loader, eval_transform, load_dataset
-from nexus.models.cv.mae import MAE
+from nexus.models.cv.masked_autoencoder import MaskedAutoencoder
 from nexus.tasks.metrics import correct_guesses
 from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
 
@@ -83,7 +83,7 @@ def extract_features(
         ValueError: The model gives no embeddings, or they are not finite.
     """
     transform = eval_transform(preprocessing_of(model, preprocessing))
-    if isinstance(model, MAE):
+    if isinstance(model, MaskedAutoencoder):
         model = model.to_classifier(0).to(device_of(model))
     loader = Loader(dataset, transform, batch_size=batch_size, num_workers=num_workers)
     values, labels = [], []

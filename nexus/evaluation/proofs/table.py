@@ -5,7 +5,7 @@ import fnmatch
 from nexus.evaluation.proofs.convolutional import EFFICIENTNETS, RESNET, SWIN, VGG
 from nexus.evaluation.proofs.detr import DETRS
 from nexus.evaluation.proofs.family import Family
-from nexus.evaluation.proofs.hivit import HIVIT
+from nexus.evaluation.proofs.hivit import HIVIT, HIVIT_MAE
 from nexus.evaluation.proofs.image_text import CLIPS, SIGLIPS
 from nexus.evaluation.proofs.rcnn import RCNNS
 from nexus.evaluation.proofs.vit import DINO, DINO_REGISTERS, EVA, MASKED, MIXER, VIT
@@ -23,6 +23,7 @@ FAMILIES: tuple[Family, ...] = (
     SWIN,
     EVA,
     HIVIT,
+    HIVIT_MAE,
     *CLIPS,
     *SIGLIPS,
     *RCNNS,

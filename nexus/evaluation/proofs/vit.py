@@ -3,10 +3,10 @@
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from nexus.evaluation.proofs.family import Family, Oracle
+from nexus.evaluation.proofs.masking import noise_of, reconstruction
 from nexus.models.cv.dinov2 import DINOv2Config
 from nexus.models.cv.eva02 import EVA02Config
 from nexus.models.cv.mae import MAE, MAEConfig
@@ -91,30 +91,16 @@ def hub_mae(transformers: ModuleType, config: MAEConfig, **changes: Any) -> nn.M
     return transformers.ViTMAEForPreTraining(transformers.ViTMAEConfig(**settings | changes))
 
 
-def _noise(images: Tensor) -> Tensor:
-    """Returns a number for each patch of 8 x 8 pixels, so that both models mask the same.
-
-    They are fractions of multiples of the golden ratio, which all differ, and which a graph can hold.
-    """
-    num_patches = images.shape[2] * images.shape[3] // 64
-    numbers = torch.arange(len(images) * num_patches, dtype=torch.float64) * 0.6180339887498949 % 1
-    return numbers.reshape(len(images), num_patches)
-
-
-def _our_reconstruction(model: MAE, images: Tensor) -> Tensor:
-    return model(images, noise=_noise(images))["losses"]["reconstruction"]
-
-
 def _their_reconstruction(model: nn.Module, images: Tensor) -> Tensor:
-    return model(images, noise=_noise(images), interpolate_pos_encoding=True).loss
+    return model(images, noise=noise_of(images), interpolate_pos_encoding=True).loss
 
 
 def _our_tokens(model: MAE, images: Tensor) -> Tensor:
-    return model.norm(model(images, noise=_noise(images))["features"][-1])
+    return model.norm(model(images, noise=noise_of(images))["features"][-1])
 
 
 def _their_tokens(model: Any, images: Tensor) -> Tensor:
-    return model.vit(images, noise=_noise(images), interpolate_pos_encoding=True).last_hidden_state
+    return model.vit(images, noise=noise_of(images), interpolate_pos_encoding=True).last_hidden_state
 
 
 def hub_dinov2(transformers: ModuleType, config: DINOv2Config, *, classes: int = 0) -> nn.Module:
@@ -202,7 +188,7 @@ MIXER = Family(
     oracles=(Oracle(library="timm", build=timm_mixer, spelling="timm"),),
 )
 MASKED = Family(
-    variants=("mae_*",),
+    variants=("mae_vit_*",),
     tiny={
         **_TINY,
         "num_layers": 2,
@@ -218,7 +204,7 @@ MASKED = Family(
             build=hub_mae,
             spelling="hub",
             run=_their_reconstruction,
-            read=_our_reconstruction,
+            read=reconstruction,
             other_size=False,  # it stretches the decoder's positions along one line, not over the image
         ),
         Oracle(
@@ -230,7 +216,7 @@ MASKED = Family(
             gradients=False,  # the decoder has none here
         ),
     ),
-    read=_our_reconstruction,
+    read=reconstruction,
 )
 
 

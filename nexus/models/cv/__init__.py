@@ -6,6 +6,7 @@ from nexus.models.cv.dinov2 import DINOv2, DINOv2Config
 from nexus.models.cv.efficient_net import EfficientNet, EfficientNetConfig
 from nexus.models.cv.eva02 import EVA02, EVA02Config
 from nexus.models.cv.hivit import HiViT, HiViTConfig
+from nexus.models.cv.hivit_mae import HiViTMAE, HiViTMAEConfig
 from nexus.models.cv.mae import MAE, MAEConfig
 from nexus.models.cv.mlp_mixer import MixerConfig, MLPMixer
 from nexus.models.cv.rcnn import (
@@ -48,6 +49,8 @@ __all__ = [
     "FasterRCNNConfig",
     "HiViT",
     "HiViTConfig",
+    "HiViTMAE",
+    "HiViTMAEConfig",
     "KeypointRCNN",
     "KeypointRCNNConfig",
     "MAEConfig",

@@ -52,6 +52,8 @@ class HiViTConfig(Config):
         embed_dim: Width of the last stage; the two before it have a half and a quarter.
         num_layers: Blocks of the three stages. In the first two, where there is no attention, a block is two MLPs.
         stem_mlp_ratio: Of the MLPs' width to the tokens' in the first two stages; `mlp_ratio` in the last.
+        relative_bias: Attention has a learned bias for each offset between two patches; not so in pre-training, where
+            patches are missing.
         drop_path_rate: Of the last block; rises linearly from 0 at the first.
     """
 
@@ -65,6 +67,7 @@ class HiViTConfig(Config):
     stem_mlp_ratio: float = 3.0
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
+    relative_bias: bool = True
     norm_eps: float = 1e-6
     dropout: float = 0.0
     attention_dropout: float = 0.0
@@ -129,34 +132,40 @@ class UnitMerge(nn.Module):
 
 
 class RelativeAttention(nn.Module):
-    """Self-attention over all patches, with a learned bias for each offset between two of them (Sec. 3.1)."""
+    """Self-attention over the patches, with a learned bias for each offset between two of them (Sec. 3.1), or none."""
 
     def __init__(self, grid: tuple[int, int], config: HiViTConfig) -> None:
         super().__init__()
         width = config.embed_dim
         self.num_heads, self.dropout, self.table_grid = config.num_heads, config.attention_dropout, grid
-        offsets = (2 * grid[0] - 1) * (2 * grid[1] - 1)
-        self.relative_position_bias_table = nn.Parameter(torch.zeros(offsets, config.num_heads))
+        if config.relative_bias:
+            offsets = (2 * grid[0] - 1) * (2 * grid[1] - 1)
+            self.relative_position_bias_table = nn.Parameter(torch.zeros(offsets, config.num_heads))
+        else:
+            self.relative_position_bias_table = None
         self.qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
         self.proj = nn.Linear(width, width)
         self.proj_drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: Float[Tensor, "b n d"], index: Int[Tensor, "n n"], grid: tuple[int, int]) -> Tensor:
+    def forward(self, x: Float[Tensor, "b n d"], index: Int[Tensor, "n n"] | None, grid: tuple[int, int]) -> Tensor:
         q, k, v = self._project(x)
         dropout = self.dropout if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, self._bias(index, grid), dropout)
         return self.proj_drop(self.proj(rearrange(x, "b heads n e -> b n (heads e)")))
 
-    def maps(self, x: Float[Tensor, "b n d"], index: Int[Tensor, "n n"], grid: tuple[int, int]) -> Tensor:
+    def maps(self, x: Float[Tensor, "b n d"], index: Int[Tensor, "n n"] | None, grid: tuple[int, int]) -> Tensor:
         """Returns the attention weights (b, heads, n, n) that `forward` uses; each row sums to 1."""
         q, k, _ = self._project(x)
-        return (q * q.shape[-1] ** -0.5 @ k.mT + self._bias(index, grid)).softmax(dim=-1)
+        scores, bias = q * q.shape[-1] ** -0.5 @ k.mT, self._bias(index, grid)
+        return (scores if bias is None else scores + bias).softmax(dim=-1)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = rearrange(self.qkv(x), "b n (three heads e) -> three b heads n e", three=3, heads=self.num_heads)
         return q, k, v
 
-    def _bias(self, index: Tensor, grid: tuple[int, int]) -> Float[Tensor, "1 heads n n"]:
+    def _bias(self, index: Tensor | None, grid: tuple[int, int]) -> Float[Tensor, "1 heads n n"] | None:
+        if self.relative_position_bias_table is None or index is None:
+            return None
         table = resample_offsets(self.relative_position_bias_table, self.table_grid, grid)
         return rearrange(table[index.flatten()], "(n m) heads -> 1 heads n m", n=len(index))
 
@@ -173,9 +182,23 @@ class HiViTBlock(nn.Module):
         self.mlp = Mlp(width, int(width * config.mlp_ratio), dropout=config.dropout)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Float[Tensor, "b n d"], index: Tensor, grid: tuple[int, int]) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, "b n d"], index: Tensor | None, grid: tuple[int, int]) -> Float[Tensor, "b n d"]:
         x = x + self.drop_path(self.attn(self.norm1(x), index, grid))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def hivit_blocks(config: HiViTConfig, grid: tuple[int, int]) -> list[nn.Module]:
+    """Returns the three stages' blocks in one list, with the two mergings between them (Fig. 2)."""
+    first, second, main = config.num_layers
+    rates = drop_path_rates(config.drop_path_rate, 2 * first + 2 * second + main)
+    quarter, half = config.embed_dim // 4, config.embed_dim // 2
+    return [
+        *(UnitBlock(quarter, config, rate) for rate in rates[: 2 * first]),
+        UnitMerge(quarter, config),
+        *(UnitBlock(half, config, rate) for rate in rates[2 * first : -main]),
+        UnitMerge(half, config),
+        *(HiViTBlock(grid, config, rate) for rate in rates[-main:]),
+    ]
 
 
 class HiViT(WeightInitMixin, NexusModule):
@@ -194,19 +217,8 @@ class HiViT(WeightInitMixin, NexusModule):
         self.grid = self.patch_embed.grid(image_sides(config.image_size))
         self.absolute_pos_embed = nn.Parameter(torch.zeros(1, self.grid[0] * self.grid[1], config.embed_dim))
         self.register_buffer("index", relative_positions(self.grid, self.grid), persistent=False)
-        first, second, main = config.num_layers
-        rates = drop_path_rates(config.drop_path_rate, 2 * first + 2 * second + main)
-        quarter, half = config.embed_dim // 4, config.embed_dim // 2
-        self.num_main = main
-        self.blocks = nn.ModuleList(
-            [
-                *(UnitBlock(quarter, config, rate) for rate in rates[: 2 * first]),
-                UnitMerge(quarter, config),
-                *(UnitBlock(half, config, rate) for rate in rates[2 * first : -main]),
-                UnitMerge(half, config),
-                *(HiViTBlock(self.grid, config, rate) for rate in rates[-main:]),
-            ]
-        )
+        self.num_main = config.num_layers[-1]
+        self.blocks = nn.ModuleList(hivit_blocks(config, self.grid))
         self.fc_norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
         self.head = nn.Linear(config.embed_dim, config.num_classes) if config.num_classes else nn.Identity()
         self.init_weights_vision()
@@ -255,11 +267,14 @@ class HiViT(WeightInitMixin, NexusModule):
     def fit_state(self, state: State) -> State:
         """Resamples positions and biases of a (square) image size to this model's.
 
-        Weights of the pre-training bring no last norm for the mean of the patches: a fresh one is taken.
+        Weights of the pre-training bring neither biases nor a last norm for the mean of the patches: fresh ones are
+        taken.
         """
         fitted = dict(state)
         if "fc_norm.weight" not in fitted and "absolute_pos_embed" in fitted:
-            fitted |= {f"fc_norm.{name}": value.detach() for name, value in self.fc_norm.named_parameters()}
+            own = self.state_dict()
+            fresh = (key for key in own if key.startswith("fc_norm.") or key.endswith(_TABLE))
+            fitted |= {key: own[key] for key in fresh if key not in fitted}
         for key, value in state.items():
             if key == "absolute_pos_embed":
                 side = math.isqrt(value.shape[1])

@@ -267,7 +267,8 @@ class MaskedAutoencoder(WeightInitMixin, NexusModule):
     def hand_over(self, model: NexusModule, changes: Mapping[str, Any]) -> None:
         """Gives the encoder's weights, and what its images need, to a classifier that was built with `changes`."""
         encoder = {key: value for key, value in self.state_dict().items() if not key.startswith(_DECODER)}
-        model.load_state_dict({**model.state_dict(), **model.fit_state(encoder)})
+        own = model.state_dict()  # the norm before the decoder need not be the classifier's
+        model.load_state_dict(own | {key: value for key, value in model.fit_state(encoder).items() if key in own})
         model.preprocessing = self.preprocessing and self.preprocessing.fitted(changes)
 
     def fit_state(self, state: State) -> State:

@@ -29,6 +29,7 @@ NAMES = [
     "fasterrcnn_resnet50_fpn",
     "hivit_tiny",
     "keypointrcnn_resnet50_fpn",
+    "mae_hivit_base",
     "mae_vit_base_patch16_224",
     "maskrcnn_resnet50_fpn",
     "mixer_b16_224",

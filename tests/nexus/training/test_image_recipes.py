@@ -21,6 +21,8 @@ VIT = {"embed_dim": 16, "num_layers": 2, "num_heads": 2}
 NARROW = {
     "ViT": VIT,
     "MAE": {**VIT, "decoder_dim": 8, "decoder_num_layers": 1, "decoder_num_heads": 2},
+    "HiViT": {**VIT, "num_layers": [1, 1, 2]},
+    "HiViTMAE": {**VIT, "num_layers": [1, 1, 2], "decoder_dim": 8, "decoder_num_layers": 1, "decoder_num_heads": 2},
     "Mixer": {"embed_dim": 16, "num_layers": 2},
     "Swin": {"embed_dim": 8, "num_layers": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]},
     "ResNet": {"hidden_dim": 8, "num_layers": [1, 1, 1, 1]},
