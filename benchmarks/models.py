@@ -1,11 +1,12 @@
 """Training step and inference against the reference of each family, as ratios of time and of memory, in one run.
 
-    python benchmarks/models.py [pattern] [--repetitions 7] [--threads 2] [--cpu-time] [--json FILE]
+    python benchmarks/models.py [pattern] [--repetitions 9] [--threads 2] [--cpu-time] [--json FILE]
 
 Each row of `ROWS` is one comparison. Both models get images of the same size in the same memory layout (contiguous
 NCHW), and inference leaves out the features of each block, which the references do not return either. After two
 warm-up steps the two take turns, so that what else the machine does hits both alike; the median of a model's
-repetitions is its time, and the ratio is the median of the ratios of neighbouring repetitions.
+repetitions is its time, and the ratio is the median of the ratios of neighbouring repetitions. Where weights lie in
+memory changes a model's time by several per cent, so each third of the repetitions has fresh models.
 
 Memory is the peak of what torch allocates during the first step, beside the weights, which are the same: exact, and the
 same at every run. On a CPU torch's profiler counts it.
@@ -175,14 +176,14 @@ def synchronize(device: torch.device) -> None:
 def times(
     row: Row, training: bool, repetitions: int, device: torch.device, clock: Clock
 ) -> tuple[list[float], list[float]]:
-    """Returns seconds of each repetition of ours and of the reference, taken in turns."""
-    steps = [make_step(source, row, training, device) for source in (f"nexus:{row.name}", row.reference)]
-    for step in steps * 2:
-        step()
+    """Returns seconds of each repetition of ours and of the reference, in turns; each third has fresh models."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for repetition in range(repetitions):
-        order = (0, 1) if repetition % 2 else (1, 0)
-        for index in order:
+        if repetition % -(-repetitions // 3) == 0:
+            steps = [make_step(source, row, training, device) for source in (f"nexus:{row.name}", row.reference)]
+            for step in steps * 2:
+                step()
+        for index in (0, 1) if repetition % 2 else (1, 0):
             begin = clock()
             steps[index]()
             seconds[index].append(clock() - begin)
@@ -199,9 +200,8 @@ def peak_memory(source: str, row: Row, training: bool, device: torch.device) -> 
         return torch.cuda.max_memory_allocated() - before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
-    assert profile.profiler is not None
-    assert profile.profiler.kineto_results is not None
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    profiler: Any = profile.profiler
+    events = [event for event in profiler.kineto_results.events() if event.name() == "[memory]"]
     events.sort(key=lambda event: event.start_ns())
     return max(itertools.accumulate(event.nbytes() for event in events))
 
@@ -227,7 +227,7 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("pattern", nargs="?", default="*", help="which rows, as a shell pattern of names")
-    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds, for a machine that others use too")
