@@ -178,6 +178,7 @@ def times(
 ) -> tuple[list[float], list[float]]:
     """Returns seconds of each repetition of ours and of the reference, in turns; each third has fresh models."""
     seconds: tuple[list[float], list[float]] = ([], [])
+    steps: list[Callable[[], None]] = []
     for repetition in range(repetitions):
         if repetition % -(-repetitions // 3) == 0:
             steps = [make_step(source, row, training, device) for source in (f"nexus:{row.name}", row.reference)]

@@ -1,7 +1,5 @@
 """mithril: compose models as graphs, compile them to readable source for PyTorch, JAX, MLX or NumPy."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from mithril.compile import compile

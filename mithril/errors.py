@@ -1,7 +1,5 @@
 """The one family of errors: what is wrong, where, both shapes, where each was set, the nearest right name."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Sequence
 

@@ -3,8 +3,6 @@
 Importing this package loads no framework; a backend's is loaded when it is made.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from mithril.errors import BackendError

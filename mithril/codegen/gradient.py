@@ -1,7 +1,5 @@
 """Reverse-mode source for NumPy, from the table's gradient rules."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any

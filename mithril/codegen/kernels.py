@@ -1,7 +1,5 @@
 """Sources of kernels, as they are pasted into generated modules."""
 
-from __future__ import annotations
-
 import dis
 import inspect
 import re

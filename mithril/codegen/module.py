@@ -1,7 +1,5 @@
 """A graph as the source of a Python module: imports, kernels, one function per repeated block, `evaluate`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Texts of values and of operators within one function of the generated source."""
 
-from __future__ import annotations
-
 import inspect
 import keyword
 import math

@@ -1,7 +1,5 @@
 """Params and data against what a compiled model takes: every problem, in one list, before anything runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Folding: what depends on constants only is computed once, on NumPy, when a model is compiled."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

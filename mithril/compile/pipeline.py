@@ -1,7 +1,5 @@
 """The stages of compiling, in order: logical model, physical graph, passes, source, running model."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Models that are not composed: operators, whose keys their class knows."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mithril.errors import ConnectionError

@@ -1,7 +1,5 @@
 """The public way to add an operator of one's own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

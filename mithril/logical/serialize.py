@@ -1,7 +1,5 @@
 """Models as JSON: pure data over the closed table of operators. Loading runs no code that the text names."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from typing import Any

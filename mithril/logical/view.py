@@ -1,7 +1,5 @@
 """Logical models to look at: a table, graphviz's text format, and a drawing."""
 
-from __future__ import annotations
-
 from html import escape
 from pathlib import Path
 from typing import Any

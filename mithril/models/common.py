@@ -1,7 +1,5 @@
 """What every layer is written with: an operator of the table, and a connection that is learned."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Dims: n batch, i input channels, o output channels, c channels, h w pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 

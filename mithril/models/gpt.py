@@ -3,8 +3,6 @@
 Parameters bear the names of the published checkpoint, whose dense layers keep their weights as (in, out).
 """
 
-from __future__ import annotations
-
 from mithril.logical.connection import IOKey
 from mithril.logical.model import Model
 from mithril.models.common import op, parameter

@@ -5,8 +5,6 @@ A kernel is a model with the keys `left` (n, d), `right` (m, d) and `output` (n,
 Dims: n m points, d features.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

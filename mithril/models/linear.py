@@ -1,7 +1,5 @@
 """Dense layers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mithril.logical.connection import IOKey

@@ -3,8 +3,6 @@
 `CrossEntropy` (class scores (n, k, ...) and integer targets (n, ...)) is an operator of the table.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from mithril.logical.connection import Expression, IOKey

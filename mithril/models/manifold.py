@@ -1,7 +1,5 @@
 """Embeddings that keep distances or neighbours. Their one parameter is the new coordinates of the points, `coords`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mithril.logical.connection import IOKey

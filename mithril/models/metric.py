@@ -1,7 +1,5 @@
 """Metrics. Keys: `input` (scores), `target`, `output`, a number. Counts are float32 at least."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mithril.logical.connection import Expression, IOKey

@@ -3,8 +3,6 @@
 Dims: n batch, c channels, d width.
 """
 
-from __future__ import annotations
-
 from mithril.logical.connection import IOKey
 from mithril.logical.model import Model
 from mithril.models.common import op, parameter

@@ -3,8 +3,6 @@
 Dims: t positions, d width.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from mithril.errors import ShapeError

@@ -3,8 +3,6 @@
 Dims: n batch, t time, i input width, h hidden width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 

@@ -3,8 +3,6 @@
 Dims: d features, k classes, o outputs.
 """
 
-from __future__ import annotations
-
 from itertools import combinations_with_replacement
 
 from mithril.logical.connection import IOKey

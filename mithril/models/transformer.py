@@ -5,8 +5,6 @@ A family passes its own attention and feed-forward part, so that parameters bear
 Dims: n batch, q positions, d width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from mithril.logical.connection import IOKey

@@ -1,7 +1,5 @@
 """Activations."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mithril.ops.rules import along, called, floating, row

@@ -1,7 +1,5 @@
 """Elementwise operators: arithmetic, comparison, logic, and the functions of one argument."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mithril.ops.rules import always, called, floating, given, row

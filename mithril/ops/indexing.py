@@ -1,7 +1,5 @@
 """Operators that pick and place values by index, and those that make arrays of constants."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Products and their inverses: matmul, linear, einsum, outer, solve, cholesky."""
 
-from __future__ import annotations
-
 from mithril.errors import ShapeError
 from mithril.ops.rules import broadcast, called, differ, floating, merge, promote_list, row
 from mithril.ops.table import REQUIRED, Call

@@ -6,8 +6,6 @@ Dims: n batch, i input channels, o output channels, c channels, q k positions of
 v values' width.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -3,8 +3,6 @@
 The numbers of different frameworks differ; their distribution does not.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from mithril.errors import ShapeError

@@ -1,7 +1,5 @@
 """Reductions over one axis, several, or all; sorting and cumulative operators."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mithril.errors import ShapeError

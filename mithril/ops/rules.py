@@ -4,8 +4,6 @@ A shape rule takes the inputs' shapes and the attributes and returns the output'
 one sentence. Sizes are integers or symbolic; two symbolic sizes that cannot be told apart or equal are let pass.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Operators that move values around without changing them: reshape, transpose, join, cut, repeat, pad."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

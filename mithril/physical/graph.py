@@ -3,8 +3,6 @@
 It is what passes rewrite and what code is generated from. Its rules are written down in `verify`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias

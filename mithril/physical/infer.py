@@ -1,7 +1,5 @@
 """Logical model to physical graph: one walk in topological order that opens submodels and infers shapes and dtypes."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Rewrites of the physical graph. Each takes a graph and returns it, better; `optimise` runs them in order."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Shapes and dtypes of single operators, and the errors that tell where each shape came from."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mithril.errors import DtypeError, ShapeError

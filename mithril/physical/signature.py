@@ -1,7 +1,5 @@
 """Shapes as equations: signatures of operators and declared shapes, and the sizes that follow from them."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any, NamedTuple
 

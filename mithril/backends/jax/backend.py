@@ -1,7 +1,5 @@
 """The JAX backend."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The MLX backend."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

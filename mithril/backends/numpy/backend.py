@@ -1,7 +1,5 @@
 """The NumPy backend: the reference for values, with gradients written out in the generated source."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The PyTorch backend."""
 
-from __future__ import annotations
-
 import functools
 import math
 import os

@@ -1,7 +1,5 @@
 """What generated source needs beyond DTensor's own rules to give equal numbers on a mesh."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any

@@ -6,8 +6,6 @@ Parameters bear the names of the published checkpoints.
 Dims: n images, m texts, t tokens of a text, d joint width.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from mithril.logical.connection import IOKey

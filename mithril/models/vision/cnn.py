@@ -1,7 +1,5 @@
 """Small convolutional networks: a forecast of a time series, and two tasks on one backbone."""
 
-from __future__ import annotations
-
 from mithril.logical.connection import IOKey
 from mithril.logical.model import Model
 from mithril.models.common import op

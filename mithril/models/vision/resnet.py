@@ -3,8 +3,6 @@
 Names and numbers are torchvision's: the stride of a bottleneck stands in its 3x3 convolution ("ResNet v1.5").
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mithril.logical.connection import IOKey

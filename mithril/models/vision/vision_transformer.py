@@ -3,8 +3,6 @@
 Parameters bear timm's names.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from mithril.logical.connection import IOKey
