@@ -14,6 +14,7 @@ from mithril.ops.table import HELPERS
 from mithril.types import DType, as_dtype
 
 Arrays = Mapping[str, Any]
+Mesh = Sequence[int] | Mapping[str, int] | None
 
 
 class Backend(ABC):
@@ -38,13 +39,7 @@ class Backend(ABC):
     kernels: ClassVar[tuple[str, ...]]
     """Modules whose kernels its generated source may use."""
 
-    def __init__(
-        self,
-        dtype: Any = DType.float32,
-        device: Any = None,
-        seed: int = 0,
-        device_mesh: Sequence[int] | Mapping[str, int] | None = None,
-    ):
+    def __init__(self, dtype: Any = DType.float32, device: Any = None, seed: int = 0, device_mesh: Mesh = None):
         for module in self.kernels:
             for name, function in vars(import_module(f"mithril.backends.{module}")).items():
                 if isinstance(function, FunctionType) and function.__module__.startswith("mithril."):
@@ -53,7 +48,7 @@ class Backend(ABC):
         if not self.dtype.is_floating:
             raise BackendError(f"dtype {self.dtype} must be a floating type such as float32.")
         self.native(self.dtype)
-        self.device = device
+        self.device, self._device = device, self.open_device(device)
         self.set_seed(seed)
         named = device_mesh if isinstance(device_mesh, Mapping) else enumerate(device_mesh or ())
         self.mesh_axes = {k if isinstance(k, str) else f"axis{k}": int(n) for k, n in dict(named).items()}
@@ -62,6 +57,10 @@ class Backend(ABC):
     def __repr__(self) -> str:
         device = "" if self.device is None else f", device={str(self.device)!r}"
         return f"{type(self).__name__}(dtype={self.dtype}{device})"
+
+    @abstractmethod
+    def open_device(self, device: Any) -> Any:
+        """The framework's own device of this name."""
 
     # Arrays
 

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -30,18 +30,7 @@ class JaxBackend(Backend):
     imports = ("import itertools", "import math", "import jax", "import jax.numpy as jnp", "from jax import lax")
     kernels = ("array", "jax.kernels")
 
-    def __init__(
-        self,
-        dtype: Any = DType.float32,
-        device: str | None = None,
-        seed: int = 0,
-        device_mesh: Sequence[int] | Mapping[str, int] | None = None,
-    ):
-        self._device = self._find_device(device)
-        super().__init__(dtype, device, seed, device_mesh)
-
-    @staticmethod
-    def _find_device(device: str | None) -> Any:
+    def open_device(self, device: str | None) -> Any:
         if device is None:
             return None
         platform, _, number = device.partition(":")
@@ -59,9 +48,11 @@ class JaxBackend(Backend):
 
     def place(self, value: np.ndarray, dtype: DType) -> jax.Array:
         """Without the 64-bit mode, 64-bit numbers become 32-bit ones."""
+        return self._put(value, dtype, self._device)
+
+    def _put(self, value: np.ndarray, dtype: DType, where: Any) -> jax.Array:
         with self._scope():
-            dtype_here = jax.dtypes.canonicalize_dtype(self.native(dtype))
-            return jax.device_put(value.astype(dtype_here), self._device)
+            return jax.device_put(value.astype(jax.dtypes.canonicalize_dtype(self.native(dtype))), where)
 
     def open_mesh(self) -> jax.sharding.Mesh:
         found = jax.devices(None if self.device is None else self.device.split(":")[0])
@@ -72,10 +63,7 @@ class JaxBackend(Backend):
         return jax.sharding.Mesh(np.array(found[:count]).reshape(sizes), tuple(self.mesh_axes))
 
     def spread(self, value: np.ndarray, dtype: DType, cuts: Sequence[str | None]) -> jax.Array:
-        sharding = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(*cuts))
-        with self._scope():
-            dtype_here = jax.dtypes.canonicalize_dtype(self.native(dtype))
-            return jax.device_put(value.astype(dtype_here), sharding)
+        return self._put(value, dtype, jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(*cuts)))
 
     def placed_like(self, values: Arrays, models: Arrays) -> dict[str, Any]:
         with self._scope():

@@ -24,11 +24,10 @@ class MlxBackend(Backend):
     imports = ("import itertools", "import math", "import mlx.core as mx", "import mlx.nn as nn")
     kernels = ("array", "mlx.kernels")
 
-    def __init__(self, dtype: Any = DType.float32, device: str | None = None, seed: int = 0, device_mesh: Any = None):
-        super().__init__(dtype, device, seed, device_mesh)
+    def open_device(self, device: str | None) -> mx.Device:
         if device not in (None, "cpu", "gpu"):
             raise BackendError(f"MLX has no device '{device}', only 'cpu' and 'gpu'.")
-        self._device = mx.default_device() if device is None else mx.Device(getattr(mx, device))
+        return mx.default_device() if device is None else mx.Device(getattr(mx, device))
 
     def native(self, dtype: DType) -> Any:
         return mx.bool_ if dtype is DType.bool else getattr(mx, dtype.value)

@@ -18,10 +18,9 @@ class NumpyBackend(Backend):
     imports = ("import itertools", "import math", "import numpy as np")
     kernels = ("array", "numpy.kernels", "numpy.gradients")
 
-    def __init__(self, dtype: Any = DType.float32, device: str | None = None, seed: int = 0, device_mesh: Any = None):
+    def open_device(self, device: str | None) -> None:
         if device not in (None, "cpu"):
             raise BackendError(f"NumPy has no device '{device}', only 'cpu'.")
-        super().__init__(dtype, device, seed, device_mesh)
 
     def native(self, dtype: DType) -> Any:
         if dtype is DType.bfloat16:

@@ -3,7 +3,7 @@
 import functools
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ class TorchBackend(Backend):
     """Runs generated source on PyTorch.
 
     Args:
-        device: "cpu", "cuda:1", "mps", ...
+        device: "cpu" (None too), "cuda:1", "mps", ...
         device_mesh: arrays are DTensors on the processes that torchrun started, and what process 0 gives counts.
     """
 
@@ -27,18 +27,11 @@ class TorchBackend(Backend):
     imports = ("import math", "import torch", "import torch.nn.functional as F")
     kernels = ("torch.kernels",)
 
-    def __init__(
-        self,
-        dtype: Any = DType.float32,
-        device: str = "cpu",
-        seed: int = 0,
-        device_mesh: Sequence[int] | Mapping[str, int] | None = None,
-    ):
+    def open_device(self, device: str | None) -> torch.device:
         try:
-            torch.empty(0, device=device)
+            return torch.empty(0, device=device or "cpu").device
         except (RuntimeError, AssertionError) as error:
             raise BackendError(f"torch cannot use the device '{device}': {str(error).splitlines()[0]}") from error
-        super().__init__(dtype, device, seed, device_mesh)
 
     def open_mesh(self) -> Any:
         from torch.distributed import get_world_size, is_available, is_initialized, is_torchelastic_launched
@@ -50,13 +43,13 @@ class TorchBackend(Backend):
         count = get_world_size() if is_initialized() else int(os.environ["WORLD_SIZE"])
         if math.prod(sizes) != count:
             raise BackendError(f"device_mesh {sizes} needs {math.prod(sizes)} processes, there are {count}.")
-        return init_device_mesh(torch.device(self.device).type, sizes, mesh_dim_names=tuple(self.mesh_axes))
+        return init_device_mesh(self._device.type, sizes, mesh_dim_names=tuple(self.mesh_axes))
 
     def native(self, dtype: DType) -> torch.dtype:
         return getattr(torch, dtype.value)
 
     def place(self, value: np.ndarray, dtype: DType) -> torch.Tensor:
-        return torch.tensor(value, dtype=self.native(dtype), device=self.device)
+        return torch.tensor(value, dtype=self.native(dtype), device=self._device)
 
     def spread(self, value: np.ndarray, dtype: DType, cuts: Sequence[str | None]) -> torch.Tensor:
         from torch.distributed.tensor import Replicate, Shard, distribute_tensor
@@ -82,12 +75,12 @@ class TorchBackend(Backend):
 
     def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function`, making its own tensors on this backend's device or mesh."""
-        if self.mesh is None and torch.device(self.device).type == "cpu":
+        if self.mesh is None and self._device.type == "cpu":
             return function
 
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with torch.device(self.device):
+            with self._device:
                 return function(*args, **kwargs)
 
         if self.mesh is None:
@@ -111,14 +104,10 @@ class TorchBackend(Backend):
         def pullback(grads: Arrays) -> dict[str, Any]:
             wanted = {k: v for k, v in leaves.items() if v.requires_grad}
             given = {k: g for k, g in grads.items() if outputs[k].requires_grad}
-            found = torch.autograd.grad(
-                [outputs[k] for k in given],
-                list(wanted.values()),
-                [self._cotangent(outputs[k], g) for k, g in given.items()],
-                retain_graph=True,
-                allow_unused=True,
-            ) if given else [None] * len(wanted)  # fmt: skip
-            reached = dict(zip(wanted, found))
-            return {k: torch.zeros_like(v) if reached.get(k) is None else reached[k] for k, v in params.items()}
+            seeds = [self._cotangent(outputs[k], g) for k, g in given.items()]
+            ends = [outputs[k] for k in given], list(wanted.values()), seeds
+            found = torch.autograd.grad(*ends, retain_graph=True, allow_unused=True) if given else ()
+            reached = {k: g for k, g in zip(wanted, found) if g is not None}
+            return {k: reached[k] if k in reached else torch.zeros_like(v) for k, v in params.items()}
 
         return {k: v.detach() for k, v in outputs.items()}, pullback
