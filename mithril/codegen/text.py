@@ -118,7 +118,7 @@ class Texts:
             text = code(call)
         else:
             fields = {field for _, field, _, _ in string.Formatter().parse(code) if field}
-            text = code.format(**{field: self.xp if field == "xp" else call[field] for field in fields})
+            text = code.format(**{field: call[field] for field in fields})
         return text and self.with_helpers(text)
 
     def with_helpers(self, text: str) -> str:

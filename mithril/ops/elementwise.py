@@ -145,18 +145,9 @@ def clip_gradient(call: Call) -> str:
     return f"np.where({' & '.join(tests) or 'True'}, {call['grad']}, 0)"
 
 
-def cast_text(call: Call) -> str:
-    """`x.to(torch.int64)` or `x.astype(np.int64)`."""
-    return f"{call['input']}.{'to' if call.xp == 'torch' else 'astype'}({call['dtype']})"
-
-
-def of_branches(condition: Any, input: Any, other: Any) -> Any:
-    return promote(input, other)
-
-
 WHERE = {"input": "np.where({condition}, {grad}, 0)", "other": "np.where({condition}, 0, {grad})"}
 CLIP = {"any": "{xp}.clip({input}, {min}, {max})", "torch": called("torch.clamp", "input", min=None, max=None)}
-CAST = {"input": "{grad}.astype({input}.dtype)"}
+CAST = {"torch": "{input}.to({dtype})", "any": "{input}.astype({dtype})"}
 DETACH = {
     "torch": "{input}.detach()",
     "jax": "jax.lax.stop_gradient({input})",
@@ -164,9 +155,10 @@ DETACH = {
     "numpy": "{input}",
 }
 
-row("where", "condition input other", "{xp}.where({condition}, {input}, {other})", dtype=of_branches, gradient=WHERE,
-    elementwise=True)  # fmt: skip
+row("where", "condition input other", "{xp}.where({condition}, {input}, {other})", elementwise=True, gradient=WHERE,
+    dtype=lambda condition, input, other: promote(input, other))  # fmt: skip
 row("clip", "input", CLIP, {"min": None, "max": None}, gradient={"input": clip_gradient}, elementwise=True)
-row("cast", "input", cast_text, {"dtype": REQUIRED}, dtype=given, gradient=CAST, elementwise=True)
+row("cast", "input", CAST, {"dtype": REQUIRED}, dtype=given, gradient={"input": "{grad}.astype({input}.dtype)"},
+    elementwise=True)  # fmt: skip
 row("buffer", "input", "{input}", gradient={"input": "{grad}"}, identity=lambda: True, elementwise=True)
 row("detach", "input", DETACH, elementwise=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from mithril.errors import DtypeError, ShapeError
-from mithril.ops.rules import axis_of, broadcast, differ, given, row, same
+from mithril.ops.rules import axis_of, broadcast, differ, given, recut, row, same
 from mithril.ops.table import REQUIRED, Call
 from mithril.types import Dimension, DType, Shape, maximum, minimum
 
@@ -143,11 +143,6 @@ def gather_shape(input: Shape, index: Shape, *, axis: int = 0) -> Shape:
     return index
 
 
-def take_shape(input: Shape, index: Shape, *, axis: int = 0) -> Shape:
-    axis = axis_of(axis, len(input))
-    return (*input[:axis], *index, *input[axis + 1 :])
-
-
 def axis_from_front(call: Call) -> int:
     axis = call.attributes["axis"]
     return axis if axis >= 0 else axis_of(axis, len(call.shapes["input"]))
@@ -170,10 +165,6 @@ def slice_scatter_shape(input: Shape, source: Shape, *, key: Any) -> Shape:
     if lead < 0 or any(size != 1 and differ(size, have) for size, have in zip(source, part[lead:])):
         raise ShapeError(f"slice_scatter: source {source} does not fit the part {part} of {input}.")
     return input
-
-
-def slice_scatter_jax(call: Call) -> str:
-    return f"{call['input']}.at[{key_texts(call, item_text)}].set({call['source']})"
 
 
 INDEX = {"index": int}
@@ -199,14 +190,17 @@ AXIS = {"axis": 0}
 row("index", "input *indices?", {"any": index_text, "torch": index_torch}, {"key": REQUIRED}, shape=index_shape,
     dtype=index_dtype, gradient={"input": index_gradient})  # fmt: skip
 row("take", "input index", {"any": "{xp}.take({input}, {index}, axis={axis})", "torch": take_torch}, AXIS,
-    shape=take_shape, kinds=INDEX, gradient={"input": take_gradient})  # fmt: skip
+    kinds=INDEX, shape=lambda input, index, *, axis: recut(input, axis, *index),
+    gradient={"input": take_gradient})  # fmt: skip
 row("take_along_axis", "input index", GATHER, AXIS, shape=gather_shape, kinds=INDEX,
     gradient={"input": "added(np.zeros_like({input}), placed({index}, {axis}), {grad})"})  # fmt: skip
 row("scatter_add", "input index updates", SCATTER_ADD, AXIS, shape=same, kinds=INDEX,
     gradient={"input": "{grad}", "updates": GRAD_OF_UPDATES})  # fmt: skip
 row("scatter", "input index updates", SCATTER, AXIS, shape=same, kinds=INDEX,
     gradient={"input": "slice_scatter({grad}, 0, placed({index}, {axis}))", "updates": GRAD_OF_UPDATES})  # fmt: skip
-row("slice_scatter", "input source", {"jax": slice_scatter_jax}, {"key": REQUIRED}, shape=slice_scatter_shape,
+row("slice_scatter", "input source",
+    {"jax": lambda call: f"{call['input']}.at[{key_texts(call, item_text)}].set({call['source']})"}, {"key": REQUIRED},
+    shape=slice_scatter_shape,
     gradient={"input": "slice_scatter({grad}, 0, {key})", "source": "unbroadcast({grad}[{key}], {source}.shape)"}
     )  # fmt: skip
 row("embedding", "input weight", EMBEDDING, signature="..., v d -> ... d", dtype=lambda input, weight: weight,

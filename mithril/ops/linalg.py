@@ -63,16 +63,7 @@ def linear_any(call: Call) -> str:
     return text if call.inputs.get("bias") is None else f"{text} + {call['bias']}"
 
 
-def einsum_text(call: Call) -> str:
-    """The array libraries and torch agree."""
-    return f"{call.xp}.einsum({call['equation']}, {', '.join(call.inputs['input'])})"
-
-
-LINEAR = {
-    "torch": called("F.linear", "input", "weight", "bias"),
-    "any": linear_any,
-}
-
+LINEAR = {"torch": called("F.linear", "input", "weight", "bias"), "any": linear_any}
 LINEAR_GRADIENT = {
     "input": "{grad} @ {weight}",
     "weight": "{grad}.reshape(-1, {weight}.shape[0]).T @ {input}.reshape(-1, {weight}.shape[1])",
@@ -86,8 +77,8 @@ CHOLESKY = {
 row("matmul", "left right", "{left} @ {right}", shape=matmul_shape, dtype=promote,
     gradient={"left right": "matmul_gradient({grad}, {left}, {right})"})  # fmt: skip
 row("linear", "input weight bias?", LINEAR, signature="... i, o i, o -> ... o", dtype=promote, gradient=LINEAR_GRADIENT)
-row("einsum", "*input", einsum_text, {"equation": REQUIRED}, shape=einsum_shape, dtype=promote_list,
-    gradient={"input": "einsum_gradient({grad}, {input}, {equation})"})  # fmt: skip
+row("einsum", "*input", "{xp}.einsum({equation}, {*input})", {"equation": REQUIRED}, shape=einsum_shape,
+    dtype=promote_list, gradient={"input": "einsum_gradient({grad}, {input}, {equation})"})  # fmt: skip
 row("outer", "left right", "{xp}.outer({left}, {right})", signature="i, j -> i j", dtype=promote,
     gradient={"left": "{grad} @ {right}", "right": "{left} @ {grad}"})  # fmt: skip
 row("inverse", "input", "{xp}.linalg.inv({input})", signature="... n n -> ... n n", dtype=floating,

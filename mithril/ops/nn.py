@@ -244,10 +244,9 @@ def max_pool_gradient(call: Call) -> str:
 
 
 def avg_pool_gradient(call: Call) -> str:
-    kernel, stride, padding, dilation = pool_settings(call)
+    kernel, *others = pool_settings(call)
     parts = f"np.repeat(np.expand_dims({call['grad']} / {members(call)}, 2), {math.prod(kernel)}, axis=2)"
-    settings = (kernel, call.shapes["input"][2:], stride, padding, dilation)
-    return f"fold({parts}, {', '.join(map(call.source, settings))})"
+    return f"fold({parts}, {', '.join(map(call.source, (kernel, call.shapes['input'][2:], *others)))})"
 
 
 def adaptive_shape(input: Shape, *, output_size: Any) -> Shape:
@@ -335,11 +334,6 @@ def group_norm_shape(input: Shape, *others: Any, num_groups: int, eps: float = 1
     return input
 
 
-def three(input: Any, mean: Any, var: Any, *others: Any, **attributes: Any) -> tuple[Any, ...]:
-    """Dtypes of the output and of the running statistics."""
-    return input, mean, var
-
-
 AFFINE = "input weight? bias?"
 STATISTICS = "input mean var weight? bias?"
 NEXT = {"mean": "new_mean", "var": "new_var"}
@@ -360,16 +354,12 @@ row("batch_norm", STATISTICS, BATCH_NORM, {"eps": 1e-5}, signature="n c ..., c, 
     "input mean var weight bias": "batch_norm_gradient({grad}, {input}, {mean}, {var}, {weight}, {bias}, {eps})"
     })  # fmt: skip
 row("batch_norm_training", STATISTICS, {}, {"momentum": 0.1, "eps": 1e-5}, outputs=("output", "new_mean", "new_var"),
-    signature="n c ..., c, c, c, c -> n c ..., c, c", dtype=three, state=NEXT, gradient={
-    "input weight bias": "batch_norm_training_gradient({grad_output}, {input}, {weight}, {bias}, {eps})"})  # fmt: skip
+    signature="n c ..., c, c, c, c -> n c ..., c, c", dtype=lambda *dtypes, **attributes: dtypes[:3], state=NEXT,
+    gradient={"input weight bias": "batch_norm_training_gradient({grad_output}, {input}, {weight}, {bias}, {eps})"}
+    )  # fmt: skip
 
 
 # Attention
-
-
-def attention_dtype(query: Any, key: Any, value: Any, mask: Any = None, **attributes: Any) -> Any:
-    """The mask takes no part."""
-    return promote(query, key, value)
 
 
 ATTENTION = {"is_causal": False, "scale": None}
@@ -395,9 +385,9 @@ ATTENTION_TORCH = called("F.scaled_dot_product_attention", "query", "key", "valu
 ATTENTION_CODE = {"torch": ATTENTION_TORCH, "jax": attention_short, "mlx": attention_short, "numpy": attention_short}
 
 row("scaled_dot_product_attention", "query key value mask?", ATTENTION_CODE, ATTENTION,
-    signature="... q d, ... k d, ... k v, _ -> ... q v", dtype=attention_dtype, gradient={
-    "query key value mask": "attention_gradient({grad}, {query}, {key}, {value}, {mask}, {is_causal}, {scale})"
-    })  # fmt: skip
+    signature="... q d, ... k d, ... k v, _ -> ... q v", dtype=lambda *dtypes, **attributes: promote(*dtypes[:3]),
+    gradient={"query key value mask":
+              "attention_gradient({grad}, {query}, {key}, {value}, {mask}, {is_causal}, {scale})"})  # fmt: skip
 
 
 # Resampling

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import along, always, axes_of, axis_of, called, counted, first, floating, reduced, row
+from mithril.ops.rules import along, always, axes_of, axis_of, called, counted, first, floating, recut, reduced, row
 from mithril.ops.table import REQUIRED, Call
 from mithril.types import DType, Shape
 
@@ -67,13 +67,10 @@ def index_of(function: str) -> dict[str, Any]:
     return written(function) | {"mlx": lambda call: f"{other(call)}.astype(mx.int64)"}
 
 
-def logsumexp(call: Call) -> str:
-    arguments = call.arguments("input", axis=None, keepdims=False)
-    if call.xp == "torch":
-        every = "tuple(range({}.ndim))".format(call["input"])
-        axis = every if call.attributes["axis"] is None else call["axis"]
-        return f"torch.logsumexp({call['input']}, dim={axis}{', keepdim=True' if call.attributes['keepdims'] else ''})"
-    return f"{'jax.nn' if call.xp == 'jnp' else 'mx'}.logsumexp({arguments})"
+def logsumexp_torch(call: Call) -> str:
+    """torch.logsumexp wants its axes named, also where they are all."""
+    axis = f"tuple(range({call['input']}.ndim))" if call.attributes["axis"] is None else call["axis"]
+    return f"torch.logsumexp({call['input']}, dim={axis}{', keepdim=True' if call.attributes['keepdims'] else ''})"
 
 
 GRAD = "beside({grad}, {input}, {axis}, {keepdims})"
@@ -94,8 +91,9 @@ reduction("argmax", index_of("argmax"), INT64)
 reduction("argmin", index_of("argmin"), INT64)
 reduction("variance", variance("var"), floating, f"{GRAD} * {CENTER} * (2 / ({COUNT} - {{correction}}))", correction=0)
 reduction("std", variance("std"), floating, f"{GRAD} / {OUTPUT} * {CENTER} / ({COUNT} - {{correction}})", correction=0)
-reduction("logsumexp", {"torch": logsumexp, "jax": logsumexp, "mlx": logsumexp}, floating,
-          f"{GRAD} * np.exp({{input}} - {OUTPUT})")  # fmt: skip
+LOGSUMEXP = {xp: called(f"{name}.logsumexp", "input", axis=None, keepdims=False)
+             for xp, name in (("jax", "jax.nn"), ("mlx", "mx"))}  # fmt: skip
+reduction("logsumexp", {"torch": logsumexp_torch, **LOGSUMEXP}, floating, f"{GRAD} * np.exp({{input}} - {OUTPUT})")
 NORM = {
     "torch": written("linalg.vector_norm", ord=2)["torch"],
     "any": called("vector_norm", "input", axis=None, keepdims=False, ord=2),
@@ -135,16 +133,10 @@ EXTREMUM = "added(np.zeros_like({input}), last_equal({input}, {output}, {axis}),
 
 
 def topk_shape(shape: Shape, *, k: int, axis: int = -1, largest: bool = True) -> tuple[Shape, Shape]:
-    axis = axis_of(axis, len(shape))
-    size = shape[axis]
+    size = shape[axis_of(axis, len(shape))]
     if isinstance(size, int) and k > size:
-        raise ShapeError(f"topk: k {k} is larger than the {size} values along axis {axis}.")
-    output = (*shape[:axis], k, *shape[axis + 1 :])
-    return output, output
-
-
-def torch_sort(call: Call) -> str:
-    return f"torch.sort({call.arguments('input', axis=('dim', -1), descending=False)}).values"
+        raise ShapeError(f"topk: k {k} is larger than the {size} values along axis {axis % len(shape)}.")
+    return (recut(shape, axis, k),) * 2
 
 
 def sort_any(call: Call) -> str:
@@ -156,7 +148,7 @@ def sort_any(call: Call) -> str:
 
 ORDER = {"axis": -1, "descending": False}
 SORT = {
-    "torch": torch_sort,
+    "torch": lambda call: f"torch.sort({call.arguments('input', axis=('dim', -1), descending=False)}).values",
     "jax": "jnp.sort({input}, axis={axis}, descending={descending})",
     "any": sort_any,
 }

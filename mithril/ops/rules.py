@@ -72,10 +72,16 @@ def reduced(shape: Shape, *, axis: Any = None, keepdims: bool = False, **attribu
     return tuple(size for a, size in enumerate(shape) if a not in axes)
 
 
-def along(shape: Shape, *others: Any, axis: int = -1, **attributes: Any) -> Shape:
-    """The input's shape, after a check that `axis` is one of its axes."""
-    axis_of(axis, len(shape))
+def along(shape: Shape, *others: Any, axis: Any = -1, **attributes: Any) -> Shape:
+    """The input's shape, after a check that `axis`, or each of several, is one of its axes."""
+    axes_of(axis, len(shape))
     return shape
+
+
+def recut(shape: Shape, axis: int, *sizes: Dimension) -> Shape:
+    """`shape` with these sizes in place of the one at `axis`."""
+    axis = axis_of(axis, len(shape))
+    return (*shape[:axis], *sizes, *shape[axis + 1 :])
 
 
 def resolve(shape: Iterable[Dimension], total: Dimension) -> Shape:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import axes_of, axis_of, called, differ, merge, promote_list, resolve, row, same
+from mithril.ops.rules import along, axes_of, axis_of, called, differ, merge, promote_list, recut, resolve, row, same
 from mithril.ops.table import REQUIRED, Call
 from mithril.types import Dim, Dimension, Shape, product
 
@@ -32,10 +32,6 @@ def transpose_torch(call: Call) -> str:
     if len(moved) == 2:
         return f"{call['input']}.transpose({moved[0]}, {moved[1]})"
     return f"{call['input']}.permute({', '.join(map(str, turned))})"
-
-
-def transpose_any(call: Call) -> str:
-    return f"{call.xp}.transpose({call['input']}{'' if call.attributes['axes'] is None else ', ' + call['axes']})"
 
 
 def transpose_gradient(call: Call) -> str:
@@ -100,14 +96,13 @@ def squeeze_shape(shape: Shape, *, axis: Any = None) -> Shape:
 
 def squeeze_any(call: Call) -> str:
     shape, axis = call.shapes.get("input"), call.attributes["axis"]
-    word = "dim" if call.xp == "torch" else "axis"
-    if shape is None or axis is None:
-        where = "" if axis is None else f", {word}={call['axis']}"
-        return f"{call.xp}.squeeze({call['input']}{where})"
-    dropped = squeezed_axes(shape, axis)
-    if not dropped:
+    if shape is not None and axis is not None:
+        axis = squeezed_axes(shape, axis)
+    if axis == ():
         return call["input"]
-    return f"{call.xp}.squeeze({call['input']}, {word}={dropped[0] if len(dropped) == 1 else dropped})"
+    axis = axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis
+    where = "" if axis is None else f", {'dim' if call.xp == 'torch' else 'axis'}={axis}"
+    return f"{call.xp}.squeeze({call['input']}{where})"
 
 
 def broadcast_to_shape(own: Shape, *, shape: Any) -> Shape:
@@ -129,14 +124,6 @@ def broadcast_to_any(call: Call) -> str:
     return f"{call.xp}.broadcast_to({call['input']}, ({sizes}{',' if len(wanted) == 1 else ''}))"
 
 
-def reshape_shape(own: Shape, *, shape: Any) -> Shape:
-    return resolve(shape, product(own))
-
-
-def reshape_any(call: Call) -> str:
-    return f"{call['input']}.reshape({', '.join(call.source(s) for s in call.attributes['shape'])})"
-
-
 def tile_shape(shape: Shape, *, repeats: tuple[Dimension, ...]) -> Shape:
     if len(repeats) < len(shape):
         raise ShapeError(f"tile: repeats {repeats} needs a number for each of the {len(shape)} axes.")
@@ -144,13 +131,8 @@ def tile_shape(shape: Shape, *, repeats: tuple[Dimension, ...]) -> Shape:
     return tuple(size * repeat for size, repeat in zip(sizes, repeats))
 
 
-def tile_torch(call: Call) -> str:
-    return f"{call['input']}.repeat({', '.join(call.source(r) for r in call.attributes['repeats'])})"
-
-
 def repeat_shape(shape: Shape, *, repeats: int, axis: int) -> Shape:
-    axis = axis_of(axis, len(shape))
-    return (*shape[:axis], shape[axis] * repeats, *shape[axis + 1 :])
+    return recut(shape, axis, shape[axis_of(axis, len(shape))] * repeats)
 
 
 def pad_shape(shape: Shape, *, padding: Any, mode: str = "constant", value: Any = 0) -> Shape:
@@ -189,23 +171,10 @@ def pad_gradient(call: Call) -> str:
     return f"moved_back({call['grad']}, {call['input']}, lambda x: {pad_any(forward)})"
 
 
-def negated(shift: Any) -> Any:
-    return -shift if isinstance(shift, int) else tuple(-s for s in shift)
-
-
-def roll_back(call: Call) -> str:
-    return f"np.roll({call['grad']}, {negated(call.attributes['shift'])}, {call['axis']})"
-
-
 def unsqueeze_torch(call: Call) -> str:
     if isinstance(call.attributes["axis"], int):
         return f"{call['input']}.unsqueeze({call['axis']})"
     return f"{call['input']}.reshape({', '.join(map(call.source, call.shapes['output']))})"
-
-
-def flip_torch(call: Call) -> str:
-    axis = call.attributes["axis"]
-    return f"torch.flip({call['input']}, {(axis,) if isinstance(axis, int) else call['axis']})"
 
 
 def flip_mlx(call: Call) -> str:
@@ -216,36 +185,23 @@ def flip_mlx(call: Call) -> str:
     return f"{call['input']}[{', '.join('::-1' if a in axes else ':' for a in range(max(axes) + 1))}]"
 
 
-def flip_shape(shape: Shape, *, axis: Any) -> Shape:
-    axes_of(axis, len(shape))
-    return shape
-
-
-def triangle(name: str) -> None:
-    code = {
-        "torch": called(f"torch.{name}", "input", diagonal=0),
-        "any": called(f"{{xp}}.{name}", "input", diagonal=("k", 0)),
-    }
-    gradient = {"input": f"np.{name}({{grad}}, {{diagonal}})"}
-    row(name, "input", code, {"diagonal": 0}, shape=same, gradient=gradient)
-
-
 BACK = {"input": "{grad}.reshape({input}.shape)"}
-TRANSPOSE = {"torch": transpose_torch, "any": transpose_any}
+TRANSPOSE = {"torch": transpose_torch, "any": called("{xp}.transpose", "input", "axes")}
 SWAPAXES = {"torch": "{input}.transpose({axis1}, {axis2})", "any": "{xp}.swapaxes({input}, {axis1}, {axis2})"}
 EXPAND_DIMS = {"any": "{xp}.expand_dims({input}, {axis})", "torch": unsqueeze_torch}
-TILE = {"torch": tile_torch, "any": "{xp}.tile({input}, {repeats})"}
+TILE = {"torch": "{input}.repeat({*repeats})", "any": "{xp}.tile({input}, {repeats})"}
 REPEAT = {
     "torch": "torch.repeat_interleave({input}, {repeats}, dim={axis})",
     "any": "{xp}.repeat({input}, {repeats}, axis={axis})",
 }
 ROLL = {"any": "{xp}.roll({input}, {shift}, {axis})"}
-FLIP = {"torch": flip_torch, "any": "{xp}.flip({input}, {axis})", "mlx": flip_mlx}
+FLIP = {"torch": "{input}.flip({axis})", "any": "{xp}.flip({input}, {axis})", "mlx": flip_mlx}
 PAD = {"torch": pad_torch, "jax": pad_any, "numpy": pad_any}
 AXES = {"axis1": REQUIRED, "axis2": REQUIRED}
 RANGE = {"start_dim": 0, "end_dim": -1}
 
-row("reshape", "input", reshape_any, {"shape": REQUIRED}, shape=reshape_shape, gradient=BACK)
+row("reshape", "input", "{input}.reshape({*shape})", {"shape": REQUIRED}, gradient=BACK,
+    shape=lambda own, *, shape: resolve(shape, product(own)))  # fmt: skip
 row("flatten", "input", {"any": flatten_any, "torch": called("torch.flatten", "input", **RANGE)}, RANGE,
     shape=flatten_shape, gradient=BACK)  # fmt: skip
 row("transpose", "input", TRANSPOSE, {"axes": None}, shape=transpose_shape, gradient={"input": transpose_gradient})
@@ -258,12 +214,15 @@ row("tile", "input", TILE, {"repeats": REQUIRED}, shape=tile_shape,
     gradient={"input": "moved_back({grad}, {input}, lambda x: np.tile(x, {repeats}))"})  # fmt: skip
 row("repeat", "input", REPEAT, {"repeats": REQUIRED, "axis": REQUIRED}, shape=repeat_shape,
     gradient={"input": "moved_back({grad}, {input}, lambda x: np.repeat(x, {repeats}, axis={axis}))"})  # fmt: skip
-row("roll", "input", ROLL, {"shift": REQUIRED, "axis": REQUIRED}, shape=same, gradient={"input": roll_back})
-row("flip", "input", FLIP, {"axis": REQUIRED}, shape=flip_shape, gradient={"input": "np.flip({grad}, {axis})"})
+row("roll", "input", ROLL, {"shift": REQUIRED, "axis": REQUIRED}, shape=along,
+    gradient={"input": "np.roll({grad}, np.negative({shift}), {axis})"})  # fmt: skip
+row("flip", "input", FLIP, {"axis": REQUIRED}, shape=along, gradient={"input": "np.flip({grad}, {axis})"})
 row("pad", "input", PAD, {"padding": REQUIRED, "mode": "constant", "value": 0}, shape=pad_shape,
     gradient={"input": pad_gradient})  # fmt: skip
-triangle("tril")
-triangle("triu")
+for _name in ("tril", "triu"):
+    _torch, _any = (called(f"{{xp}}.{_name}", "input", diagonal=(word, 0)) for word in ("diagonal", "k"))
+    row(_name, "input", {"torch": _torch, "any": _any}, {"diagonal": 0}, shape=same,
+        gradient={"input": f"np.{_name}({{grad}}, {{diagonal}})"})  # fmt: skip
 
 
 # Joining and cutting
@@ -310,24 +269,15 @@ def split_sizes(size: Dimension, split_size: Any) -> tuple[Dimension, ...]:
 
 
 def split_shape(shape: Shape, *, split_size: Any, axis: int = 0) -> tuple[Shape, ...]:
-    axis = axis_of(axis, len(shape))
-    return tuple((*shape[:axis], s, *shape[axis + 1 :]) for s in split_sizes(shape[axis], split_size))
-
-
-def split_torch(call: Call) -> str:
-    sizes = call.attributes["split_size"]
-    text = call["split_size"] if isinstance(sizes, int) else call.source(list(sizes))
-    axis = call.arguments(axis=("dim", 0))
-    return f"torch.split({call['input']}, {text}{', ' + axis if axis else ''})"
+    return tuple(recut(shape, axis, s) for s in split_sizes(shape[axis_of(axis, len(shape))], split_size))
 
 
 def split_any(call: Call) -> str:
     """The array libraries cut into a number of equal pieces, or at places."""
     axis = call.attributes["axis"]
     sizes = [shape[axis] for shape in call.shapes["output"]]
-    places = tuple(sum(sizes[:i]) for i in range(1, len(sizes)))
     equal = all(size == sizes[0] for size in sizes)
-    text = str(len(sizes)) if equal else call.source(list(places))
+    text = str(len(sizes)) if equal else call.source([sum(sizes[:i]) for i in range(1, len(sizes))])
     return f"{call.xp}.split({call['input']}, {text}, axis={axis})"
 
 
@@ -335,7 +285,7 @@ def unbind_shape(shape: Shape, *, axis: int = 0) -> tuple[Shape, ...]:
     axis = axis_of(axis, len(shape))
     if not isinstance(shape[axis], int):
         raise ShapeError(f"unbind: the size {shape[axis]} of axis {axis} must be known.")
-    return ((*shape[:axis], *shape[axis + 1 :]),) * shape[axis]
+    return (recut(shape, axis),) * shape[axis]
 
 
 def unbind_any(call: Call) -> str:
@@ -355,12 +305,8 @@ def joined(torch: str, other: str) -> dict[str, Any]:
     }
 
 
-def meshgrid_any(call: Call) -> str:
-    return f"{call.xp}.meshgrid({', '.join(call.inputs['input'])}, indexing={call['indexing']})"
-
-
 LIST = ("*output",)
-SPLIT = {"torch": split_torch, "any": split_any}
+SPLIT = {"torch": called("torch.split", "input", "split_size", axis=("dim", 0)), "any": split_any}
 UNBIND = {"torch": "torch.unbind({input}, {axis})", "any": unbind_any}
 
 ENDS = "np.cumsum([part.shape[{axis}] for part in {input}])[:-1]"
@@ -373,6 +319,6 @@ row("split", "input", SPLIT, {"split_size": REQUIRED, "axis": 0}, outputs=LIST, 
     gradient={"input": "np.concatenate({grad}, axis={axis})"})  # fmt: skip
 row("unbind", "input", UNBIND, {"axis": 0}, outputs=LIST, shape=unbind_shape,
     gradient={"input": "np.stack({grad}, axis={axis})"})  # fmt: skip
-row("meshgrid", "*input", meshgrid_any, {"indexing": "ij"}, outputs=LIST, shape=meshgrid_shape,
-    dtype=lambda dtypes, **attributes: tuple(dtypes),
+row("meshgrid", "*input", "{xp}.meshgrid({*input}, indexing={indexing})", {"indexing": "ij"}, outputs=LIST,
+    shape=meshgrid_shape, dtype=lambda dtypes, **attributes: tuple(dtypes),
     gradient={"input": "meshgrid_gradient({grad}, {indexing})"})  # fmt: skip

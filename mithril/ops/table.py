@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mithril.errors import OperatorError, nearest
-from mithril.types import DType, Shape, promote
+from mithril.types import promote
 
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
 """Default of an attribute that has to be given."""
@@ -23,8 +23,8 @@ leaves a case to the backend's kernel).
 
 Template fields: input names, attribute names (their value as source), `{xp}` (torch, jnp, mx, np).
 `"F.relu({input})"`, `"{left} + {right}"`, `"{xp}.concatenate({inputs}, axis={axis})"`. A list input is written as
-`[a, b]`, an absent optional one as `None`. Compound operands get parentheses where they need them.
-A template of an operator with several outputs gives a tuple of them.
+`[a, b]`, with a star (`{*inputs}`) without its brackets, an absent optional one as `None`. Compound operands get
+parentheses where they need them. A template of an operator with several outputs gives a tuple of them.
 """
 
 Kernel = Callable[..., Any]
@@ -52,6 +52,10 @@ class Call:
     """Text of a static value: numbers, strings, tuples, slices, dtypes, symbolic dimensions."""
 
     def __getitem__(self, name: str) -> str:
+        if name == "xp":
+            return self.xp
+        if name[0] == "*":
+            return ", ".join(self.inputs.get(name[1:]) or map(self.source, self.attributes[name[1:]]))
         if name not in self.inputs:
             return self.source(self.attributes[name])
         text = self.inputs[name]
@@ -68,11 +72,8 @@ class Call:
         while texts and texts[-1] == "None":
             texts.pop()
         for name, default in defaults.items():
-            word, default = (
-                default
-                if isinstance(default, tuple) and len(default) == 2 and isinstance(default[0], str)
-                else (name, default)
-            )
+            renamed = isinstance(default, tuple) and len(default) == 2 and isinstance(default[0], str)
+            word, default = default if renamed else (name, default)
             value = self.inputs[name] if name in self.inputs else self.attributes[name]
             if value != default:
                 texts.append(f"{word}={self[name]}")
@@ -201,9 +202,3 @@ def implementation(op: Op, backend: str) -> Code | Kernel:
 def is_kernel(op: Op, backend: str) -> bool:
     """Whether `implementation` is a kernel (pasted and called by name) rather than a template."""
     return backend not in op.code and (backend, op.name) in HELPERS
-
-
-__all__ = [
-    "HELPERS", "OPS", "REQUIRED", "Call", "Code", "DType", "Kernel", "Op", "Shape",
-    "define", "implementation", "is_kernel", "operator",
-]  # fmt: skip
