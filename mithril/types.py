@@ -6,6 +6,7 @@ import builtins
 import enum
 import math
 from collections.abc import Callable, Iterable, Mapping
+from operator import floordiv, mod
 from typing import Any
 
 from mithril.errors import DtypeError, nearest
@@ -109,12 +110,7 @@ def _promote_pair(a: DType, b: DType) -> DType:
 Atom = Any  # str | tuple[str, Dimension, Dimension]
 Monomial = tuple[tuple[Atom, int], ...]
 
-_FUNCTIONS: dict[str, Callable[[int, int], int]] = {
-    "//": lambda a, b: a // b,
-    "%": lambda a, b: a % b,
-    "min": min,
-    "max": max,
-}
+_FUNCTIONS: dict[str, Callable[[int, int], int]] = {"//": floordiv, "%": mod, "min": min, "max": max}
 
 
 def _operator(function: str) -> tuple[Callable[..., Dimension], Callable[..., Dimension]]:
@@ -147,16 +143,9 @@ class Dim:
 
     def symbols(self) -> set[str]:
         """Names of all symbols in it."""
-        found: set[str] = set()
-        for monomial, _ in self.terms:
-            for atom, _ in monomial:
-                if isinstance(atom, str):
-                    found.add(atom)
-                else:
-                    for part in atom[1:]:
-                        if isinstance(part, Dim):
-                            found |= part.symbols()
-        return found
+        atoms = [atom for monomial, _ in self.terms for atom, _ in monomial]
+        parts = [part for atom in atoms if not isinstance(atom, str) for part in atom[1:] if isinstance(part, Dim)]
+        return {atom for atom in atoms if isinstance(atom, str)}.union(*(part.symbols() for part in parts))
 
     def substitute(self, values: Mapping[str, Dimension]) -> Dimension:
         """The same expression with symbols replaced."""
@@ -185,8 +174,6 @@ class Dim:
         return self * -1
 
     def __sub__(self, other: Dimension) -> Dimension:
-        if not isinstance(other, Dim | int):
-            return NotImplemented
         return self + other * -1
 
     def __rsub__(self, other: int) -> Dimension:
@@ -207,9 +194,6 @@ class Dim:
 
     def __hash__(self) -> int:
         return self._hash
-
-    def __bool__(self) -> bool:
-        return True
 
     def __index__(self) -> int:
         raise TypeError(f"The size {self} is not known yet, so it cannot be used as a plain integer.")

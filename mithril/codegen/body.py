@@ -35,14 +35,6 @@ class Function:
     new_state: bool
 
 
-@dataclass
-class Pending:
-    """A step that nobody named and one line reads: it is written into that line if it fits there."""
-
-    value: Value
-    text: str
-
-
 class Body:
     """The lines of one function: of a repeated region, or of the whole graph."""
 
@@ -53,7 +45,7 @@ class Body:
         self.region = region
         self.texts = Texts(module.backend, module.xp, names)
         self.lines: list[str] = []
-        self.pending: dict[str, Pending] = {}
+        self.pending: dict[str, tuple[Value, str]] = {}  # unnamed steps that one line reads, by their marks in it
         self.steps = 0  # that were ever pending
         self.uses_params = False
         self.uses_state = False
@@ -150,7 +142,7 @@ class Body:
         if self.may_wait(node, expression):
             self.steps += 1
             mark = f"_pending_{self.steps}_"
-            self.pending[mark] = Pending(node.outputs[0], expression)
+            self.pending[mark] = node.outputs[0], expression
             self.texts.values[id(node.outputs[0])] = mark
             return
         names = [self.name(value) for value in node.outputs]
@@ -173,16 +165,16 @@ class Body:
     def settle(self, text: str) -> str:
         """A text with the pending steps it reads written in, or written before it where they do not fit."""
         for mark in [m for m in self.pending if m in text]:
-            step = self.pending.pop(mark)
+            value, step = self.pending.pop(mark)
             at = text.find(mark)
             before, after = text[:at], text[at + len(mark) :]
-            inner = step.text if _stands_alone(before, step.text, after) else f"({step.text})"
+            inner = step if _stands_alone(before, step, after) else f"({step})"
             if text.count(mark) == 1 and len(before + inner + after) <= INLINE_WIDTH:
                 text = before + inner + after
-                self.texts.values[id(step.value)] = inner
+                self.texts.values[id(value)] = inner
             else:
-                name = self.name(step.value)
-                self.add_line(f"{name} = {step.text}", [step.value])
+                name = self.name(value)
+                self.add_line(f"{name} = {step}", [value])
                 text = text.replace(mark, name)
         return text
 
@@ -199,7 +191,7 @@ class Body:
 
     def flow_variable(self) -> str:
         """`x`, `y` or `z`: the first whose value nobody will read, or that is new."""
-        waiting = " ".join(step.text for step in self.pending.values())
+        waiting = " ".join(text for _, text in self.pending.values())
         for name in ("x", "y", "z"):
             if self.flow.is_over(name) and not re.search(rf"\b{name}\b", waiting):
                 return name
@@ -318,48 +310,27 @@ class Body:
 
 
 def wrap(text: str) -> list[str]:
-    """A long line, with the arguments of its last call that is long enough on lines of their own."""
+    """A long line, with the arguments of its longest call on lines of their own."""
     if len(text) <= WIDTH:
         return [text]
-    start, end = _longest_call(text)
-    if start == end:
+    indent, source = " " * (len(text) - len(text.lstrip())), text.strip().encode()  # offsets are those of bytes
+    calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call) and (n.args or n.keywords)]
+    if not calls:
         return [text]
-    indent = " " * (len(text) - len(text.lstrip()))
-    lines, line = [text[: start + 1]], ""
-    for argument in split_arguments(text[start + 1 : end]):
+    call = max(calls, key=lambda call: _end(call) - _end(call.func))
+    lines, line = [f"{indent}{source[: _end(call.func) + 1].decode()}"], ""
+    for node in (*call.args, *call.keywords):
+        argument = source[node.col_offset : _end(node)].decode()
         longer = f"{line} {argument}," if line else f"{indent}    {argument},"
         if line and len(longer) > WIDTH:
             lines.append(line)
             longer = f"{indent}    {argument},"
         line = longer
-    return [*lines, line, f"{indent}{text[end:]}"]
+    return [*lines, line, f"{indent}{source[_end(call) - 1 :].decode()}"]
 
 
-def _longest_call(text: str) -> tuple[int, int]:
-    """Where the parentheses of the longest outermost call open and close; twice the same if there is none."""
-    best, depth, start = (0, 0), 0, 0
-    for at, letter in enumerate(text):
-        if letter in "([{":
-            start = at if depth == 0 else start
-            depth += 1
-        elif letter in ")]}":
-            depth -= 1
-            called = text[start] == "(" and text[start - 1].isidentifier()
-            if depth == 0 and called and at - start > best[1] - best[0]:
-                best = (start, at)
-    return best
-
-
-def split_arguments(text: str) -> list[str]:
-    """The arguments of a call, at the commas outside of brackets and strings."""
-    parts, depth, start, quoted = [], 0, 0, False
-    for at, letter in enumerate(text):
-        quoted ^= letter == '"'
-        depth += 0 if quoted else (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth == 0 and not quoted:
-            parts.append(text[start:at].strip())
-            start = at + 1
-    return [*parts, text[start:].strip()]
+def _end(node: Any) -> int:
+    return node.end_col_offset
 
 
 def _stands_alone(before: str, text: str, after: str) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from mithril.ops.table import HELPERS, Call, Code, implementation, is_kernel
-from mithril.physical.graph import Graph, Node, Value, Variadic, dtype_of, shape_of, show_shape
+from mithril.physical.graph import Graph, Node, Value, Variadic, dtype_of, free_name, shape_of, show_shape
 from mithril.types import Dim, DType
 
 RESERVED = {
@@ -32,11 +32,7 @@ class Names:
     def new(self, hint: str) -> str:
         """`hint`, or `hint_2`, `hint_3` ... if it is taken."""
         hint = re.sub(r"\W", "_", hint) or "x"
-        hint = f"_{hint}" if hint[0].isdigit() else hint
-        name, number = hint, 1
-        while name in self.taken:
-            number += 1
-            name = f"{hint}_{number}"
+        name = free_name(f"_{hint}" if hint[0].isdigit() else hint, self.taken)
         self.taken.add(name)
         return name
 
@@ -135,7 +131,9 @@ class Texts:
         optional = {number for number, parameter in parameters if parameter.default is not parameter.empty}
         while len(texts) in optional and texts[-1] == "None":
             texts.pop()
-        texts += [f"{k}={call[k]}" for k, v in node.attributes.items() if _differs(v, node.op.attributes[k])]
+        defaults = node.op.attributes
+        changed = [k for k, v in node.attributes.items() if type(v) is not type(defaults[k]) or v != defaults[k]]
+        texts += [f"{k}={call[k]}" for k in changed]
         return f"{function.__name__}({', '.join(texts)})"
 
 
@@ -166,10 +164,6 @@ def shaped_operators(graph: Graph, backend: str, xp: str) -> set[str]:
             texts.write(code, replace(call, shapes=shapes))
             found[node.op.name] = shapes.read
     return {name for name, read in found.items() if read}
-
-
-def _differs(value: Any, default: Any) -> bool:
-    return type(value) is not type(default) or value != default
 
 
 def _shape(item: Any) -> Any:

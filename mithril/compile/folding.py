@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mithril.physical.graph import Graph, Node, Value
+from mithril.physical.graph import Graph, Node, Value, free_name
 from mithril.physical.passes import count_uses, replace_values
 from mithril.types import Dim, DType
 
@@ -54,10 +54,8 @@ def _fold_batch_norm(norm: Node, before: Node, graph: Graph, backend: Any, uses:
     for old, name in zip((weight, bias), names):
         if old is not None and uses[id(old)] == 1:
             del graph.inputs[name]  # its name is free for the folded one
-    before.inputs = (
-        before.inputs[0],
-        *(_add_constant(graph, n, d, weight.dtype) for n, d in zip(names, (data, folded_bias))),
-    )
+    folded = [_add_constant(graph, n, d, weight.dtype) for n, d in zip(names, (data, folded_bias))]
+    before.inputs = (before.inputs[0], *folded)
 
 
 def _float64(value: Value | None, backend: Any) -> Any:
@@ -69,7 +67,7 @@ def _float64(value: Value | None, backend: Any) -> Any:
 
 def _add_constant(graph: Graph, name: str, data: Any, dtype: DType, value: Value | None = None) -> Value:
     """A value, new or formerly computed, as a constant input of the graph."""
-    name = _free_name(graph, name)
+    name = free_name(name, graph.inputs)
     value = value or Value(name, (), dtype)
     value.kind, value.node, value.name, value.data = "constant", None, name, data
     value.shape, value.origin, value.hint = tuple(data.shape), "the shape of a constant", value.hint or name
@@ -94,10 +92,7 @@ def fold_constants(graph: Graph, backend: Any) -> Graph:
 
 
 def _is_open(node: Node) -> bool:
-    return any(
-        isinstance(v, Dim) or (isinstance(v, tuple) and any(isinstance(p, Dim) for p in v))
-        for v in node.attributes.values()
-    )
+    return any(isinstance(p, Dim) for v in node.attributes.values() for p in (v if isinstance(v, tuple) else (v,)))
 
 
 def _run(folded: list[Node], graph: Graph, backend: Any) -> None:
@@ -128,11 +123,3 @@ def _run(folded: list[Node], graph: Graph, backend: Any) -> None:
 def _numpy(value: Value, backend: Any, reference: Any) -> Any:
     data = backend.to_numpy(value.data) if backend.is_array(value.data) else value.data
     return reference.array(data, DType.float32 if value.dtype is DType.bfloat16 else value.dtype)
-
-
-def _free_name(graph: Graph, name: str) -> str:
-    number, unique = 1, name
-    while unique in graph.inputs:
-        number += 1
-        unique = f"{name}_{number}"
-    return unique

@@ -18,6 +18,7 @@ from mithril.physical.graph import Graph, Value, Variadic, show_shape
 from mithril.types import Dim
 
 Arrays = Mapping[str, Any]
+Given = Arrays | None
 _NUMBERS = itertools.count()
 
 
@@ -184,7 +185,7 @@ class PhysicalModel:
 
     # Running
 
-    def evaluate(self, params: Arrays | None = None, data: Arrays | None = None, state: Arrays | None = None) -> Any:
+    def evaluate(self, params: Given = None, data: Given = None, state: Given = None) -> Any:
         """Outputs by key; `(outputs, new_state)` when the model changes state (batch norm, dropout in training mode).
 
         Args:
@@ -199,7 +200,7 @@ class PhysicalModel:
 
     __call__ = evaluate
 
-    def _arguments(self, params: Arrays | None, data: Arrays | None, state: Arrays | None) -> tuple[Any, ...]:
+    def _arguments(self, params: Given, data: Given, state: Given) -> tuple[Any, ...]:
         parameters, inputs, states = self._checker.sort(params or {}, data or {}, state)
         if self.constants:
             parameters = {**self.constants, **parameters}
@@ -210,21 +211,13 @@ class PhysicalModel:
         return {**parameters, **states} if states else parameters, inputs
 
     def evaluate_gradients(
-        self,
-        params: Arrays,
-        data: Arrays | None = None,
-        output_gradients: Arrays | None = None,
-        state: Arrays | None = None,
+        self, params: Arrays, data: Given = None, output_gradients: Given = None, state: Given = None
     ) -> dict[str, Any]:
         """Gradients by trainable key. See `evaluate_all`."""
         return self.evaluate_all(params, data, output_gradients, state)[1]
 
     def evaluate_all(
-        self,
-        params: Arrays,
-        data: Arrays | None = None,
-        output_gradients: Arrays | None = None,
-        state: Arrays | None = None,
+        self, params: Arrays, data: Given = None, output_gradients: Given = None, state: Given = None
     ) -> tuple[Any, ...]:
         """`(outputs, gradients)`, and the new state as a third where `evaluate` returns one.
 
@@ -273,11 +266,11 @@ class PhysicalModel:
 
             results, pullback = backend.vjp(forward, {k: params[k] for k in trainable})
             gradients = pullback({f"output {k}": v for k, v in cotangents.items()})
-            outputs, new_state = (
-                {k.removeprefix(kind): v for k, v in results.items() if k.startswith(kind)}
-                for kind in ("output ", "state ")
-            )
-            return outputs, gradients, new_state
+            found: dict[str, dict[str, Any]] = {"output": {}, "state": {}}
+            for key, value in results.items():
+                kind, name = key.split(" ", 1)
+                found[kind][name] = value
+            return found["output"], gradients, found["state"]
 
         return backend.jit(gradient) if self.jit else backend.prepare(gradient)
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mithril.errors import ConnectionError, OperatorError, nearest
-from mithril.types import DType, Tensor, as_dtype
+from mithril.types import Tensor, as_dtype
 
 if TYPE_CHECKING:
     from mithril.logical.model import Model, Node
@@ -372,6 +372,3 @@ def _expansion_shape(name: str | None) -> tuple[Any, ...] | None:
 def is_given(key: str) -> bool:
     """In `create_model`: whether the use that it is for has something wired to this input."""
     return _expansion_shape(key) is not None
-
-
-__all__ = ["MISSING", "Connection", "DType", "Expression", "IOKey", "Wiring", "place"]

@@ -30,14 +30,6 @@ class Leaf(Model):
     def cout_key(self) -> str | None:
         return self.output_names[0] if self.output_names else None
 
-    @property
-    def cin(self) -> Connection:
-        return self.connection(self.input_names[0])
-
-    @property
-    def cout(self) -> Connection:
-        return self.connection(self.output_names[0])
-
     def is_output(self, key: str) -> bool:
         return key in self.output_names
 

@@ -115,19 +115,19 @@ class Model(Expression):
     @property
     def cin(self) -> Connection:
         """The canonical input: what `+=` wires to the model before."""
-        if self._cin is None:
+        if self.cin_key is None:
             raise ConnectionError(
                 f"{self!r} has no canonical input.",
                 [f"Its inputs are {', '.join(self.input_keys) or 'none'}; name the wire, or use set_cin."],
             )
-        return self._cin
+        return self.connection(self.cin_key)
 
     @property
     def cout(self) -> Connection:
         """The canonical output: what `+=` wires to the next model."""
-        if self._cout is None:
+        if self.cout_key is None:
             raise ConnectionError(f"{self!r} has no canonical output: nothing was added to it yet.")
-        return self._cout
+        return self.connection(self.cout_key)
 
     @property
     def cin_key(self) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mithril.errors import MithrilError
 from mithril.logical.connection import MISSING, Connection
-from mithril.logical.model import Model, Node, connections_in
+from mithril.logical.model import Model, connections_in
 
 BOX = (150, 34)  # pixels
 GAP = (30, 40)
@@ -147,6 +147,3 @@ def svg(model: Model) -> str:
         text = boxes[name] if len(boxes[name]) <= 26 else boxes[name][:25] + "…"
         parts.append(f'<text x="{x}" y="{y + 4}" text-anchor="middle">{escape(text)}</text>')
     return "\n".join([*parts, "</svg>"])
-
-
-__all__ = ["Node", "dot", "draw", "summary", "svg"]

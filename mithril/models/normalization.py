@@ -31,14 +31,9 @@ class BatchNorm2D(Model):
     ):
         super().__init__(name)
         wires = {key: parameter(key, [channels]) for key in ("weight", "bias")} if affine else {}
+        wires |= {key: IOKey(f"running_{key}", shape=[channels]) for key in ("mean", "var")}
         norm = op("batch_norm_training", momentum=momentum, eps=eps)
-        self |= norm(
-            input="input",
-            mean=IOKey("running_mean", shape=[channels]),
-            var=IOKey("running_var", shape=[channels]),
-            **wires,
-            output=IOKey("output"),
-        )
+        self |= norm(input="input", **wires, output=IOKey("output"))
 
 
 class BatchNorm1D(BatchNorm2D):

@@ -336,6 +336,7 @@ def group_norm_shape(input: Shape, *others: Any, num_groups: int, eps: float = 1
 
 AFFINE = "input weight? bias?"
 STATISTICS = "input mean var weight? bias?"
+CHANNEL_NORM_GRADIENT = "channel_norm_gradient({grad}, {{input}}, {{weight}}, {{bias}}, {shape}, {axes}, {{eps}})"
 NEXT = {"mean": "new_mean", "var": "new_var"}
 GROUP_NORM = {"torch": called("F.group_norm", "input", "num_groups", weight=None, bias=None, eps=1e-5)}
 BATCH_NORM = {"torch": called("F.batch_norm", "input", "mean", "var", "weight", "bias", eps=1e-5)}
@@ -348,15 +349,15 @@ row("layer_norm", AFFINE, LAYER_NORM, {"dims": 1, "eps": 1e-5}, signature=norm_s
 row("rms_norm", "input weight?", RMS_NORM, {"eps": 1e-6}, signature="... d, d -> ... d", gradient={
     "input weight": "layer_norm_gradient({grad}, {input}, {weight}, eps={eps}, centered=False)[:2]"})  # fmt: skip
 row("group_norm", AFFINE, GROUP_NORM, {"num_groups": REQUIRED, "eps": 1e-5}, signature="n c ..., c, c",
-    shape=group_norm_shape, gradient={
-    "input weight bias": "group_norm_gradient({grad}, {input}, {weight}, {bias}, {num_groups}, {eps})"})  # fmt: skip
+    shape=group_norm_shape, gradient={"input weight bias": CHANNEL_NORM_GRADIENT.format(
+        grad="{grad}", shape="(len({input}), {num_groups}, -1)", axes="(-1,)")})  # fmt: skip
 row("batch_norm", STATISTICS, BATCH_NORM, {"eps": 1e-5}, signature="n c ..., c, c, c, c -> n c ...", gradient={
     "input mean var weight bias": "batch_norm_gradient({grad}, {input}, {mean}, {var}, {weight}, {bias}, {eps})"
     })  # fmt: skip
 row("batch_norm_training", STATISTICS, {}, {"momentum": 0.1, "eps": 1e-5}, outputs=("output", "new_mean", "new_var"),
     signature="n c ..., c, c, c, c -> n c ..., c, c", dtype=lambda *dtypes, **attributes: dtypes[:3], state=NEXT,
-    gradient={"input weight bias": "batch_norm_training_gradient({grad_output}, {input}, {weight}, {bias}, {eps})"}
-    )  # fmt: skip
+    gradient={"input weight bias": CHANNEL_NORM_GRADIENT.format(
+        grad="{grad_output}", shape="{input}.shape", axes="(0, *range(2, {input}.ndim))")})  # fmt: skip
 
 
 # Attention

@@ -3,7 +3,7 @@
 It is what passes rewrite and what code is generated from. Its rules are written down in `verify`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -116,9 +116,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     new_state: dict[str, Value] = field(default_factory=dict)
-    unused: dict[str, Value] = field(
-        default_factory=dict
-    )  # inputs that no output needs; they may be given all the same
+    unused: dict[str, Value] = field(default_factory=dict)  # inputs that no output needs; they may be given
 
     def results(self) -> Iterator[Value]:
         """Values that leave the graph."""
@@ -158,6 +156,15 @@ def show_shape(shape: Any) -> str:
     if isinstance(shape, Variadic):
         return str(shape)
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """`name`, or `name_2`, `name_3` ... if it is taken."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free
 
 
 def verify(graph: Graph) -> Graph:

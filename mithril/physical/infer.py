@@ -11,7 +11,7 @@ from mithril.logical.model import Node as LogicalNode
 from mithril.logical.operator import Operator
 from mithril.logical.primitive import Primitive
 from mithril.ops.table import OPS, Op
-from mithril.physical.graph import Graph, Node, Scope, Value, Variadic, values_in
+from mithril.physical.graph import Graph, Node, Scope, Value, Variadic, free_name, values_in
 from mithril.physical.rules import Rules
 from mithril.types import Dim, DType, as_dtype, maximum, minimum
 
@@ -66,6 +66,7 @@ class Inference:
         self.training = training
         self.constants = constants or {}
         self.rules = Rules(self.name)
+        self._path = self.rules.path
         self.prefixes: dict[int, Names] = {}  # parameter names of models that others share
         self.owners: dict[str, Names] = {}  # names that a key was joined from
         self.key: Value | None = None
@@ -209,10 +210,7 @@ class Inference:
 
     def _constant(self, data: Any, name: str, type: Any = None) -> Value:
         """A value that is known now; floating ones take the model's dtype unless they declare their own."""
-        number, unique = 0, name
-        while unique in self.graph.inputs:
-            number += 1
-            unique = f"{name}_{number}"
+        unique = free_name(name, self.graph.inputs)
         found = as_dtype(data.dtype)
         dtype = type if isinstance(type, DType) else self.dtype if found.is_floating else found
         value = Value(unique, tuple(data.shape), dtype, "constant")
@@ -318,19 +316,13 @@ class Inference:
             )
         return shape
 
-    def _path(self, scope: Scopes, *words: str) -> str:
-        return self.rules.path(scope, *words)
-
 
 def as_composite(model: Model) -> Model:
     """A model around a bare operator, so that the root is always a composition."""
     if not isinstance(model, Primitive | Operator):
         return model
-    if isinstance(model, Primitive):
-        inputs = [n.strip("?") for n in model.op.inputs if n != "key" and not n.startswith("*")]
-        outputs = model.op.output_names
-    else:
-        inputs, outputs = list(model.input_names), model.output_names
+    lists = {"key", *(n.strip("?*") for n in model.op.inputs if n[0] == "*")} if isinstance(model, Primitive) else ()
+    inputs, outputs = [name for name in model.input_names if name not in lists], model.output_names
     wrapper = Model()
     inner = model.copy()
     inner.name = None

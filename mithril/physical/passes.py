@@ -1,6 +1,8 @@
 """Rewrites of the physical graph. Each takes a graph and returns it, better; `optimise` runs them in order."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 from mithril.physical.graph import Graph, Node, Value, mapped, verify
@@ -60,13 +62,8 @@ def replace_values(graph: Graph, same: dict[int, Value]) -> Graph:
 
 def count_uses(graph: Graph) -> dict[int, int]:
     """How often each value is read, results counted."""
-    uses: dict[int, int] = {}
-    for node in graph.nodes:
-        for value in node.values():
-            uses[id(value)] = uses.get(id(value), 0) + 1
-    for value in graph.results():
-        uses[id(value)] = uses.get(id(value), 0) + 1
-    return uses
+    read = (value for node in graph.nodes for value in node.values())
+    return Counter(map(id, chain(read, graph.results())))
 
 
 def _replaced(item: Any, same: dict[int, Value]) -> Any:

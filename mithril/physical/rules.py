@@ -167,10 +167,7 @@ class Rules:
         if not any(isinstance(s, Variadic) for s in present):
             return broadcast(*present)
         tails = [s.tail if isinstance(s, Variadic) else s for s in present]
-        longest = min(len(s.tail) for s in present if isinstance(s, Variadic))
-        rank = max([longest, *(len(s) for s in present if not isinstance(s, Variadic))])
-        if rank > longest:  # an unknown size may stand over a known one
-            return Variadic(broadcast(*(t[len(t) - longest :] if longest else () for t in tails)))
+        longest = min(len(s.tail) for s in present if isinstance(s, Variadic))  # before it, sizes may be unknown
         return Variadic(broadcast(*(t[max(len(t) - longest, 0) :] for t in tails)))
 
     @staticmethod
@@ -200,10 +197,7 @@ class Rules:
 
 
 def _unknown(shapes: tuple[Any, ...]) -> bool:
-    return any(
-        isinstance(s, Variadic) or (isinstance(s, tuple) and any(isinstance(part, Variadic) for part in s))
-        for s in shapes
-    )
+    return any(isinstance(part, Variadic) for s in shapes for part in (s if type(s) is tuple else (s,)))
 
 
 def hashable(value: Any) -> Any:

@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from mithril.errors import ShapeError
-from mithril.physical.graph import Value, ValueShape, Variadic
+from mithril.physical.graph import Value, ValueShape, Variadic, show_shape
 from mithril.types import Dim, Dimension, substitute
 
 
@@ -198,8 +198,6 @@ def apply_signature(
 
 def _misfit(name: str, shape: ValueShape, text: str, match: Match, sizes: Sizes, attributes: dict[str, Any]) -> str:
     """`weight has shape (64, 4, 7, 7) where (o, c/groups, kh, kw) = (o, 3, kh, kw) is needed`."""
-    from mithril.physical.graph import show_shape
-
     words = text.split()
     wanted = []
     for word, term in zip(words, _pattern(text)):

@@ -106,11 +106,11 @@ def layer_norm_gradient(grad, input, weight=None, bias=None, dims=1, eps=1e-5, c
     return input_grad, weight_grad, None if bias is None else unbroadcast(grad, bias.shape)
 
 
-def group_norm_gradient(grad, input, weight, bias, num_groups, eps):
-    """Gradients of `group_norm` for input, weight and bias."""
+def channel_norm_gradient(grad, input, weight, bias, shape, axes, eps):
+    """Gradients for input, weight and bias of a normalization over `axes` of the input in `shape`, scaled by channel:
+    `group_norm`, and `batch_norm_training`, whose running statistics carry none."""
     inner = grad if weight is None else grad * channels(weight, input)
-    groups = (len(input), num_groups, -1)
-    input_grad, normal = normalization_gradient(inner.reshape(groups), input.reshape(groups), (-1,), eps)
+    input_grad, normal = normalization_gradient(inner.reshape(shape), input.reshape(shape), axes, eps)
     return input_grad.reshape(input.shape), *affine_gradient(grad, normal.reshape(input.shape), weight, bias)
 
 
@@ -130,13 +130,6 @@ def batch_norm_gradient(grad, input, mean, var, weight, bias, eps):
     mean_grad = -inner.sum(axis=rows) * scale
     var_grad = -0.5 * (inner * normal).sum(axis=rows) * scale**2
     return inner * channels(scale, input), mean_grad, var_grad, *affine_gradient(grad, normal, weight, bias)
-
-
-def batch_norm_training_gradient(grad, input, weight, bias, eps):
-    """Gradients of `batch_norm_training` for input, weight and bias; the running statistics carry none."""
-    inner = grad if weight is None else grad * channels(weight, input)
-    input_grad, normal = normalization_gradient(inner, input, (0, *range(2, input.ndim)), eps)
-    return input_grad, *affine_gradient(grad, normal, weight, bias)
 
 
 def attention_gradient(grad, query, key, value, mask, is_causal, scale):
