@@ -38,6 +38,7 @@ class NexusModule(nn.Module):
         preprocessing: How an image becomes the model's input; None until weights or a trainer bring it.
         class_names: Names of the outputs in order; empty when unknown.
         card: The registered variant it was created from, if any.
+        files: What is saved beside the weights, by name: of a model that reads texts, those of its tokenizer.
         checkpointing: Whether blocks recompute their activations in the backward pass.
     """
 
@@ -66,6 +67,7 @@ class NexusModule(nn.Module):
         self.preprocessing: Preprocessing | None = None
         self.class_names: tuple[str, ...] = ()
         self.card: ModelCard | None = None
+        self.files: Mapping[str, bytes] = {}
         self.checkpointing = False
 
     @classmethod

@@ -34,6 +34,7 @@ class Source:
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] = ()
     card: ModelCard | None = field(default=None, repr=False)
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def load_pretrained(source: str | Path, cls: type[NexusModule], changes: Mapping[str, Any]) -> Any:
@@ -61,7 +62,7 @@ def load_pretrained(source: str | Path, cls: type[NexusModule], changes: Mapping
     same_head = _get(config, "num_classes") == _get(found.config, "num_classes")
     model.class_names = found.class_names if same_head else ()
     model.preprocessing = found.preprocessing and found.preprocessing.fitted(changes)
-    model.card = found.card
+    model.card, model.files = found.card, found.files
     return model.eval()
 
 
@@ -254,7 +255,16 @@ def _from_nexus(settings: Mapping[str, Any], file: Path, cls: type[NexusModule],
         Preprocessing.from_mapping(preprocessing) if preprocessing else None,
         tuple(settings.get("class_names") or ()),
         cards.get(settings.get("name") or ""),
+        {name: _beside(path, name).read_bytes() for name in settings.get("files") or ()},
     )
+
+
+def _beside(path: Path, name: str) -> Path:
+    """Returns a file that a configuration names, which must lie in its folder."""
+    file = path.parent / name
+    if Path(name).name != name or not file.is_file():
+        raise WeightsError(f"{path} names the file {name!r}, which is not in {path.parent}; save the model again.")
+    return file
 
 
 def _from_timm(settings: Mapping[str, Any], file: Path) -> Source:
@@ -295,7 +305,7 @@ def _zoo_classes() -> list[type[NexusModule]]:
 
 
 def save_pretrained(model: NexusModule, folder: Path) -> Path:
-    """Writes `model.safetensors` and `config.json`, from which `from_pretrained(folder)` builds the same model.
+    """Writes `model.safetensors`, `config.json` and the model's `files`, which `from_pretrained(folder)` reads again.
 
     Each file appears only when it is complete, the configuration last.
 
@@ -313,9 +323,12 @@ def save_pretrained(model: NexusModule, folder: Path) -> Path:
         "config": config,
         "preprocessing": model.preprocessing.to_dict() if model.preprocessing else None,
         "class_names": list(model.class_names),
+        **({"files": sorted(model.files)} if model.files else {}),
     }
     text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     write_whole(folder / WEIGHTS_FILE, lambda path: save_file(state, path, metadata={"format": "pt"}))
+    for name, content in model.files.items():
+        write_whole(folder / name, lambda path, content=content: path.write_bytes(content))
     write_whole(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
     return folder
 

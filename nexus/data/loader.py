@@ -39,7 +39,8 @@ class BatchTransform(Protocol):
     def make_batch(self, dataset: Any, indices: list[int], rngs: list[np.random.Generator]) -> Batch: ...
 
 
-ImageTransform = Compose | BatchTransform | Callable[[Image, np.random.Generator], Tensor]
+PixelTransform = Callable[[Image, np.random.Generator], Tensor]
+ImageTransform = Compose | BatchTransform | PixelTransform
 
 # What a generator is for; the first number of its key.
 _ORDER, _IMAGE, _MIX = 0, 1, 2
@@ -204,43 +205,49 @@ class _BatchMaker:
     mix: MixConfig | None
 
     def make(self, request: _Request) -> Batch:
+        places = request.indices.tolist()
+        rngs = [_generator(self.seed, _IMAGE, request.epoch, index) for index in places]
         if isinstance(self.transform, BatchTransform):
-            places = request.indices.tolist()
-            rngs = [_generator(self.seed, _IMAGE, request.epoch, index) for index in places]
             return self.transform.make_batch(self.dataset, places, rngs)
-        paths, labels, pixels = [], [], []
-        for index in request.indices.tolist():
-            sample = open_sample(self.dataset, index)
-            with naming(sample.path):
-                pixels.append(self._prepare(sample.image, _generator(self.seed, _IMAGE, request.epoch, index)))
-            paths.append(sample.path)
-            labels.append(sample.label)
-        images = self._stack(pixels, paths)
-        targets = torch.tensor(labels, dtype=torch.int64)
+        images, targets = load_images(self.dataset, self.transform, places, rngs)
         if self.mix is not None:
             rng = _generator(self.seed, _MIX, request.epoch, request.step)
             drawn = draw_mix(self.mix, (images.shape[2], images.shape[3]), rng)
             images, targets = apply_mix(images, targets, drawn, self.mix.num_classes)
-        return {"images": images, "labels": targets, "index": torch.from_numpy(request.indices.astype(np.int64))}
+        return {"images": images, "labels": targets, "index": torch.tensor(places)}
 
-    def _prepare(self, image: Image, rng: np.random.Generator) -> np.ndarray | Tensor:
-        if isinstance(self.transform, Compose):
-            return self.transform.pixels(image, rng)
-        assert not isinstance(self.transform, BatchTransform)
-        return self.transform(image, rng)
 
-    def _stack(self, pixels: list[Any], paths: list[str]) -> Tensor:
-        for one, path in zip(pixels, paths):
-            if one.shape != pixels[0].shape:
-                raise ImageError(
-                    f"{path} became {tuple(one.shape)} and {paths[0]} {tuple(pixels[0].shape)}; images of a batch "
-                    "must have one shape: add a resize to the transform."
-                )
-        if not isinstance(self.transform, Compose):
-            return torch.stack(pixels)
-        if len({one.dtype for one in pixels}) > 1:
-            pixels = [one / np.float32(255) if one.dtype == np.uint8 else one for one in pixels]
-        return self.transform.finish(np.stack(pixels))
+def load_images(
+    dataset: Dataset, transform: Compose | PixelTransform, indices: list[int], rngs: list[np.random.Generator]
+) -> tuple[Tensor, Tensor]:
+    """Returns the images (b, c, h, w) at `indices`, each with its own source of chance, and their labels (b,).
+
+    Raises:
+        ImageError: An image cannot be used, or they have several shapes; the message names it.
+    """
+    paths, labels, pixels = [], [], []
+    prepare = transform.pixels if isinstance(transform, Compose) else transform
+    for index, rng in zip(indices, rngs):
+        sample = open_sample(dataset, index)
+        with naming(sample.path):
+            pixels.append(prepare(sample.image, rng))
+        paths.append(sample.path)
+        labels.append(sample.label)
+    return _stack(transform, pixels, paths), torch.tensor(labels, dtype=torch.int64)
+
+
+def _stack(transform: Any, pixels: list[Any], paths: list[str]) -> Tensor:
+    for one, path in zip(pixels, paths):
+        if one.shape != pixels[0].shape:
+            raise ImageError(
+                f"{path} became {tuple(one.shape)} and {paths[0]} {tuple(pixels[0].shape)}; images of a batch "
+                "must have one shape: add a resize to the transform."
+            )
+    if not isinstance(transform, Compose):
+        return torch.stack(pixels)
+    if len({one.dtype for one in pixels}) > 1:
+        pixels = [one / np.float32(255) if one.dtype == np.uint8 else one for one in pixels]
+    return transform.finish(np.stack(pixels))
 
 
 # In a worker process: what it works with.

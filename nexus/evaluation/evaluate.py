@@ -15,8 +15,10 @@ from nexus.data import Dataset, Loader, eval_transform, load_dataset
 from nexus.data.dataset import sample_path
 from nexus.evaluation.classes import match_classes
 from nexus.evaluation.classification import Answers, Evaluation
+from nexus.models.cv import CLIP, SigLIP
 from nexus.tasks import task_name
 from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
+from nexus.tasks.zero_shot import ZeroShotClassifier
 
 
 def evaluate(
@@ -30,7 +32,7 @@ def evaluate(
     device: torch.device | str | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Evaluation:
-    """Returns the figures of a classifier on a data set.
+    """Returns the figures of a classifier on a data set; CLIP and SigLIP classify by the names of its classes.
 
     Under `torchrun` each process takes its share of every batch, and each returns the figures of all.
 
@@ -48,12 +50,14 @@ def evaluate(
         ValueError: The model, the data or their classes do not fit; the message says which and how.
     """
     module = open_model(model, device)
+    dataset = load_dataset(data, split, root=root) if isinstance(data, str) else data
+    if isinstance(module, CLIP | SigLIP) and dataset.class_names:
+        module = ZeroShotClassifier(module, dataset.class_names)
     if task_name(module) != "classification":
         other = " Use evaluate_detector." if task_name(module) == "detection" else ""
         raise ValueError(
             f"evaluate measures classifiers; {type(module).__name__} is a model for {task_name(module)}.{other}"
         )
-    dataset = load_dataset(data, split, root=root) if isinstance(data, str) else data
     task, codes = match_classes(module, dataset)
     transform = eval_transform(preprocessing_of(module, preprocessing))
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

@@ -1,11 +1,9 @@
-"""What frozen embeddings are worth: nearest neighbours, and finding the text of an image.
+"""What frozen embeddings are worth to their nearest neighbours.
 
 Neighbours: Wu et al. 2018, Sec. 3.4, https://arxiv.org/abs/1805.01978, as DINO and DINOv2 measure them.
 
 Dims: b queries, n references, d width, k classes.
 """
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -64,30 +62,3 @@ def neighbour_scores(
     votes = ((nearest - nearest[:, :1]) / temperature).exp()  # the nearest one's weight cancels: it is only kept finite
     scores = votes.new_zeros(len(queries), num_classes).scatter_add_(1, labels[places], votes)
     return scores / scores.sum(dim=-1, keepdim=True)
-
-
-def retrieval_recall(
-    similarities: Float[Tensor, "b n"], owners: Int[Tensor, "n"], *, at: Sequence[int] = (1, 5, 10)
-) -> dict[str, float]:
-    """Returns in percent how often a right one is among the nearest: of texts for an image, and of images for a text.
-
-    Args:
-        similarities: Of each image (rows) with each text (columns).
-        owners: The image that each text describes; an image may have several texts.
-        at: How many of the nearest are looked at; more than there are means all.
-
-    Raises:
-        ValueError: There is not an owner for each text, or an image without text.
-    """
-    images, texts = similarities.shape
-    if len(owners) != texts:
-        raise ValueError(f"There are {texts} texts and {len(owners)} owners; each text needs the image it describes.")
-    if set(owners.tolist()) != set(range(images)):
-        raise ValueError(f"owners must name every one of the {images} images, from 0 to {images - 1}.")
-    by_image = owners[similarities.argsort(dim=1, descending=True)] == torch.arange(images)[:, None]
-    by_text = similarities.T.argsort(dim=1, descending=True) == owners[:, None]
-    figures = {}
-    for name, right in (("image_to_text", by_image), ("text_to_image", by_text)):
-        for count in at:
-            figures[f"{name}_recall@{count}"] = 100 * right[:, :count].any(dim=1).float().mean().item()
-    return figures

@@ -3,6 +3,7 @@
 from nexus.tasks.classification import ClassificationTask, Prediction
 from nexus.tasks.detection import DetectionTask
 from nexus.tasks.detections import Detection, Detections
+from nexus.tasks.image_text import ImageTextTask
 from nexus.tasks.masked_images import MaskedImageTask, Reconstruction
 from nexus.tasks.protocol import ImageInfo, Metrics, Result, Task
 from nexus.tasks.select import get_task, task_name
@@ -14,6 +15,7 @@ __all__ = [
     "DetectionTask",
     "Detections",
     "ImageInfo",
+    "ImageTextTask",
     "MaskedImageTask",
     "Metrics",
     "Prediction",

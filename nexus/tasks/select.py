@@ -8,12 +8,14 @@ from nexus.core.config import nearest
 from nexus.core.module import NexusModule
 from nexus.tasks.classification import ClassificationTask
 from nexus.tasks.detection import DetectionTask
+from nexus.tasks.image_text import ImageTextTask
 from nexus.tasks.masked_images import MaskedImageTask
 from nexus.tasks.protocol import Task
 
 TASKS: dict[str, type[Task]] = {
     "classification": ClassificationTask,
     "detection": DetectionTask,
+    "image-text": ImageTextTask,
     "masked-image-modeling": MaskedImageTask,
 }
 

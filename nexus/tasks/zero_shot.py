@@ -1,73 +1,19 @@
 """Classifiers made of words: CLIP and SigLIP compare images with a sentence for each class (CLIP, Sec. 3.1)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from nexus.core.download import offline
-from nexus.core.hub import PREFIX
 from nexus.core.module import NexusModule
+from nexus.data.captions import Tokenize
 from nexus.models.cv import CLIP, SigLIP
-
-Tokenize = Callable[[Sequence[str]], Int[Tensor, "t n"]]
-
-CLIP_TOKENIZER = "openai/clip-vit-base-patch32"  # all of OpenAI's models have one vocabulary
-DEFAULT_TEMPLATES = ("a photo of a {}.",)
-
-
-def load_tokenizer(model: CLIP | SigLIP, source: str | Path | None = None) -> Tokenize:
-    """Returns a function from texts to the ids that `model` reads, with the tokenizer of transformers.
-
-    Args:
-        model: Says how long its texts are and which ids it knows.
-        source: A folder with the tokenizer's files, or a repository of the hub. None: the one of the model's card.
-
-    Raises:
-        ValueError: The tokenizer cannot be had, or has ids that the model does not know.
-        ImportError: transformers is not installed.
-    """
-    name = str(source) if source is not None else _published_tokenizer(model)
-    try:
-        from transformers import AutoTokenizer
-    except ImportError:
-        raise ImportError("Tokenizers come from transformers: pip install transformers.") from None
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(name, local_files_only=offline() or Path(name).is_dir())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(
-            f"There is no tokenizer at {name!r} ({reason}). Pass a folder that holds its files, such as "
-            "tokenizer.json, or a repository of the hub that can be reached."
-        ) from None
-    known, length = model.config.vocab_size, model.config.context_length
-    if len(tokenizer) > known:
-        raise ValueError(
-            f"The tokenizer {name!r} has {len(tokenizer)} ids and the model knows {known}: it is that of another model."
-        )
-    lower = isinstance(model, SigLIP)  # trained on texts in lower case
-
-    def tokenize(texts: Sequence[str]) -> Int[Tensor, "t n"]:
-        given = [text.lower() for text in texts] if lower else list(texts)
-        return tokenizer(given, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
-
-    return tokenize
-
-
-def _published_tokenizer(model: NexusModule) -> str:
-    if isinstance(model, CLIP):
-        return CLIP_TOKENIZER
-    urls = [weights.url for weights in model.card.weights] if model.card else []
-    for url in urls:
-        if url.startswith(PREFIX):
-            return url.removeprefix(PREFIX)
-    raise ValueError(
-        f"This {type(model).__name__} has no card that names its tokenizer; pass its folder or repository."
-    )
+from nexus.tasks.source import open_model
+from nexus.tasks.tokenizers import DEFAULT_TEMPLATES, load_tokenizer, templates_of
 
 
 def embed_classes(
@@ -99,7 +45,8 @@ class ZeroShotClassifier(NexusModule):
         model: A CLIP or SigLIP.
         class_names: The classes, in words.
         tokenize: From texts to ids; None loads the model's own tokenizer (see `load_tokenizer`).
-        templates: Sentences with a `{}` for the class; their embeddings are averaged.
+        templates: Sentences with a `{}` for the class; their embeddings are averaged. None: those that the model was
+            trained with, or "a photo of a {}.".
     """
 
     def __init__(
@@ -107,7 +54,7 @@ class ZeroShotClassifier(NexusModule):
         model: CLIP | SigLIP,
         class_names: Sequence[str],
         tokenize: Tokenize | None = None,
-        templates: Sequence[str] = DEFAULT_TEMPLATES,
+        templates: Sequence[str] | None = None,
     ) -> None:
         super().__init__({})
         if not isinstance(model, CLIP | SigLIP):
@@ -115,7 +62,8 @@ class ZeroShotClassifier(NexusModule):
         self.model = model
         self.class_names = tuple(class_names)
         self.preprocessing = model.preprocessing
-        classes = embed_classes(model.eval(), class_names, tokenize or load_tokenizer(model), templates)
+        given = templates if templates is not None else templates_of(model)
+        classes = embed_classes(model.eval(), class_names, tokenize or load_tokenizer(model), given)
         self.register_buffer("classes", classes)
 
     classes: Tensor
@@ -125,11 +73,18 @@ class ZeroShotClassifier(NexusModule):
 
         Their softmax chooses among the classes. SigLIP's sigmoid says besides whether any of them is there at all.
         """
-        embeddings = self.model.encode_image(images)
-        logits = self.model.logit_scale.exp() * embeddings @ self.classes.T
-        if isinstance(self.model, SigLIP):
-            logits = logits + self.model.logit_bias
-        return {"logits": logits, "embeddings": embeddings}
+        return class_outputs(self.model, images, self.classes)
+
+
+def class_outputs(
+    model: CLIP | SigLIP, images: Float[Tensor, "b c h w"], classes: Float[Tensor, "k d"]
+) -> dict[str, Any]:
+    """Returns `logits` (b, k) of images and embedded classes, and the images' `embeddings` (b, d) of length 1."""
+    embeddings = model.encode_image(images)
+    logits = model.logit_scale.exp() * embeddings @ classes.T
+    if isinstance(model, SigLIP):
+        logits = logits + model.logit_bias
+    return {"logits": logits, "embeddings": embeddings}
 
 
 def classifier_of(
@@ -138,14 +93,14 @@ def classifier_of(
     """Returns a classifier of words with trained weights.
 
     Args:
-        source: A registered CLIP or SigLIP, or a folder of one (see `NexusModule.from_pretrained`).
+        source: A registered CLIP or SigLIP, or the folder of a run or of a saved one.
         class_names: The classes, in words; spaces around them are dropped.
         tokenizer: See `load_tokenizer`.
 
     Raises:
         ValueError: The model is neither CLIP nor SigLIP, a class has no name, or model or tokenizer cannot be had.
     """
-    model = NexusModule.from_pretrained(source)
+    model = open_model(source, "cpu")
     names = [name.strip() for name in class_names]
     if not all(names):
         raise ValueError(f"A class has no name: {', '.join(map(repr, names))}.")

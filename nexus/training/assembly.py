@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -11,9 +11,13 @@ from nexus.core.module import NexusModule
 from nexus.core.preprocessing import HALF, Preprocessing
 from nexus.core.registry import create_model, model_info
 from nexus.data import Dataset, Loader, eval_transform, load_dataset, train_transform
+from nexus.data.captions import CaptionTransform, sentences
 from nexus.data.detection.batches import DetectionTransform
 from nexus.data.images import image_size
-from nexus.tasks import Task, get_task, task_name
+from nexus.data.loader import ImageTransform
+from nexus.models.cv import CLIP, SigLIP
+from nexus.tasks import ImageTextTask, Task, get_task, task_name
+from nexus.tasks.tokenizers import bring_tokenizer
 from nexus.training.distributed import World
 from nexus.training.recipe import DataRecipe, ModelRecipe, Recipe
 
@@ -60,10 +64,10 @@ def assemble(
 
 
 def make_task(recipe: Recipe, model: nn.Module, dataset: Dataset) -> Task:
-    """Returns the model's task with the recipe's settings.
+    """Returns the model's task with the recipe's settings. A model that reads texts is given its tokenizer.
 
     Raises:
-        ValueError: The recipe smooths labels, and the task has none.
+        ValueError: The recipe smooths labels, and the task has none; or the tokenizer does not fit.
     """
     name, class_names = task_name(model), tuple(dataset.class_names)
     smoothing = recipe.training.label_smoothing
@@ -71,7 +75,13 @@ def make_task(recipe: Recipe, model: nn.Module, dataset: Dataset) -> Task:
         return get_task(name, class_names=class_names, label_smoothing=smoothing)
     if smoothing:
         raise ValueError(f"training.label_smoothing is {smoothing}, and {name} has no labels to smooth; leave it out.")
-    return get_task(name, class_names=class_names)
+    if name != "image-text":
+        return get_task(name, class_names=class_names)
+    task = get_task(name, class_names=class_names, templates=recipe.data.templates)
+    task.check_data(dataset)
+    texts = (text for index in range(len(dataset)) for text in sentences(dataset, index, recipe.data.templates))
+    tokenize = bring_tokenizer(cast("CLIP | SigLIP", model), recipe.data.tokenizer, texts, recipe.data.templates)
+    return get_task(name, class_names=class_names, tokenize=tokenize, templates=recipe.data.templates)
 
 
 def check_batch_size(recipe: Recipe, processes: int) -> None:
@@ -196,6 +206,24 @@ def _plain(size: tuple[int, int], channels: int, resize: str) -> Preprocessing:
     return Preprocessing.from_mapping({"image_size": size, "mean": half, "std": half, "resize": resize})
 
 
+def make_transforms(recipe: Recipe, task: Task, preprocessing: Preprocessing) -> tuple[ImageTransform, ImageTransform]:
+    """Returns what makes batches for training, and for measuring.
+
+    Raises:
+        ValueError: The recipe's augmentation is not for this task.
+    """
+    if task.name == "detection":
+        return DetectionTransform(preprocessing, recipe.augment), DetectionTransform(preprocessing)
+    transform, held_out = train_transform(preprocessing, recipe.augment), eval_transform(preprocessing)
+    if not isinstance(task, ImageTextTask):
+        return transform, held_out
+    if recipe.augment.mixup or recipe.augment.cutmix:
+        raise ValueError("augment sets mixup or cutmix, which mix no texts along; leave them out.")
+    assert task.tokenize is not None
+    words = (task.tokenize, recipe.data.templates)
+    return CaptionTransform(transform, *words, training=True), CaptionTransform(held_out, *words, training=False)
+
+
 def make_loaders(
     recipe: Recipe,
     world: World,
@@ -222,10 +250,7 @@ def make_loaders(
         "num_workers": recipe.data.num_workers,
         "batch_size": training.batch_size,
     }
-    if task.name == "detection":
-        transform, held_out = DetectionTransform(preprocessing, recipe.augment), DetectionTransform(preprocessing)
-    else:
-        transform, held_out = train_transform(preprocessing, recipe.augment), eval_transform(preprocessing)
+    transform, held_out = make_transforms(recipe, task, preprocessing)
     mix = recipe.augment.mix(len(train_data.class_names))
     train = Loader(train_data, transform, shuffle=True, drop_last=True, mix=mix, **share)
     if val_data is None:

@@ -65,11 +65,14 @@ class DataRecipe(Config):
     """What it is trained on.
 
     Attributes:
-        source: "digits", "cifar10", "cifar100", "folder:PATH"; see `nexus.data.load_dataset`.
+        source: "digits", "cifar10", "cifar100", "folder:PATH", "captions:PATH"; see `nexus.data.load_dataset`.
         root: Where archives lie or are downloaded to; None is the library's cache.
         download: Allow downloading.
         preprocessing: How images become input; None takes the model's own.
         num_workers: Processes that decode images; 0 decodes in the training process.
+        tokenizer: Of image-text models: a folder with its files, a repository of the hub, or "words", one made of the
+            words of the training texts, for a model that starts from nothing. None is the one of the model's card.
+        templates: Of image-text models: sentences with a `{}` for the class, where data has classes, not captions.
     """
 
     source: str = "digits"
@@ -77,10 +80,15 @@ class DataRecipe(Config):
     download: bool = False
     preprocessing: Preprocessing | None = None
     num_workers: int = 0
+    tokenizer: str | None = None
+    templates: tuple[str, ...] = ("a photo of a {}.",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _at_least(self, num_workers=0)
+        for template in self.templates:
+            if "{}" not in template:
+                raise ValueError(f"DataRecipe.templates has {template!r}, without {{}} where the class is written.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 from nexus.core.config import nearest
 from nexus.data.dataset import Dataset
+from nexus.data.datasets.captions import Captions
 from nexus.data.datasets.cifar import CIFAR, Cifar
 from nexus.data.datasets.digits import Digits
 from nexus.data.datasets.folder import ImageFolder
@@ -12,7 +13,15 @@ from nexus.data.datasets.photos import Photos
 from nexus.data.detection.digit_scenes import DigitScenes, scene_count
 from nexus.data.detection.sources import FORMATS, open_annotated
 
-SOURCES = ("digits", "photos", "digit-scenes", "folder:PATH", *(f"{kind}:PATH" for kind in FORMATS), *CIFAR)
+SOURCES = (
+    "digits",
+    "photos",
+    "digit-scenes",
+    "folder:PATH",
+    "captions:PATH",
+    *(f"{kind}:PATH" for kind in FORMATS),
+    *CIFAR,
+)
 
 
 def load_dataset(source: str, split: str = "train", *, root: str | Path | None = None, download: bool = False) -> Any:
@@ -20,8 +29,9 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
 
     Args:
         source: "digits", "photos", "cifar10", "cifar100", or "folder:PATH" (see `nexus.data.datasets.folder` for its
-            layouts); for detection "digit-scenes" ("digit-scenes:1600" has that many to train on), or "coco:PATH",
-            "yolo:PATH", "voc:PATH" (see `nexus.data.detection.sources`).
+            layouts); with texts "captions:PATH" (see `nexus.data.datasets.captions`); for detection "digit-scenes"
+            ("digit-scenes:1600" has that many to train on), or "coco:PATH", "yolo:PATH", "voc:PATH" (see
+            `nexus.data.detection.sources`).
         split: "train", "val", or, where there is one, "test".
         root: Of archives: where they lie or are downloaded to. Of a folder: what a relative PATH starts from.
         download: Whether a missing archive may be fetched.
@@ -43,6 +53,8 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
         return DigitScenes(split, scene_count(path, split))
     if kind == "folder" and path:
         return ImageFolder(Path(root or "") / Path(path).expanduser(), split)
+    if kind == "captions" and path:
+        return Captions(Path(root or "") / Path(path).expanduser(), split)
     if kind in FORMATS and path:
         return open_annotated(kind, Path(root or "") / Path(path).expanduser(), split)
     hint = f"Did you mean 'folder:{source}'?" if not colon and Path(source).is_dir() else nearest(source, SOURCES)

@@ -7,8 +7,9 @@ import torch
 
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import load_dataset
-from nexus.evaluation.neighbours import embed_dataset, neighbour_scores, retrieval_recall
+from nexus.evaluation.neighbours import embed_dataset, neighbour_scores
 from nexus.models.cv import DINOv2
+from nexus.tasks.image_text import retrieval_recall
 
 
 def test_votes_weigh_the_exponential_of_the_cosine():

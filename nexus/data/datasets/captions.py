@@ -1,0 +1,166 @@
+"""Images with captions: one or several sentences about each image.
+
+`captions:PATH` names
+
+- a `.csv` with the columns `file,caption`, and `split` if wanted; an image with several captions has several lines;
+- a `.jsonl` with a mapping a line: `file`, and `caption` or `captions`, and `split` if wanted;
+- a folder with COCO's `annotations/captions_<split>*.json`, and images in `<split>*/`, as it comes.
+
+Paths in a table are relative to it. Where it says nothing of splits, images are held out as those of `folder:PATH` are.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nexus.core.config import nearest
+from nexus.data.dataset import DataError, Sample
+from nexus.data.datasets.folder import HELD_OUT, SPLITS, held_out_draw
+from nexus.data.images import EXTENSIONS, load_image, num_channels, open_image
+
+
+class Line(NamedTuple):
+    """A caption, and where it stands."""
+
+    file: str
+    caption: str
+    split: str | None
+    where: str
+
+
+class Captions:
+    """The images of one split with their captions. There are no classes: every label is 0.
+
+    Attributes:
+        captions: The sentences about each image.
+    """
+
+    class_names: tuple[str, ...] = ()
+
+    def __init__(self, path: str | Path, split: str = "train"):
+        """Reads the captions; no image is decoded, the first one's header is read for the number of channels.
+
+        Raises:
+            DataError: The file, a line, an image or the split is not as it should be; the message says where.
+            ImageError: The first image cannot be used.
+        """
+        path = Path(path).expanduser()
+        if split not in SPLITS:
+            raise ValueError(f"There is no split {split!r}. {nearest(split, SPLITS)}")
+        folder, lines = _read(path, split)
+        found: dict[str, list[str]] = {}
+        for line in lines:
+            found.setdefault(_checked(folder, line).file, []).append(line.caption.strip())
+        self.name = f"captions:{path}"
+        if not found:
+            raise DataError(f"{path} has no captions of the split {split!r}.")
+        self._files = [folder / file for file in found]
+        self.captions = tuple(tuple(sentences) for sentences in found.values())
+        self.labels = np.zeros(len(found), dtype=np.int64)
+        self.in_channels = num_channels(open_image(self._files[0]))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Returns the sample with its image decoded."""
+        return Sample(load_image(self._files[index]), 0, self.path(index))
+
+    def open(self, index: int) -> Sample:
+        """Returns the sample; a JPEG may not be decoded yet, see `nexus.data.images.open_image`."""
+        return Sample(open_image(self._files[index]), 0, self.path(index))
+
+    def path(self, index: int) -> str:
+        """Returns the path of a sample without reading it."""
+        return str(self._files[index])
+
+
+def _read(path: Path, split: str) -> tuple[Path, list[Line]]:
+    """Returns the folder that paths start from, and the lines of the split."""
+    if path.is_dir():
+        return _coco(path, split)
+    if not path.is_file():
+        raise DataError(f"There is no file {path}; captions are in a .csv, a .jsonl, or a folder of COCO's.")
+    if path.suffix == ".csv":
+        lines = list(_table(path))
+    elif path.suffix == ".jsonl":
+        lines = list(_json_lines(path))
+    else:
+        raise DataError(f"{path} ends in {path.suffix!r}; captions are in a .csv, a .jsonl, or a folder of COCO's.")
+    if any(line.split for line in lines):
+        return path.parent, [line for line in lines if line.split == split]
+    wanted = [(held_out_draw(line.file) < HELD_OUT) == (split == "val") for line in lines]
+    return path.parent, [line for line, chosen in zip(lines, wanted) if chosen and split != "test"]
+
+
+def _table(path: Path) -> Iterator[Line]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        columns = list(reader.fieldnames or ())
+        if not {"file", "caption"} <= set(columns) <= {"file", "caption", "split"}:
+            raise DataError(
+                f"{path}, line 1: the columns are {', '.join(columns) or 'missing'}; they must be file,caption, and "
+                "split if wanted."
+            )
+        try:
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                if None in row or None in row.values():
+                    raise DataError(f"{where}: not as many values as columns. Quote captions that hold a comma.")
+                yield Line(row["file"], row["caption"], row.get("split"), where)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}; correct the line.") from error
+
+
+def _json_lines(path: Path) -> Iterator[Line]:
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        where = f"{path}, line {number}"
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+            sentences = row["captions"] if "captions" in row else [row["caption"]]
+            for sentence in sentences:
+                yield Line(str(row["file"]), str(sentence), row.get("split"), where)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f'{where} is no caption ({type(error).__name__}: {error}); a line is {{"file": "a.jpg", "caption": '
+                '"..."}, or has "captions": [...].'
+            ) from error
+
+
+def _coco(folder: Path, split: str) -> tuple[Path, list[Line]]:
+    """Returns the folder of the images, and the captions, of one split of COCO."""
+    patterns = (f"annotations/captions_{split}*.json", f"captions_{split}*.json")
+    files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+    if not files:
+        raise DataError(f"{folder} has no captions of {split!r}: none of {', '.join(patterns)} exists.")
+    content: dict[str, Any] = json.loads(files[0].read_text(encoding="utf-8"))
+    images = next((child for child in sorted(folder.glob(f"{split}*")) if child.is_dir()), folder)
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    lines = []
+    for one in content["annotations"]:
+        where = f"{files[0]}, annotation {one.get('id')}"
+        if one["image_id"] not in names:
+            raise DataError(f"{where}: there is no image {one['image_id']}.")
+        lines.append(Line(names[one["image_id"]], one["caption"], None, where))
+    return images, lines
+
+
+def _checked(folder: Path, line: Line) -> Line:
+    """Returns the line, or says what is wrong with it."""
+    if not line.caption.strip():
+        raise DataError(f"{line.where}: the caption is empty; fill it in or delete the line.")
+    if Path(line.file).is_absolute() or ".." in Path(line.file).parts:
+        raise DataError(f"{line.where}: {line.file!r} leads outside of {folder}; paths are relative to the file.")
+    file = folder / line.file
+    if not file.is_file():
+        there = [child.name for child in file.parent.iterdir()] if file.parent.is_dir() else []
+        raise DataError(f"{line.where}: there is no file {line.file!r}. {nearest(file.name, there)}")
+    if file.suffix.lower() not in EXTENSIONS:
+        raise DataError(f"{line.where}: {line.file!r} is not an image; use {', '.join(sorted(EXTENSIONS))}.")
+    return line

@@ -1,0 +1,151 @@
+"""Tokenizers of CLIP and SigLIP: from their libraries, from a trained model's files, or made of a data set's words."""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from nexus.core.download import offline
+from nexus.core.hub import PREFIX
+from nexus.core.module import NexusModule
+from nexus.data.captions import Tokenize
+from nexus.models.cv import CLIP, SigLIP
+
+CLIP_TOKENIZER = "openai/clip-vit-base-patch32"  # all of OpenAI's models have one vocabulary
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+TEMPLATES_FILE = "templates.json"
+PADDING, UNKNOWN, END = "[PAD]", "[UNK]", "[END]"
+
+
+def load_tokenizer(model: CLIP | SigLIP, source: str | Path | None = None) -> Tokenize:
+    """Returns a function from texts to the ids that `model` reads, with the tokenizer of transformers.
+
+    Args:
+        model: Says how long its texts are and which ids it knows.
+        source: A folder with the tokenizer's files, or a repository of the hub. None: the one that was saved with the
+            model, or that of its card.
+
+    Raises:
+        ValueError: The tokenizer cannot be had, or has ids that the model does not know.
+        ImportError: transformers is not installed.
+    """
+    if source is None and any(name.startswith("tokenizer") for name in model.files):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in model.files.items():
+                (Path(folder) / name).write_bytes(content)
+            return _checked(model, _open(folder), "saved with the model")
+    name = str(source) if source is not None else _published_tokenizer(model)
+    return _checked(model, _open(name), name)
+
+
+def bring_tokenizer(
+    model: CLIP | SigLIP, source: str | None, texts: Iterable[str], templates: Sequence[str]
+) -> Tokenize:
+    """Gives a model that is to be trained its tokenizer and templates, which are saved with it; returns the former.
+
+    Args:
+        model: Keeps both among its `files`.
+        source: See `load_tokenizer`; or "words": one that knows the words of `texts` alone.
+        texts: The sentences that the model is trained on, for "words".
+        templates: Sentences that classes are put into.
+
+    Raises:
+        ValueError: The tokenizer cannot be had, or has more ids than the model.
+    """
+    if source == "words":
+        tokenizer = word_tokenizer(texts)
+    elif source is None and model.files:
+        return load_tokenizer(model)
+    else:
+        tokenizer = _open(source or _published_tokenizer(model))
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        files = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+    model.files = {**files, TEMPLATES_FILE: json.dumps(list(templates)).encode()}
+    return _checked(model, tokenizer, source or "of its card")
+
+
+def templates_of(model: NexusModule) -> tuple[str, ...]:
+    """Returns the sentences that a model was trained to see classes in, or a plain one."""
+    kept = model.files.get(TEMPLATES_FILE)
+    return DEFAULT_TEMPLATES if kept is None else tuple(json.loads(kept))
+
+
+def word_tokenizer(texts: Iterable[str]) -> Any:
+    """Returns a tokenizer of transformers that knows the words and marks of `texts`, in lower case, and no others.
+
+    Every text ends with the highest id, as CLIP's do.
+
+    Raises:
+        ImportError: transformers is not installed.
+    """
+    try:
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+        from transformers import PreTrainedTokenizerFast
+    except ImportError:
+        raise _no_transformers() from None
+    words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text.lower())})
+    ids = {word: place for place, word in enumerate([PADDING, UNKNOWN, *words, END])}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, ids[END])])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PADDING, unk_token=UNKNOWN, eos_token=END)
+
+
+def _open(name: str) -> Any:
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise _no_transformers() from None
+    try:
+        return AutoTokenizer.from_pretrained(name, local_files_only=offline() or Path(name).is_dir())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(
+            f"There is no tokenizer at {name!r} ({reason}). Pass a folder that holds its files, such as "
+            "tokenizer.json, or a repository of the hub that can be reached."
+        ) from None
+
+
+def _no_transformers() -> ImportError:
+    return ImportError("Tokenizers come from transformers: pip install transformers.")
+
+
+def _checked(model: CLIP | SigLIP, tokenizer: Any, name: str) -> Tokenize:
+    known = model.config.vocab_size
+    if len(tokenizer) > known:
+        raise ValueError(
+            f"The tokenizer {name!r} has {len(tokenizer)} ids and the model knows {known}: it is that of another model."
+            f" A model that starts from nothing may have vocab_size={len(tokenizer)}."
+        )
+    return _Reader(tokenizer, model.config.context_length, lower=isinstance(model, SigLIP))
+
+
+class _Reader:
+    """A tokenizer with the length of a model's texts. SigLIP was trained on texts in lower case."""
+
+    def __init__(self, tokenizer: Any, length: int, *, lower: bool) -> None:
+        self.tokenizer, self.length, self.lower = tokenizer, length, lower
+
+    def __call__(self, texts: Sequence[str]) -> Int[Tensor, "t n"]:
+        given = [text.lower() for text in texts] if self.lower else list(texts)
+        settings = {"padding": "max_length", "truncation": True, "max_length": self.length}
+        return self.tokenizer(given, return_tensors="pt", **settings).input_ids
+
+
+def _published_tokenizer(model: NexusModule) -> str:
+    if isinstance(model, CLIP):
+        return CLIP_TOKENIZER
+    urls = [weights.url for weights in model.card.weights] if model.card else []
+    for url in urls:
+        if url.startswith(PREFIX):
+            return url.removeprefix(PREFIX)
+    raise ValueError(
+        f"This {type(model).__name__} has no card that names its tokenizer; pass its folder or repository."
+    )
