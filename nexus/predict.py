@@ -26,6 +26,7 @@ from nexus.data.detection.batches import stack_images
 from nexus.data.geometry import crop
 from nexus.data.images import EXTENSIONS, Source, image_size, naming
 from nexus.data.images import Image as LoadedImage
+from nexus.data.remote import fetch_image, is_address
 from nexus.data.video import VIDEO_EXTENSIONS, read_frames, write_frames
 from nexus.tasks import Detections, DetectionTask, ImageInfo, get_task, task_name
 from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
@@ -120,10 +121,11 @@ class Predictor:
         """Returns one result of the task per image, in order: `Prediction` of a classifier, `Detections` of a detector.
 
         Args:
-            images: A file, a folder (with all images below it, sorted), a pattern such as `"photos/**/*.jpg"`, a
-                video, an image (PIL, array (h, w) or (h, w, c), tensor (c, h, w)), images in one array (b, h, w, c)
-                or tensor (b, c, h, w), or several of these. Arrays and tensors hold 0 to 255 as uint8, or 0 to 1 as
-                floats. Frames stay with their results, to be drawn: for a long video use `stream`.
+            images: A file, a folder (with all images below it, sorted), a pattern such as `"photos/**/*.jpg"`, the
+                address of an image (`"https://..."`), a video, an image (PIL, array (h, w) or (h, w, c), tensor
+                (c, h, w)), images in one array (b, h, w, c) or tensor (b, c, h, w), or several of these. Arrays and
+                tensors hold 0 to 255 as uint8, or 0 to 1 as floats. Frames stay with their results, to be drawn: for
+                a long video use `stream`.
             frame_step: Of a video, 1 means every frame, 5 every fifth.
 
         Raises:
@@ -232,22 +234,26 @@ def write_predictions(predictions: Sequence[Any], path: str | Path, *, top: int 
     )
 
 
-def draw_predictions(predictions: Iterable[Any], target: str | Path, *, rate: float = 25.0) -> list[Path]:
+def draw_predictions(
+    predictions: Iterable[Any], target: str | Path, *, rate: float = 25.0, min_score: float | None = None
+) -> list[Path]:
     """Draws each prediction on its image; returns the paths of what was written.
 
     Args:
         predictions: What a `Predictor` returned, or streams.
         target: A folder for pictures, numbered in order; or a video such as `"out.mp4"`, for frames of one size.
         rate: Frames per second of that video.
+        min_score: Of a detector, draw objects from this score on; None leaves it to `Detections.draw`.
     """
     target = Path(target)
+    least = {} if min_score is None else {"min_score": min_score}
     if target.suffix.lower() in VIDEO_EXTENSIONS:
-        return [write_frames(target, (one.draw() for one in predictions), rate=rate)]
+        return [write_frames(target, (one.draw(**least) for one in predictions), rate=rate)]
     written = []
     for number, one in enumerate(predictions):
         stem = "".join(letter if letter.isalnum() else "-" for letter in Path(one.path).stem)
         path = target / f"{number:04d}-{stem}.png"
-        picture = one.draw()
+        picture = one.draw(**least)
         write_whole(path, lambda part, picture=picture: picture.save(part, "PNG"))
         written.append(path)
     return written
@@ -278,7 +284,9 @@ def _write_yolo(predictions: Sequence[Detections], folder: Path) -> Path:
 
 def _items(images: Source | Iterable[Source], frame_step: int, name: str = "image") -> Iterator[_Item]:
     """Yields the images that the user's input means, in order; files are not opened yet."""
-    if isinstance(images, str | os.PathLike):
+    if is_address(images):
+        yield _Item(str(images), fetch_image(str(images)))
+    elif isinstance(images, str | os.PathLike):
         yield from _files(Path(images), frame_step)
     elif isinstance(images, np.ndarray | Tensor):
         yield from _arrays(images, name)

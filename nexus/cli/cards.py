@@ -1,8 +1,10 @@
 """Model cards as rows of tables."""
 
+from difflib import get_close_matches
 from typing import Any
 
-from nexus.core.registry import ModelCard, model_info
+from nexus.core.config import nearest
+from nexus.core.registry import ModelCard, all_cards, list_models, model_info
 
 
 def card_row(card: ModelCard) -> dict[str, Any]:
@@ -52,3 +54,14 @@ def recommendation_row(row: dict[str, Any], shown: int = 3) -> dict[str, Any]:
     names = sorted(row["models"], key=lambda name: model_info(name).num_parameters or 0)
     more = f", and {len(names) - shown} more" if len(names) > shown else ""
     return {**row, "models": ", ".join(names[:shown]) + more}
+
+
+def no_match(pattern: str, task: str | None = None) -> str:
+    """Returns what to say of a pattern that no model's name matches: one that does, or the nearest name."""
+    names = list_models(task=task)
+    if not names:
+        return f"No model is for the task {task!r}. {nearest(str(task), {card.task for card in all_cards()})}"
+    part = pattern.strip("*")
+    parts = [f"*{part}*"] if any(part in name for name in names) else get_close_matches(part, names, n=1)
+    hint = f" Try '{parts[0]}';" if parts else ""
+    return f"No model{f' for {task}' if task else ''} matches {pattern!r}.{hint} `nexus models` lists them all."

@@ -5,22 +5,38 @@ from typing import Annotated
 
 import typer
 
+from nexus import __version__
 from nexus.cli.data import data as data_commands
 from nexus.cli.output import fail, show_json, show_table
 
 app = typer.Typer(
     name="nexus",
-    help="Train, evaluate, explain and use vision models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_commands, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="A registered name, a run's folder, or saved weights.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps; the best there is by default.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"nexus {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and stop.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train, evaluate, explain and use vision models."""
 
 
 @app.command()
@@ -36,7 +52,7 @@ def demo(
     run_demo(output)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def train(
     recipe: Annotated[
         str | None, typer.Argument(help="A recipe's name or YAML file; `--list` shows the names.")
@@ -57,6 +73,8 @@ def train(
         return
     if recipe is None:
         fail("train needs a recipe, such as digits/vit_tiny. `nexus train --list` shows them all.")
+    if unknown := [word for word in (recipe, *(overrides or [])) if word.startswith("-")]:
+        fail(f"train has no option {unknown[0]}. Changes are written without dashes, such as training.epochs=3.")
     settings = load_recipe(recipe, overrides or [])
     folder = run_dir or Path("runs") / Path(recipe).with_suffix("").as_posix().replace("/", "-")
     result = Trainer(settings, folder, resume=resume).fit()
@@ -107,7 +125,7 @@ def evaluate(
 
 @app.command()
 def predict(
-    images: Annotated[list[str], typer.Argument(help="Files, folders, patterns or videos.")],
+    images: Annotated[list[str], typer.Argument(help="Files, folders, patterns, addresses or videos.")],
     model: Model,
     top: Annotated[
         int | None, typer.Option("--top", help="Guesses per image; 5, or all objects of a detector.", min=1)
@@ -115,6 +133,15 @@ def predict(
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Also write a .csv, .json or .coco.json file, or YOLO's folder."),
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            "--min-score",
+            help="Objects of a detector: 0.3 in the table and in pictures, 0 in files and JSON by default.",
+            min=0,
+            max=1,
+        ),
     ] = None,
     draw: Annotated[
         Path | None, typer.Option("--draw", help="Also write pictures into this folder, or frames into this .mp4.")
@@ -136,7 +163,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Classify images, or find objects in them."""
-    from nexus.cli.predict import predict_images
+    from nexus.cli.predict import predict_images, show_predictions
     from nexus.predict import Predictor, write_predictions
     from nexus.tasks import Tiling
     from nexus.tasks.zero_shot import classifier_of
@@ -144,19 +171,21 @@ def predict(
     tiles = None if tile is None else Tiling(size=tile, overlap=overlap)
     source = model if classes is None else classifier_of(model, classes.split(","), tokenizer)
     predictor = Predictor(source, device=device, batch_size=batch_size, strict=strict, tiles=tiles)
-    predictions = predict_images(predictor, images, draw, every)
+    predictions = predict_images(predictor, images, draw=draw, every=every, min_score=min_score)
     if output is not None:
         write_predictions(predictions, output, top=top)
     limit = {} if top is None else {"count": top}
     if as_json:
         show_json([prediction.to_json(**limit) for prediction in predictions])
         return
-    show_table([row for prediction in predictions for row in prediction.to_rows(**limit)])
+    show_predictions(predictions, limit, min_score)
+    if draw is not None:
+        typer.echo(f"Drawn into {draw}.")
 
 
 @app.command()
 def explain(
-    image: Annotated[Path, typer.Argument(help="One image file.")],
+    image: Annotated[str, typer.Argument(help="One image file, or its address.")],
     model: Model,
     method: Annotated[str, typer.Option("--method", help="gradcam, attention, rollout or features.")] = "gradcam",
     layer: Annotated[str | None, typer.Option("--layer", help="A module's path, such as blocks.11.")] = None,
@@ -183,7 +212,7 @@ def models(
     as_json: Json = False,
 ) -> None:
     """List the registered models."""
-    from nexus.cli.cards import card_row
+    from nexus.cli.cards import card_row, no_match
     from nexus.core.registry import list_models, model_info
 
     rows = [card_row(model_info(name)) for name in list_models(pattern, task=task)]
@@ -191,7 +220,7 @@ def models(
         show_json(rows)
         return
     if not rows:
-        fail(f"No model matches {pattern!r}{f' for {task}' if task else ''}. `nexus models` lists them all.")
+        fail(no_match(pattern, task))
     show_table(rows)
 
 
@@ -227,6 +256,7 @@ def verify(
     Compares each variant, as a small model of its kind, with timm, torchvision or transformers where they are
     installed, counts its parameters, and compiles and exports it. Exit status 1 means that a proof failed.
     """
+    from nexus.cli.cards import no_match
     from nexus.deploy.places import PLACES
     from nexus.evaluation.proofs import verify as run
     from nexus.evaluation.proofs.page import page as write
@@ -237,7 +267,7 @@ def verify(
         typer.echo(f"{verdict.name}: {summary(verdict)}", err=True)
         verdicts.append(verdict)
     if not verdicts:
-        fail(f"No model matches {pattern!r}. `nexus models` lists them all.")
+        fail(no_match(pattern))
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(write(verdicts), encoding="utf-8")

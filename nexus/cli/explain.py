@@ -12,6 +12,7 @@ from nexus import visualization
 from nexus.core.config import nearest
 from nexus.core.module import NexusModule
 from nexus.data import eval_transform, load_image
+from nexus.data.remote import fetch_image, is_address
 from nexus.tasks import task_name
 from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
 from nexus.visualization.objects import draw_objects
@@ -48,7 +49,7 @@ class Question:
 
 
 def explain_image(
-    image: Path, model: str, method: str, layer: str | None, target: int | None, output: Path, device: str | None
+    image: str, model: str, method: str, layer: str | None, target: int | None, output: Path, device: str | None
 ) -> str:
     """Draws the explanation into `output` and returns a sentence with the model's guess.
 
@@ -58,12 +59,16 @@ def explain_image(
     module = open_model(model, device)
     if not isinstance(module, NexusModule):
         raise ValueError(f"{model} is a {type(module).__name__}; explain works on models of the zoo.")
-    detects = task_name(module) == "detection"
+    task = task_name(module)
+    if task not in ("classification", "detection"):
+        raise ValueError(f"explain is for classifiers and detectors; {model} is a model for {task}. Use nexus predict.")
+    detects = task == "detection"
     methods = DETECTOR_METHODS if detects else METHODS
     if method not in methods:
         kind = "a detector" if detects else "a classifier"
         raise ValueError(f"There is no method {method!r} for {kind}. {nearest(method, methods)}")
-    pixels = eval_transform(preprocessing_of(module))(load_image(image)).unsqueeze(0).to(device_of(module))
+    loaded = load_image(fetch_image(image) if is_address(image) else image, name=image)
+    pixels = eval_transform(preprocessing_of(module))(loaded).unsqueeze(0).to(device_of(module))
     question = Question(module.eval(), pixels, layer, target)
     sentence = _found(question) if detects else _guess(question)
     picture = methods[method](question)

@@ -1,15 +1,24 @@
 """`nexus predict`: results and their pictures while images or frames go by."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import typer
+
+from nexus.cli.output import show_table
 from nexus.data.video import VIDEO_EXTENSIONS, frame_rate
 from nexus.predict import Predictor, draw_predictions
+from nexus.tasks import Detections, DetectionTask
+
+SHOWN_SCORE = 0.3
+"""Tables leave out objects below this: a DETR gives every one of its queries, most of which mean nothing."""
 
 
-def predict_images(predictor: Predictor, images: Sequence[str], draw: Path | None, every: int) -> list[Any]:
+def predict_images(
+    predictor: Predictor, images: Sequence[str], *, draw: Path | None, every: int, min_score: float | None
+) -> list[Any]:
     """Returns the predictions, without their images: a video's frames do not fit in memory.
 
     Args:
@@ -17,18 +26,47 @@ def predict_images(predictor: Predictor, images: Sequence[str], draw: Path | Non
         images: Files, folders, patterns or videos.
         draw: A folder or a video to draw them into as they come.
         every: Of a video, use each so many frames.
+        min_score: Of a detector, leave out objects below it; None keeps all.
+
+    Raises:
+        ValueError: There is a least score, and the model is no detector; or an image is of no use.
     """
+    if min_score is not None and not isinstance(predictor.task, DetectionTask):
+        raise ValueError(f"--min-score is for detectors; this model's task is {predictor.task.name}. Leave it out.")
     kept: list[Any] = []
 
     def passing() -> Iterator[Any]:
         for one in predictor.stream(images, frame_step=every):
-            kept.append(replace(one, image=None))
-            yield one
+            chosen = one if min_score is None else one.above(min_score)
+            kept.append(replace(chosen, image=None))
+            yield chosen
 
     if draw is None:
         for _ in passing():
             pass
     else:
         videos = [image for image in images if Path(image).suffix.lower() in VIDEO_EXTENSIONS]
-        draw_predictions(passing(), draw, rate=frame_rate(videos[0]) / every if videos else 1.0)
+        rate = frame_rate(videos[0]) / every if videos else 1.0
+        draw_predictions(passing(), draw, rate=rate, min_score=min_score)
     return kept
+
+
+def show_predictions(predictions: Sequence[Any], limit: Mapping[str, int], min_score: float | None) -> None:
+    """Prints a table of guesses or objects, and how many unlikely objects it leaves out.
+
+    Args:
+        predictions: What `predict_images` returned.
+        limit: `count` of rows per image, or nothing.
+        min_score: What the user asked for; None leaves out objects below `SHOWN_SCORE`.
+    """
+    rows, found, shown = [], 0, 0
+    for one in predictions:
+        sure = one.above(SHOWN_SCORE) if isinstance(one, Detections) and min_score is None else one
+        if isinstance(one, Detections):
+            found, shown = found + len(one), shown + len(sure)
+        rows += sure.to_rows(**limit)
+    show_table(rows)
+    if found > shown:
+        typer.echo(f"Not shown: {found - shown} of {found} objects, below {SHOWN_SCORE:g}; --min-score 0 shows all.")
+    elif any(isinstance(one, Detections) for one in predictions) and not rows:
+        typer.echo("No object was found.")

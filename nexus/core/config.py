@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Self, Union
 
+LEAST = {"in_channels": 1, "num_classes": 0, "image_size": 1, "patch_size": 1, "num_heads": 1}
+"""Bounds of keys that mean the same in every configuration."""
+
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """Returns the hint that ends an error about an unknown word: the nearest known one, or all if none is near."""
@@ -33,6 +36,9 @@ class Config:
         hints = field_types(type(self))
         for field in dataclasses.fields(self):
             value = _convert(getattr(self, field.name), hints[field.name], f"{type(self).__name__}.{field.name}")
+            least = LEAST.get(field.name)
+            if least is not None and isinstance(value, int) and value < least:
+                raise ValueError(f"{type(self).__name__}.{field.name} is {value}; it must be at least {least}.")
             object.__setattr__(self, field.name, value)
 
     @classmethod

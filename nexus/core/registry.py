@@ -130,23 +130,35 @@ def model_info(name: str) -> ModelCard:
     return _CARDS[base]
 
 
-def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
-    """Returns the registered names that match a shell pattern, in alphabetical order."""
+def list_models(pattern: str = "*", *, task: str | None = None, pretrained: bool = False) -> list[str]:
+    """Returns the registered names that match a shell pattern, in alphabetical order.
+
+    Args:
+        pattern: `"vit_*"`.
+        task: Only models of this task, such as "detection".
+        pretrained: Only models that have published weights.
+    """
     _fill()
-    return sorted(name for name, card in _CARDS.items() if fnmatch.fnmatch(name, pattern) and task in (None, card.task))
+    named = [_CARDS[name] for name in sorted(_CARDS) if fnmatch.fnmatch(name, pattern)]
+    return [card.name for card in named if task in (None, card.task) and (card.weights or not pretrained)]
 
 
 def create_model(name: str, *, pretrained: bool = False, **changes: Any) -> NexusModule:
     """Returns the variant called `name`, with fresh weights unless `pretrained`.
 
     Args:
-        name: A registered name, `resnet50`, or with the tag of its weights, `resnet50.tv2_in1k`.
+        name: A registered name, `resnet50`, or with the tag of its weights, `resnet50.tv2_in1k`. With `pretrained`
+            also a file, a folder or a repository, as `NexusModule.from_pretrained` reads them.
         pretrained: Load the published weights (the default ones unless the name has a tag).
         **changes: Fields of the configuration to change: `num_classes=10`, `in_channels=1`, `image_size=96`.
 
     Raises:
         ValueError: The name or a field is unknown; the nearest one is named.
     """
+    if "/" in name or ":" in name:
+        if not pretrained:
+            raise ValueError(f"{name!r} is not a registered name; create_model reads it with pretrained=True.")
+        return NexusModule.from_pretrained(name, **changes)
     card = model_info(name)
     if pretrained:
         return card.model_class.from_pretrained(name, **changes)

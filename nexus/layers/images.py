@@ -27,6 +27,11 @@ def check_images(images: Tensor, in_channels: int, *, multiple_of: int = 1) -> N
     Raises:
         ValueError: The rank, type, channel count or size is wrong; the message says what would fit.
     """
+    if not isinstance(images, Tensor):
+        raise ValueError(
+            f"images are a {type(images).__name__}; the model takes a tensor (b, c, h, w). nexus.Predictor takes"
+            " files, arrays and PIL images."
+        )
     if images.ndim != 4:
         hint = " Add the batch dimension: images[None]." if images.ndim == 3 else ""
         raise ValueError(f"images have shape {tuple(images.shape)}; the model takes (b, c, h, w).{hint}")
@@ -36,6 +41,11 @@ def check_images(images: Tensor, in_channels: int, *, multiple_of: int = 1) -> N
             "nexus.Predictor applies the preprocessing of the model's card."
         )
     _, channels, height, width = images.shape
+    if channels != in_channels and width == in_channels:
+        raise ValueError(
+            f"images have shape {tuple(images.shape)}, as if their channels stood last; the model takes (b, c, h, w):"
+            " images.permute(0, 3, 1, 2)."
+        )
     if channels != in_channels:
         raise ValueError(
             f"images have {channels} channels; this model was built with in_channels={in_channels}. "

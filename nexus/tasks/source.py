@@ -23,17 +23,33 @@ def open_model(source: nn.Module | str | Path, device: torch.device | str | None
     Raises:
         ValueError: There is no such folder, file or name; the nearest name is given.
     """
+    device = None if device is None else _existing(device)
     if isinstance(source, nn.Module):
         return source if device is None else source.to(device)
     folder = Path(source)
     if folder.is_dir() and not (folder / "config.json").is_file():
         if not (folder / "model" / "config.json").is_file():
+            if (folder / "recipe.yaml").is_file():
+                raise ValueError(
+                    f"The run in {folder} has not finished, so it holds no model yet. Let it go on: `nexus train` with"
+                    f" its recipe and changes, --run-dir {folder} and --resume."
+                )
             raise ValueError(
                 f"{folder} holds no model: neither config.json (a saved model) nor model/config.json (a finished run)."
             )
         folder = folder / "model"
     model = NexusModule.from_pretrained(folder if folder.exists() else str(source))
     return model.to(device or default_device())
+
+
+def _existing(device: torch.device | str) -> torch.device:
+    """The device that is meant, where this machine has it."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch tells a missing CUDA by an assertion
+        has = "cpu, cuda" if torch.cuda.is_available() else "cpu"
+        raise ValueError(f"There is no device {str(device)!r} here; use {has}, or leave it out.") from error
+    return torch.device(device)
 
 
 def default_device() -> torch.device:

@@ -146,7 +146,8 @@ def _build(cls: type[C], tree: Mapping[str, Any], path: str) -> C:
         if section is not None and isinstance(value, Mapping):
             value = _build(section, value, f"{path}{key}.")
         elif section is hints[key]:
-            raise ValueError(f"{path}{key} is {value!r}; it must be a section with keys of its own.")
+            named = f"; write {path}{key}.name={value}" if "name" in field_types(section) and value is not None else ""
+            raise ValueError(f"{path}{key} is {value!r}; it must be a section with keys of its own{named}.")
         values[key] = value
     try:
         return cls(**values)
@@ -155,9 +156,30 @@ def _build(cls: type[C], tree: Mapping[str, Any], path: str) -> C:
         raise ValueError(text if path[:-1] in text else f"{path[:-1]}: {text}") from None
 
 
+ELSEWHERE = {
+    "learning_rate": "optimizer.lr",
+    "lr0": "optimizer.lr",
+    "batch": "training.batch_size",
+    "per_device_train_batch_size": "training.batch_size",
+    "num_train_epochs": "training.epochs",
+    "gradient_accumulation_steps": "training.accumulate",
+    "max_grad_norm": "training.clip_norm",
+    "amp": "training.precision",
+    "bf16": "training.precision",
+    "workers": "data.num_workers",
+    "dataset": "data.source",
+    "data_dir": "data.source",
+    "image_size": "data.preprocessing",
+    "imgsz": "data.preprocessing",
+}
+"""What other libraries call our keys."""
+
+
 def _hint(path: str) -> str:
     known = [*key_paths()]
     leaf = path.rpartition(".")[2]
+    if leaf in ELSEWHERE:
+        return f"Did you mean {ELSEWHERE[leaf]!r}?"
     near = difflib.get_close_matches(leaf, {key.rpartition(".")[2] for key in known}, n=1, cutoff=0.6)
     same_leaf = [key for key in known if key.rpartition(".")[2] in near]
     if same_leaf:
