@@ -46,25 +46,21 @@ class Backward(Body):
         head, arguments = self.open()
         self.write_items(self.region.items)
         self.close_state()
-        self.seed()
+        for key, value in graph.outputs.items():
+            if isinstance(value, Value) and id(value) in self.needs:
+                self.add(value, f'output_gradients.get("{key}", np.zeros_like({self.texts.values[id(value)]}))')
         for node in reversed(graph.nodes):
             self.write_reverse(node)
-        items = []
-        for value in self.trainable:
-            grad = self.grads.get(id(value)) or f"np.zeros_like({self.texts.values[id(value)]})"
-            items.append(f'    "{value.name}": {grad},')
+        items = [f'    "{value.name}": {self.gradient(value)},' for value in self.trainable]
         sizes, _ = self.size_lines(list(graph.inputs.values()))
         ending = f"return {self.results_text()}, gradients, {'new_state' if graph.new_state else '{}'}"
         lines = [*head, *sizes, *self.lines, "gradients = {", *items, "}", ending]
         self.module.kernels += self.texts.kernels
         return define_function("evaluate_gradients", ["output_gradients", *arguments], lines)
 
-    def seed(self) -> None:
-        """The gradients that come from outside."""
-        for key, value in self.module.graph.outputs.items():
-            if isinstance(value, Value) and id(value) in self.needs:
-                text = self.texts.values[id(value)]
-                self.add(value, f'output_gradients.get("{key}", np.zeros_like({text}))')
+    def gradient(self, value: Value) -> str:
+        """The gradient of a value, zeros where nothing came back."""
+        return self.grads.get(id(value)) or f"np.zeros_like({self.texts.values[id(value)]})"
 
     def add(self, value: Value, expression: str) -> None:
         """Add to the gradient of a value."""
@@ -101,7 +97,7 @@ class Backward(Body):
     def call(self, node: Node) -> Call:
         """The node as gradient rules see it, with its outputs and their gradients."""
         outputs = tuple(self.texts.values[id(v)] for v in node.outputs)
-        grads = tuple(self.grads.get(id(v)) or f"np.zeros_like({self.texts.values[id(v)]})" for v in node.outputs)
+        grads = tuple(map(self.gradient, node.outputs))
         extra: dict[str, Any] = {"grad": grads[0], "output": outputs[0]}
         if node.is_list or len(outputs) > 1:
             extra = {**dict(zip(node.op.output_names, outputs)), "grad": grads, "output": outputs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -75,10 +76,10 @@ def _find_borders(root: Region, graph: Graph) -> None:
     state = {id(value): key for key, value in graph.new_state.items()}
     for region in root.walk():
         made: set[int] = set()
-        inside: dict[int, int] = {}
+        inside: Counter[int] = Counter()
         for node in region.nodes:
             for value in node.values():
-                inside[id(value)] = inside.get(id(value), 0) + 1
+                inside[id(value)] += 1
                 if id(value) not in made and inside[id(value)] == 1:
                     own = value.kind != "inner" and value.name.startswith(region.prefix)
                     (region.parameters if own else region.arguments).append(value)
@@ -89,7 +90,7 @@ def _find_borders(root: Region, graph: Graph) -> None:
                 own = key is not None and key.startswith(region.prefix)
                 if own and key is not None:
                     region.new_state.append((key.removeprefix(region.prefix), value))
-                if readers.get(id(value), 0) > inside.get(id(value), 0) + own:
+                if readers[id(value)] > inside[id(value)] + own:
                     region.results.append(value)
 
 
@@ -114,12 +115,12 @@ def _signature(region: Region, shaped: Set[str]) -> Any:
 
 def repeated(root: Region) -> set[Any]:
     """Signatures of the regions that become functions: those that would otherwise be written more than once."""
-    counts: dict[Any, int] = {}
+    counts: Counter[Any] = Counter()
 
     def count(region: Region) -> None:
         for item in region.items:
             if isinstance(item, Region):
-                counts[item.signature] = counts.get(item.signature, 0) + 1
+                counts[item.signature] += 1
                 if counts[item.signature] == 1:
                     count(item)
 

@@ -5,6 +5,7 @@ import keyword
 import math
 import re
 import string
+from collections import UserDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -137,18 +138,14 @@ class Texts:
         return f"{function.__name__}({', '.join(texts)})"
 
 
-class _Watched(dict[str, Any]):
+class _Watched(UserDict[str, Any]):
     """Shapes that remember whether they were looked at."""
 
     read = False
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, key: str) -> Any:
         self.read = True
-        return super().__getitem__(name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        self.read = True
-        return super().get(name, default)
+        return super().__getitem__(key)
 
 
 def shaped_operators(graph: Graph, backend: str, xp: str) -> set[str]:

@@ -19,17 +19,11 @@ class Checker:
         self.inputs = {k: v for k, v in graph.inputs.items() if v.kind != "constant"}
         self.constants = {k for k, v in graph.inputs.items() if v.kind == "constant"}
         self.unused = graph.unused.keys()
-        self.fixed = {
-            k: v.shape
-            for k, v in self.inputs.items()
-            if isinstance(v.shape, tuple) and not any(isinstance(s, Dim) for s in v.shape)
-        }
+        self.fixed = {k: v.shape for k, v in self.inputs.items() if not v.is_open}
         self.native = {v.dtype: backend.native(v.dtype) for v in self.inputs.values()}
         self.needed = {k for k, v in self.inputs.items() if v.kind != "state"}
 
-    def sort(
-        self, params: Arrays, data: Arrays | None, state: Arrays | None
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def sort(self, params: Arrays, data: Arrays | None, state: Arrays | None) -> tuple[dict[str, Any], ...]:
         """The values where the generated source looks for them. Without `data` (None), none is missing.
 
         Raises:
@@ -62,7 +56,7 @@ class Checker:
             problems += self._missing(sorted_values, data is not None)
         if problems:
             raise ValueMismatchError(f"{self.name} cannot run with these values:", problems)
-        return sorted_values["parameter"], sorted_values["input"], sorted_values["state"]
+        return tuple(sorted_values.values())
 
     def _dtype_fits(self, value: Any, expected: Value) -> bool:
         found, wanted = self.backend.dtype_of(value), expected.dtype
@@ -92,12 +86,9 @@ class Checker:
     ) -> None:
         wanted = expected.shape
         if isinstance(wanted, Variadic):
-            tail = wanted.tail
-            fits = len(shape) >= len(tail)
-            pairs = list(zip(shape[len(shape) - len(tail) :], tail))
+            fits, pairs = len(shape) >= len(wanted.tail), zip(shape[len(shape) - len(wanted.tail) :], wanted.tail)
         else:
-            fits = len(shape) == len(wanted)
-            pairs = list(zip(shape, wanted))
+            fits, pairs = len(shape) == len(wanted), zip(shape, wanted)
         for size, want in pairs if fits else ():
             if isinstance(want, Dim) and want.name is not None:
                 known, other = sizes.setdefault(want.name, (size, expected.name))

@@ -20,10 +20,10 @@ class Options:
     """What the caller of `compile` says of keys and mode."""
 
     shapes: dict[str, Any]
-    data: set[str]
-    constants: dict[str, Any]
-    trainable: set[str]
-    discarded: set[str]
+    data_keys: set[str]
+    constant_keys: dict[str, Any]
+    trainable_keys: set[str]
+    discard_keys: set[str]
     inference: bool
 
 
@@ -31,44 +31,41 @@ def build(
     model: Model, backend: Any, options: Options, jit: bool | None, file_path: str | Path | None
 ) -> PhysicalModel:
     """Run all stages."""
-    shapes = {k: s for k, s in options.shapes.items() if k not in options.constants}
-    graph = Inference(model, backend.dtype, shapes, not options.inference, options.constants).run()
+    shapes = {k: s for k, s in options.shapes.items() if k not in options.constant_keys}
+    graph = Inference(model, backend.dtype, shapes, not options.inference, options.constant_keys).run()
     _assign_kinds(graph, options)
-    _discard(graph, options.discarded)
+    _discard(graph, options.discard_keys)
     folding = [partial(fold, backend=backend) for fold in (fold_constants, fold_batch_norms)]
     graph = optimise(verify(graph), [remove_dead, *folding, remove_duplicates, remove_dead])
     source = generate(graph, backend.name, backend.xp, backend.imports)
 
     def freeze(values: dict[str, Any]) -> PhysicalModel:
-        constants = {**options.constants, **values}
-        return build(model, backend, replace(options, constants=constants, trainable=set(), inference=True), jit, None)
+        fixed = replace(
+            options, constant_keys={**options.constant_keys, **values}, trainable_keys=set(), inference=True
+        )
+        return build(model, backend, fixed, jit, None)
 
     return PhysicalModel(graph, backend, source, jit, file_path, not options.inference, freeze)
 
 
 def _assign_kinds(graph: Graph, options: Options) -> None:
     """Say of every input whether it is data, parameter, constant or state."""
-    given = {
-        "data_keys": options.data,
-        "trainable_keys": options.trainable,
-        "shapes": set(options.shapes),
-        "constant_keys": set(options.constants),
-    }
-    for what, keys in given.items():
-        unknown = sorted(keys - graph.inputs.keys())
+    for what in ("data_keys", "trainable_keys", "shapes", "constant_keys"):
+        unknown = sorted(set(getattr(options, what)) - graph.inputs.keys())
         if unknown:
             notes = [f"'{k}':{nearest(k, graph.inputs)}" for k in unknown]
             listed = _listed(unknown)
             raise KeyMismatchError(f"{what} has {listed}, which {graph.name} does not have as an input.", notes)
-    both = sorted(options.data & options.trainable)
+    data, trainable = options.data_keys, options.trainable_keys
+    both = sorted(data & trainable)
     if both:
         raise KeyMismatchError(f"{_listed(both)} cannot be in data_keys and in trainable_keys.")
     for value in graph.inputs.values():
         if value.kind in ("state", "constant"):
             continue
-        undeclared = value.kind == "input" and value.name not in options.trainable
-        is_data = value.name in options.data if options.data else undeclared
-        learned = value.name in options.trainable if options.trainable else not value.buffer
+        undeclared = value.kind == "input" and value.name not in trainable
+        is_data = value.name in data if data else undeclared
+        learned = value.name in trainable if trainable else not value.buffer
         value.kind = "input" if is_data else "parameter"
         value.trainable = not is_data and value.dtype.is_floating and learned
 

@@ -108,9 +108,9 @@ class PhysicalModel:
         rows += [("output", k, str(v.dtype), show_shape(v.shape)) for k, v in outputs]
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
-        sizes = [v.shape for v in self.graph.inputs.values() if v.kind == "parameter"]
-        known = [math.prod(s) for s in sizes if not isinstance(s, Variadic) and all(isinstance(n, int) for n in s)]
-        count = f"{sum(known):,} parameters" + ("" if len(known) == len(sizes) else " (some shapes are open)")
+        parameters = [v for v in self.graph.inputs.values() if v.kind == "parameter"]
+        count = f"{sum(math.prod(self._closed_shape(v)) for v in parameters if not v.is_open):,} parameters"
+        count += " (some shapes are open)" if any(v.is_open for v in parameters) else ""
         head = f"{self.graph.name} on {self.backend.name}: {len(self.graph.nodes)} operators, {count}"
         return "\n".join([head, *lines])
 
@@ -176,7 +176,7 @@ class PhysicalModel:
         return import_module("mithril.interop.modules").CompiledModule(self, params)
 
     def _closed_shape(self, value: Value) -> tuple[int, ...]:
-        if isinstance(value.shape, Variadic) or any(isinstance(s, Dim) for s in value.shape):
+        if value.is_open:
             raise KeyMismatchError(
                 f"The shape {show_shape(value.shape)} of '{value.name}' is open.",
                 ["It follows from the shapes of the data: compile with shapes={'input': [None, 3, 224, 224]}."],

@@ -29,12 +29,11 @@ def _widened(call: Call, template: str) -> str:
     return template.format(input=text, xp="np")
 
 
-def binary(
-    name: str, code: Any, left: str = "", right: str = "", dtype: Any = promote, commutative: bool = False
-) -> None:
+def binary(name: str, code: Any, left: str = "", right: str = "", **facts: Any) -> None:
     """A row for a function of `left` and `right`, with the gradient for each."""
+    facts.setdefault("dtype", promote)
     gradient = {"left": left, "right": right} if left else None
-    row(name, "left right", code, gradient=gradient, elementwise=True, dtype=dtype, commutative=commutative)
+    row(name, "left right", code, gradient=gradient, elementwise=True, **facts)
 
 
 def true_divide(call: Call) -> str:

@@ -41,16 +41,15 @@ def prod_torch(call: Call) -> str:
     return call["input"] + "".join(f".prod({a}{keep})" for a in sorted(axes_of(axis, len(shape)), reverse=True))
 
 
+def widened(call: Call) -> str:
+    """NumPy and torch sum integers in int64, MLX keeps their width."""
+    dtype = call.dtypes.get("input")
+    return ".astype(mx.int64)" if isinstance(dtype, DType) and not dtype.is_floating else ""
+
+
 def numpy_sum(function: str) -> Any:
-    """NumPy and torch sum integers in int64, MLX and JAX keep the width."""
-
-    def mlx(call: Call) -> str:
-        text = written(function)["any"](call)
-        dtype = call.dtypes.get("input")
-        whole = isinstance(dtype, DType) and not dtype.is_floating
-        return f"{text}.astype(mx.int64)" if whole else text
-
-    return written(function) | {"mlx": mlx}
+    code = written(function)
+    return code | {"mlx": lambda call: code["any"](call) + widened(call)}
 
 
 def variance(function: str) -> dict[str, Any]:
@@ -109,14 +108,8 @@ def cumulative(function: str) -> dict[str, Any]:
     return {
         "torch": f"torch.{function}({{input}}, dim={{axis}})",
         "any": f"{{xp}}.{function}({{input}}, axis={{axis}})",
-        "mlx": lambda call: numpy_cumulative(call, function),
+        "mlx": lambda call: f"mx.{function}({call['input']}{widened(call)}, axis={call['axis']})",
     }
-
-
-def numpy_cumulative(call: Call, function: str) -> str:
-    dtype = call.dtypes.get("input")
-    whole = isinstance(dtype, DType) and not dtype.is_floating
-    return f"mx.{function}({call['input']}{'.astype(mx.int64)' if whole else ''}, axis={call['axis']})"
 
 
 def running(torch: str, numpy: str, jax: str, mlx: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from mithril.logical.connection import Place
 from mithril.ops.table import Op
-from mithril.types import Dimension, DType
+from mithril.types import Dim, Dimension, DType
 
 
 class Scope(NamedTuple):
@@ -32,59 +32,54 @@ class Variadic(NamedTuple):
 ValueShape: TypeAlias = tuple[Dimension, ...] | Variadic
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Value:
     """A tensor of the graph.
 
     `kind` is input (given with the data), parameter, state, constant (`data` holds it), or inner (a node computes it).
     """
 
-    __slots__ = (
-        "any_width", "buffer", "data", "declared", "dtype", "hint", "kind", "name", "named", "node", "origin", "path",
-        "shape", "state_name", "trainable",
-    )  # fmt: skip
+    name: str
+    shape: ValueShape
+    dtype: DType
+    kind: str = "inner"
+    hint: str = ""  # name in the source; the author's, where there is one
+    named: bool = False  # whether that is a wire's name, not a submodel's
+    data: Any = None
+    node: Any = None  # the one that computes it
+    origin: str = ""  # where its shape was set
+    path: str = ""  # as messages name it
+    trainable: bool = False
+    buffer: bool = False  # a parameter that is not learned
+    state_name: str = ""  # its name in torch's state dict
+    any_width: bool = False  # any dtype of the same kind may be given
+    declared: bool = False  # whether its dtype was
 
-    def __init__(self, name: str, shape: ValueShape, dtype: DType, kind: str = "inner"):
-        self.name = name
-        self.shape = shape
-        self.dtype = dtype
-        self.kind = kind
-        self.hint = ""  # name in the source; the author's, where there is one
-        self.named = False  # whether that is a wire's name, not a submodel's
-        self.data: Any = None
-        self.node: Node | None = None
-        self.origin = ""  # where its shape was set
-        self.path = name  # as messages name it
-        self.trainable = False
-        self.buffer = False  # a parameter that is not learned
-        self.state_name = ""  # its name in torch's state dict
-        self.any_width = False  # any dtype of the same kind may be given
-        self.declared = False  # whether its dtype was
+    def __post_init__(self) -> None:
+        self.path = self.path or self.name
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its rank or one of its sizes is not known."""
+        return isinstance(self.shape, Variadic) or any(isinstance(size, Dim) for size in self.shape)
 
     def __repr__(self) -> str:
         return f"Value({self.name}: {self.dtype}{show_shape(self.shape)})"
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Node:
     """One use of an operator. An input is a value, a Python number, None, or a tuple of values and numbers."""
 
-    __slots__ = ("attributes", "inputs", "op", "outputs", "place", "scope")
+    op: Op
+    inputs: tuple[Any, ...]
+    attributes: dict[str, Any]
+    outputs: tuple[Value, ...]
+    scope: tuple[Scope, ...] = ()
+    place: Place | None = None
 
-    def __init__(
-        self,
-        op: Op,
-        inputs: tuple[Any, ...],
-        attributes: dict[str, Any],
-        outputs: tuple[Value, ...],
-        scope: tuple[Scope, ...] = (),
-        place: Place | None = None,
-    ):
-        self.op = op
-        self.inputs = inputs
-        self.attributes = attributes
-        self.outputs = outputs
-        self.scope = scope
-        self.place = place
-        for output in outputs:
+    def __post_init__(self) -> None:
+        for output in self.outputs:
             output.node = self
 
     def values(self) -> Iterator[Value]:

@@ -27,6 +27,7 @@ STATIC: dict[str, Callable[..., Any]] = {
 KIND_DTYPES = {int: DType.int64, bool: DType.bool}
 Names = tuple[str, ...]
 Scopes = tuple[Scope, ...]
+Values = dict[str, Any]
 
 
 class Frame(NamedTuple):
@@ -227,9 +228,7 @@ class Inference:
 
     # Operators
 
-    def _run_operator(
-        self, model: Primitive, bound: dict[str, Any], scope: Scopes, prefix: Names, place: Place
-    ) -> dict[str, Any]:
+    def _run_operator(self, model: Primitive, bound: Values, scope: Scopes, prefix: Names, place: Place) -> Values:
         row = model.op
         attributes = {**row.attributes, **model.attributes}
         for key in bound.keys() & row.attributes.keys():
@@ -257,9 +256,7 @@ class Inference:
             return {name: inputs[0]}
         return self._emit(row, inputs, attributes, scope, place)
 
-    def _emit(
-        self, row: Op, inputs: list[Any], attributes: dict[str, Any], scope: Scopes, place: Place
-    ) -> dict[str, Any]:
+    def _emit(self, row: Op, inputs: list[Any], attributes: Values, scope: Scopes, place: Place) -> Values:
         if row.random and inputs[-1] is None:
             inputs[-1] = self._random_key(scope, place)
         shapes, dtypes = self.rules.infer(row, inputs, attributes, scope, place)

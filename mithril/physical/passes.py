@@ -60,7 +60,7 @@ def replace_values(graph: Graph, same: dict[int, Value]) -> Graph:
     return graph
 
 
-def count_uses(graph: Graph) -> dict[int, int]:
+def count_uses(graph: Graph) -> Counter[int]:
     """How often each value is read, results counted."""
     read = (value for node in graph.nodes for value in node.values())
     return Counter(map(id, chain(read, graph.results())))

@@ -11,6 +11,7 @@ from mithril.physical.signature import Sizes, apply_signature, parse
 from mithril.types import Dim, DType, as_dtype
 
 Scopes = tuple[Scope, ...]
+Shapes = tuple[ValueShape, ...]
 
 
 class Rules:
@@ -98,7 +99,7 @@ class Rules:
 
     def infer(
         self, row: Op, inputs: list[Any], attributes: dict[str, Any], scope: Scopes, place: Place | None
-    ) -> tuple[tuple[ValueShape, ...], tuple[DType, ...]]:
+    ) -> tuple[Shapes, tuple[DType, ...]]:
         """Shapes and dtypes of the outputs; deduces unknown shapes of inputs.
 
         Raises:
@@ -131,7 +132,7 @@ class Rules:
         elif not fits:
             raise DtypeError(f"{name} is {value.dtype} where {kind.__name__} values are needed")
 
-    def _shapes(self, row: Op, inputs: list[Any], attributes: dict[str, Any]) -> tuple[ValueShape, ...]:
+    def _shapes(self, row: Op, inputs: list[Any], attributes: dict[str, Any]) -> Shapes:
         resolve = self.sizes.resolve
         if self.sizes.known:
             attributes.update({k: resolve(v) for k, v in attributes.items()})
@@ -139,7 +140,7 @@ class Rules:
         key = (row.name, known, hashable(attributes))
         if key in self._results and not _unknown(known):
             return self._results[key]
-        given: tuple[ValueShape, ...] = ()
+        given: Shapes = ()
         if row.signature is not None:
             text = row.signature(**attributes) if callable(row.signature) else row.signature
             given = apply_signature(parse(text), inputs, attributes, self.sizes, row.input_names)
@@ -149,9 +150,7 @@ class Rules:
             self._results[key] = self._outputs(row, known, attributes, given)
         return self._results[key]
 
-    def _outputs(
-        self, row: Op, known: tuple[Any, ...], attributes: dict[str, Any], given: tuple[ValueShape, ...]
-    ) -> tuple[ValueShape, ...]:
+    def _outputs(self, row: Op, known: tuple[Any, ...], attributes: dict[str, Any], given: Shapes) -> Shapes:
         """Output shapes by the row's rule, else by what its signature gave, else by broadcasting."""
         if row.shape is None:
             return given or (self._elementwise(known),)

@@ -181,12 +181,9 @@ def apply_signature(
         ShapeError: one sentence that names the input that does not fit.
     """
     match = Match(sizes, attributes)
-    pairs = [
-        (v, p, n, t)
-        for v, p, n, t in zip(values, signature.inputs, names, signature.texts)
-        if p is not None and isinstance(v, Value)
-    ]
-    for value, pattern, name, text in sorted(pairs, key=lambda pair: isinstance(pair[0].shape, Variadic)):
+    uses: Any = zip(values, signature.inputs, names, signature.texts)
+    given = [use for use in uses if use[1] is not None and isinstance(use[0], Value)]
+    for value, pattern, name, text in sorted(given, key=lambda use: isinstance(use[0].shape, Variadic)):
         shape = sizes.resolve(value.shape)
         if not match.fit(pattern, shape, value.name):
             raise ShapeError(_misfit(name, shape, text, match, sizes, attributes))

@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from mithril.backends.array import dropout as dropout
+
 
 def batch_norm_training(input, mean, var, weight=None, bias=None, momentum=0.1, eps=1e-5):
     """Normalize with the batch's statistics; returns the running ones moved towards them."""
@@ -26,8 +28,3 @@ def generator(key):
 def uniform(key, shape, dtype=None):
     """Numbers from 0 to 1."""
     return torch.rand(shape, generator=generator(key), dtype=dtype, device=key.device)
-
-
-def dropout(input, key, rate=0.5, training=True):
-    """`input` with a share `rate` of its values zeroed and the rest scaled up; `key` decides which."""
-    return torch.where(uniform(key, input.shape) >= rate, input / (1 - rate), 0)
