@@ -87,7 +87,6 @@ class Body:
                 self.lines.append(self.settle(f'new_state["{key}"] = {self.texts.values[id(value)]}'))
 
     def results_text(self) -> str:
-        """The outputs by key."""
         return "{" + ", ".join(f'"{k}": {self.texts.result(v)}' for k, v in self.module.graph.outputs.items()) + "}"
 
     def function(self, name: str) -> Function:
@@ -349,5 +348,4 @@ def _sizes(value: Value) -> tuple[Any, ...]:
 
 
 def define_function(name: str, arguments: list[str], lines: list[str]) -> str:
-    """A function's text."""
     return "\n".join([f"def {name}({', '.join(arguments)}):", *(f"    {line}" for line in lines)])

@@ -40,7 +40,6 @@ class Backward(Body):
                 self.needs |= {id(v) for v in node.outputs if v.dtype.is_floating}
 
     def define(self) -> str:
-        """The whole function."""
         graph = self.module.graph
         self.texts.names.taken |= {"output_gradients", "gradients"}
         head, arguments = self.open()

@@ -39,7 +39,6 @@ class Source:
             self.alike.setdefault(region.signature, []).append(region)
 
     def module(self) -> str:
-        """The whole text."""
         self.reserved = self.function_names()
         return self.text(Body(self, Names(self.reserved), self.root).evaluate())
 

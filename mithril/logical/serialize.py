@@ -1,7 +1,8 @@
 """Models as JSON: pure data over the closed table of operators. Loading runs no code that the text names."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from types import EllipsisType
 from typing import Any
 
 from mithril.errors import OperatorError, nearest
@@ -16,6 +17,14 @@ VERSION = 1
 KINDS = {"int": int, "float": float, "bool": bool}
 FACTS: dict[str, Any] = {"named": True, "hint": (), "trainable": False, "buffer": False, "state_name": None}
 """What is written of a connection as it is, where it differs from this."""
+
+CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "dtype": (DType, lambda dtype: dtype.value, as_dtype),
+    "tuple": (tuple, list, tuple),
+    "slice": (slice, lambda cut: [cut.start, cut.stop, cut.step], lambda parts: slice(*parts)),
+    "ellipsis": (EllipsisType, lambda dots: True, lambda data: ...),
+}
+"""Values that JSON does not have: by the key they are written under, their type, and the ways there and back."""
 
 
 def to_json(model: Model) -> str:
@@ -84,18 +93,13 @@ def _write(value: Any) -> Any:
         return value
     if isinstance(value, Connection):
         return {"connection": value.key}
-    if isinstance(value, DType):
-        return {"dtype": value.value}
     if isinstance(value, list):
         return [_write(part) for part in value]
-    if isinstance(value, tuple):
-        return {"tuple": [_write(part) for part in value]}
-    if isinstance(value, slice):
-        return {"slice": [_write(part) for part in (value.start, value.stop, value.step)]}
-    if value is ...:
-        return {"ellipsis": True}
     if isinstance(value, dict):
         return {"mapping": {key: _write(part) for key, part in value.items()}}
+    for tag, (kind, pack, _) in CODECS.items():
+        if isinstance(value, kind):
+            return {tag: _write(pack(value))}
     if hasattr(value, "tolist") and hasattr(value, "dtype"):
         return {"array": value.tolist(), "dtype": as_dtype(value.dtype).value}
     raise OperatorError(
@@ -179,12 +183,7 @@ class _Reader:
             import numpy as np
 
             return np.array(data["array"], dtype=as_dtype(data["dtype"]).value)
-        if "dtype" in data:
-            return as_dtype(data["dtype"])
-        if "tuple" in data:
-            return tuple(self.value(part, model) for part in data["tuple"])
-        if "slice" in data:
-            return slice(*(self.value(part, model) for part in data["slice"]))
-        if "ellipsis" in data:
-            return ...
+        for tag, (_, _, unpack) in CODECS.items():
+            if tag in data:
+                return unpack(self.value(data[tag], model))
         return {str(key): self.value(part, model) for key, part in data["mapping"].items()}

@@ -61,10 +61,6 @@ activation("hard_tanh", "F.hardtanh", "jax.nn.hard_tanh", SAME, "np.clip({input}
     "{grad} * (np.abs({input}) < 1)")  # fmt: skip
 
 
-def gelu_jax(call: Call) -> str:
-    return f"jax.nn.gelu({call['input']}, approximate={call.attributes['approximate'] == 'tanh'})"
-
-
 def gelu_numpy(call: Call) -> str:
     x = call["input"]
     if call.attributes["approximate"] == "tanh":
@@ -72,11 +68,12 @@ def gelu_numpy(call: Call) -> str:
     return f"0.5 * {x} * (1 + erf({x} / math.sqrt(2)))"
 
 
-def gelu_mlx(call: Call) -> str:
-    return f"nn.gelu{'_approx' if call.attributes['approximate'] == 'tanh' else ''}({call['input']})"
-
-
-GELU = {"torch": called("F.gelu", "input", approximate="none"), "jax": gelu_jax, "mlx": gelu_mlx, "numpy": gelu_numpy}
+GELU = {
+    "torch": called("F.gelu", "input", approximate="none"),
+    "jax": lambda call: f"jax.nn.gelu({call['input']}, approximate={call.attributes['approximate'] == 'tanh'})",
+    "mlx": lambda call: f"nn.gelu{'_approx' if call.attributes['approximate'] == 'tanh' else ''}({call['input']})",
+    "numpy": gelu_numpy,
+}
 PRELU = {
     "torch": "F.prelu({input}, {weight})",
     "any": "{xp}.where({input} > 0, {input}, channels({weight}, {input}) * {input})",

@@ -148,11 +148,6 @@ def axis_from_front(call: Call) -> int:
     return axis if axis >= 0 else axis_of(axis, len(call.shapes["input"]))
 
 
-def take_torch(call: Call) -> str:
-    """torch picks along an axis with a key of its own: `x[:, index]`."""
-    return f"{call['input']}[{':, ' * axis_from_front(call)}{call['index']}]"
-
-
 def take_gradient(call: Call) -> str:
     place = f"({'slice(None), ' * axis_from_front(call)}{call['index']},)"
     return f"added(np.zeros_like({call['input']}), {place}, {call['grad']})"
@@ -186,10 +181,14 @@ ONE_HOT = {
     "any": "({input}[..., None] == {xp}.arange({num_classes})).astype({dtype})",
 }
 AXIS = {"axis": 0}
+TAKE = {
+    "any": "{xp}.take({input}, {index}, axis={axis})",
+    "torch": lambda call: f"{call['input']}[{':, ' * axis_from_front(call)}{call['index']}]",
+}
 
 row("index", "input *indices?", {"any": index_text, "torch": index_torch}, {"key": REQUIRED}, shape=index_shape,
     dtype=index_dtype, gradient={"input": index_gradient})  # fmt: skip
-row("take", "input index", {"any": "{xp}.take({input}, {index}, axis={axis})", "torch": take_torch}, AXIS,
+row("take", "input index", TAKE, AXIS,
     kinds=INDEX, shape=lambda input, index, *, axis: recut(input, axis, *index),
     gradient={"input": take_gradient})  # fmt: skip
 row("take_along_axis", "input index", GATHER, AXIS, shape=gather_shape, kinds=INDEX,

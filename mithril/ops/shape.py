@@ -4,8 +4,21 @@ from dataclasses import replace
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import along, axes_of, axis_of, called, differ, merge, promote_list, recut, resolve, row, same
-from mithril.ops.table import REQUIRED, Call
+from mithril.ops.rules import (
+    along,
+    axes_of,
+    axis_of,
+    called,
+    differ,
+    merge,
+    promote_list,
+    recut,
+    reduced,
+    resolve,
+    row,
+    same,
+)
+from mithril.ops.table import REQUIRED, Call, Op, define
 from mithril.types import Dim, Dimension, Shape, product
 
 
@@ -17,10 +30,6 @@ def order(axes: Any, rank: int) -> tuple[int, ...]:
     if sorted(order) != list(range(rank)):
         raise ShapeError(f"transpose: axes {axes} must name each of the {rank} axes once.")
     return order
-
-
-def transpose_shape(shape: Shape, *, axes: Any = None) -> Shape:
-    return tuple(shape[a] for a in order(axes, len(shape)))
 
 
 def transpose_torch(call: Call) -> str:
@@ -89,11 +98,6 @@ def squeezed_axes(shape: Shape, axis: Any) -> tuple[int, ...]:
     return tuple(a for a in axes_of(axis, len(shape)) if shape[a] == 1 or isinstance(shape[a], Dim))
 
 
-def squeeze_shape(shape: Shape, *, axis: Any = None) -> Shape:
-    dropped = squeezed_axes(shape, axis)
-    return tuple(size for a, size in enumerate(shape) if a not in dropped)
-
-
 def squeeze_any(call: Call) -> str:
     shape, axis = call.shapes.get("input"), call.attributes["axis"]
     if shape is not None and axis is not None:
@@ -129,10 +133,6 @@ def tile_shape(shape: Shape, *, repeats: tuple[Dimension, ...]) -> Shape:
         raise ShapeError(f"tile: repeats {repeats} needs a number for each of the {len(shape)} axes.")
     sizes = (1,) * (len(repeats) - len(shape)) + tuple(shape)
     return tuple(size * repeat for size, repeat in zip(sizes, repeats))
-
-
-def repeat_shape(shape: Shape, *, repeats: int, axis: int) -> Shape:
-    return recut(shape, axis, shape[axis_of(axis, len(shape))] * repeats)
 
 
 def pad_shape(shape: Shape, *, padding: Any, mode: str = "constant", value: Any = 0) -> Shape:
@@ -204,15 +204,18 @@ row("reshape", "input", "{input}.reshape({*shape})", {"shape": REQUIRED}, gradie
     shape=lambda own, *, shape: resolve(shape, product(own)))  # fmt: skip
 row("flatten", "input", {"any": flatten_any, "torch": called("torch.flatten", "input", **RANGE)}, RANGE,
     shape=flatten_shape, gradient=BACK)  # fmt: skip
-row("transpose", "input", TRANSPOSE, {"axes": None}, shape=transpose_shape, gradient={"input": transpose_gradient})
+row("transpose", "input", TRANSPOSE, {"axes": None}, gradient={"input": transpose_gradient},
+    shape=lambda shape, *, axes: tuple(shape[a] for a in order(axes, len(shape))))  # fmt: skip
 row("swapaxes", "input", SWAPAXES, AXES, shape=swapaxes_shape, gradient={"input": "{grad}.swapaxes({axis1}, {axis2})"})
 row("expand_dims", "input", EXPAND_DIMS, {"axis": REQUIRED}, shape=expand_dims_shape, gradient=BACK)
-row("squeeze", "input", squeeze_any, {"axis": None}, shape=squeeze_shape, gradient=BACK)
+row("squeeze", "input", squeeze_any, {"axis": None}, gradient=BACK,
+    shape=lambda shape, *, axis: reduced(shape, axis=squeezed_axes(shape, axis)))  # fmt: skip
 row("broadcast_to", "input", broadcast_to_any, {"shape": REQUIRED}, shape=broadcast_to_shape,
     gradient={"input": "unbroadcast({grad}, {input}.shape)"})  # fmt: skip
 row("tile", "input", TILE, {"repeats": REQUIRED}, shape=tile_shape,
     gradient={"input": "moved_back({grad}, {input}, lambda x: np.tile(x, {repeats}))"})  # fmt: skip
-row("repeat", "input", REPEAT, {"repeats": REQUIRED, "axis": REQUIRED}, shape=repeat_shape,
+row("repeat", "input", REPEAT, {"repeats": REQUIRED, "axis": REQUIRED},
+    shape=lambda shape, *, repeats, axis: recut(shape, axis, shape[axis_of(axis, len(shape))] * repeats),
     gradient={"input": "moved_back({grad}, {input}, lambda x: np.repeat(x, {repeats}, axis={axis}))"})  # fmt: skip
 row("roll", "input", ROLL, {"shift": REQUIRED, "axis": REQUIRED}, shape=along,
     gradient={"input": "np.roll({grad}, np.negative({shift}), {axis})"})  # fmt: skip
@@ -223,6 +226,7 @@ for _name in ("tril", "triu"):
     _torch, _any = (called(f"{{xp}}.{_name}", "input", diagonal=(word, 0)) for word in ("diagonal", "k"))
     row(_name, "input", {"torch": _torch, "any": _any}, {"diagonal": 0}, shape=same,
         gradient={"input": f"np.{_name}({{grad}}, {{diagonal}})"})  # fmt: skip
+define(Op(name="shape", inputs=("input",)))  # a value of the inference, which no backend sees
 
 
 # Joining and cutting
@@ -288,11 +292,6 @@ def unbind_shape(shape: Shape, *, axis: int = 0) -> tuple[Shape, ...]:
     return (recut(shape, axis),) * shape[axis]
 
 
-def unbind_any(call: Call) -> str:
-    x = f"{call.xp}.moveaxis({call['input']}, {call['axis']}, 0)" if call.attributes["axis"] else call["input"]
-    return f"tuple({x})"
-
-
 def meshgrid_shape(shapes: tuple[Shape, ...], *, indexing: str = "ij") -> tuple[Shape, ...]:
     sizes = [shape[0] for shape in shapes]
     return (tuple(sizes if indexing == "ij" else [*reversed(sizes[:2]), *sizes[2:]]),) * len(shapes)
@@ -307,7 +306,7 @@ def joined(torch: str, other: str) -> dict[str, Any]:
 
 LIST = ("*output",)
 SPLIT = {"torch": called("torch.split", "input", "split_size", axis=("dim", 0)), "any": split_any}
-UNBIND = {"torch": "torch.unbind({input}, {axis})", "any": unbind_any}
+UNBIND = {"torch": "torch.unbind({input}, {axis})", "any": "tuple({xp}.moveaxis({input}, {axis}, 0))"}
 
 ENDS = "np.cumsum([part.shape[{axis}] for part in {input}])[:-1]"
 

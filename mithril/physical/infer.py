@@ -1,7 +1,7 @@
 """Logical model to physical graph: one walk in topological order that opens submodels and infers shapes and dtypes."""
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from mithril.errors import ConnectionError, OperatorError, ShapeError
@@ -49,14 +49,7 @@ class Inference:
         constants: values by key of inputs that are fixed.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        dtype: DType,
-        shapes: Mapping[str, Any],
-        training: bool,
-        constants: Mapping[str, Any] | None = None,
-    ):
+    def __init__(self, model: Model, dtype: DType, shapes: Values, training: bool, constants: Values | None = None):
         self.root = as_composite(model)
         self.bare = self.root is not model  # the root is one operator, whose name is no part of any path
         self.name = model.name or snake_case(model.type_name)

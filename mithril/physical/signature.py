@@ -148,14 +148,13 @@ class Match:
         ends = [*zip(pattern[:at], shape[:at]), *zip(pattern[at + 1 :], shape[stop:])]
         if self.rest is None:
             self.rest = rest
-        elif len(rest) != len(self.rest) or not all(self._fit_rest(a, b) for a, b in zip(self.rest, rest)):
+        elif len(rest) != len(self.rest) or not all(
+            1 in ends or self.sizes.unify(*ends) for ends in zip(self.rest, rest)
+        ):
             return False
         else:  # leading axes broadcast
             self.rest = tuple(b if a == 1 else a for a, b in zip(self.rest, rest))
         return all(self._fit_size(t, s, hint) for t, s in ends)
-
-    def _fit_rest(self, left: Dimension, right: Dimension) -> bool:
-        return 1 in (left, right) or self.sizes.unify(left, right)
 
     def _fit_tail(self, pattern: tuple[Term, ...], tail: tuple[Dimension, ...], hint: str) -> bool:
         for term, size in zip(reversed(pattern), reversed(tail)):
