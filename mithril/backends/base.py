@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from fnmatch import fnmatchcase
+from functools import wraps
 from importlib import import_module
 from types import FunctionType
 from typing import Any, ClassVar
@@ -206,9 +208,21 @@ class Backend(ABC):
 
     # Functions
 
+    def scope(self) -> AbstractContextManager[Any] | None:
+        """This backend's settings (64-bit JAX, MLX's device) as a context to run in; None where there are none."""
+        return None
+
     def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, run under this backend's settings (64-bit JAX, MLX's device)."""
-        return function
+        """`function`, run under this backend's settings."""
+        if self.scope() is None:
+            return function
+
+        @wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self.scope() or nullcontext():
+                return function(*args, **kwargs)
+
+        return run
 
     @abstractmethod
     def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:

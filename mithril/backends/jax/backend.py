@@ -1,6 +1,5 @@
 """The JAX backend."""
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -40,8 +39,8 @@ class JaxBackend(Backend):
             there = ", ".join(f"'{d.platform}:{d.id}'" for d in jax.devices())
             raise BackendError(f"JAX has no device '{device}'; there are {there}.") from error
 
-    def _scope(self) -> Any:
-        return jax.enable_x64(True) if self.dtype is DType.float64 else nullcontext()
+    def scope(self) -> Any:
+        return jax.enable_x64(True) if self.dtype is DType.float64 else None
 
     def native(self, dtype: DType) -> Any:
         return jnp.dtype(dtype.value)
@@ -51,7 +50,7 @@ class JaxBackend(Backend):
         return self._put(value, dtype, self._device)
 
     def _put(self, value: np.ndarray, dtype: DType, where: Any) -> jax.Array:
-        with self._scope():
+        with self.scope() or nullcontext():
             return jax.device_put(value.astype(jax.dtypes.canonicalize_dtype(self.native(dtype))), where)
 
     def open_mesh(self) -> jax.sharding.Mesh:
@@ -66,7 +65,7 @@ class JaxBackend(Backend):
         return self._put(value, dtype, jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(*cuts)))
 
     def placed_like(self, values: Arrays, models: Arrays) -> dict[str, Any]:
-        with self._scope():
+        with self.scope() or nullcontext():
             return {k: jax.device_put(v, models[k].sharding) if k in models else v for k, v in values.items()}
 
     def is_array(self, value: Any) -> bool:
@@ -75,32 +74,19 @@ class JaxBackend(Backend):
     def to_numpy(self, value: jax.Array) -> np.ndarray:
         return np.asarray(value.astype(jnp.float32) if value.dtype == jnp.bfloat16 else value)
 
-    def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if self.dtype is not DType.float64:
-            return function
-
-        @functools.wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with self._scope():
-                return function(*args, **kwargs)
-
-        return run
-
     def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return self.prepare(jax.jit(function))
 
     def vjp(self, function: Callable[[Arrays], Arrays], params: Arrays) -> Any:
         floating = {k: v for k, v in params.items() if jnp.issubdtype(v.dtype, jnp.floating)}
         fixed = {k: v for k, v in params.items() if k not in floating}
-        with self._scope():
-            outputs, back = jax.vjp(lambda values: dict(function({**fixed, **values})), floating)
+        outputs, back = self.prepare(jax.vjp)(lambda values: dict(function({**fixed, **values})), floating)
 
         def pullback(grads: Arrays) -> dict[str, Any]:
-            with self._scope():
-                (found,) = back({k: _cotangent(v, grads.get(k)) for k, v in outputs.items()})
-                return {k: found[k] if k in found else jnp.zeros_like(v) for k, v in params.items()}
+            (found,) = back({k: _cotangent(v, grads.get(k)) for k, v in outputs.items()})
+            return {k: found[k] if k in found else jnp.zeros_like(v) for k, v in params.items()}
 
-        return outputs, pullback
+        return outputs, self.prepare(pullback)
 
 
 def _cotangent(output: jax.Array, grad: Any) -> Any:

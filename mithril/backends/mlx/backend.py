@@ -1,6 +1,5 @@
 """The MLX backend."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,16 +43,11 @@ class MlxBackend(Backend):
 
     def lay_out(self, weight: mx.array) -> mx.array:
         """Channels last, the only order that MLX convolves in: its kernels' `moveaxis` then moves nothing."""
-        with mx.stream(self._device):
+        with self.scope():
             return mx.moveaxis(mx.contiguous(mx.moveaxis(weight, 1, -1)), -1, 1)
 
-    def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with mx.stream(self._device):
-                return function(*args, **kwargs)
-
-        return run
+    def scope(self) -> Any:
+        return mx.stream(self._device)
 
     def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return self.prepare(mx.compile(function))

@@ -1,6 +1,5 @@
 """The PyTorch backend."""
 
-import functools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -73,21 +72,16 @@ class TorchBackend(Backend):
         """Channels last, which oneDNN and cuDNN prefer."""
         return weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
 
+    def scope(self) -> Any:
+        return None if self._device.type == "cpu" else self._device
+
     def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function`, making its own tensors on this backend's device or mesh."""
-        if self.mesh is None and self._device.type == "cpu":
-            return function
-
-        @functools.wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with self._device:
-                return function(*args, **kwargs)
-
         if self.mesh is None:
-            return run
+            return super().prepare(function)
         from mithril.backends.torch.sharding import on_mesh
 
-        return on_mesh(run)
+        return on_mesh(super().prepare(function))
 
     def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return self.prepare(torch.compile(function))

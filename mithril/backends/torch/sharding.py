@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed.tensor.experimental import implicit_replication
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+Function = Callable[..., Tensor]
 ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """Kernels whose gradients DTensor can shard; the fused one for CPU is not among them."""
 
@@ -45,7 +47,7 @@ class _Replaced(TorchFunctionMode):
         if func is F.batch_norm:
             func = _batch_norm
         elif func in _CONVOLUTIONS:
-            func = partial(_convolution, func, _CONVOLUTIONS[func])
+            func = partial(_convolution, func)
         elif func is torch.Tensor.tolist and isinstance(args[0], DTensor):
             args = (args[0].full_tensor(),)
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
@@ -60,26 +62,17 @@ class _Replaced(TorchFunctionMode):
 
 
 def _whole(value: Any) -> Any:
-    return (
-        value.redistribute(placements=[Replicate()] * value.device_mesh.ndim) if isinstance(value, DTensor) else value
-    )
+    whole = [Replicate()] * value.device_mesh.ndim if isinstance(value, DTensor) else ()
+    return value.redistribute(placements=whole) if whole else value
 
 
-_CONVOLUTIONS = {getattr(F, f"conv{n}d"): 0 for n in (1, 2, 3)} | {
-    getattr(F, f"conv_transpose{n}d"): 1 for n in (1, 2, 3)
-}
+_CONVOLUTIONS = {getattr(F, f"conv{k}{n}d"): out for out, k in enumerate(("", "_transpose")) for n in (1, 2, 3)}
 """Each with the axis of output channels in its weight."""
 
 
 def _convolution(
-    function: Callable[..., torch.Tensor],
-    out: int,
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    groups: int = 1,
-    **settings: Any,
-) -> torch.Tensor:
+    function: Function, input: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1, **settings: Any
+) -> Tensor:
     """A convolution on local parts. Along a mesh axis that cuts the weight's output channels, it makes the channels of
     this process; along one that cuts the batch, those of its images; along others everything.
 
@@ -92,7 +85,7 @@ def _convolution(
     parts = [t if isinstance(t, DTensor) else DTensor.from_local(t, mesh, everywhere) for t in (input, weight)]
     parts += [] if bias is None else [bias if isinstance(bias, DTensor) else DTensor.from_local(bias, mesh, everywhere)]
     # For each mesh axis: where input, weight and bias are, then their gradients, then the output.
-    copy, total = Replicate(), Partial()
+    copy, total, out = Replicate(), Partial(), _CONVOLUTIONS[function]
     by_image = ((Shard(0), copy, copy), (Shard(0), total, total), Shard(0))
     by_channel = ((copy, Shard(out), Shard(0)), (total, Shard(out), Shard(0)), Shard(1))
     plan: list[Any] = []
@@ -101,25 +94,23 @@ def _convolution(
             plan.append(by_channel)
         else:
             plan.append(by_image if of_input == Shard(0) else ((copy,) * 3, (copy,) * 3, copy))
-    local = [
-        part.redistribute(placements=[given[i] for given, _, _ in plan]).to_local(
-            grad_placements=[back[i] for _, back, _ in plan]
-        )
-        for i, part in enumerate(parts)
-    ]
+    local = []
+    for i, part in enumerate(parts):
+        given, back = ([step[side][i] for step in plan] for side in (0, 1))
+        local.append(part.redistribute(placements=given).to_local(grad_placements=back))
     return DTensor.from_local(function(*local, groups=groups, **settings), mesh, [output for _, _, output in plan])
 
 
 def _batch_norm(
-    input: torch.Tensor,
-    running_mean: torch.Tensor,
-    running_var: torch.Tensor,
-    weight: torch.Tensor | None = None,
-    bias: torch.Tensor | None = None,
+    input: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> torch.Tensor:
+) -> Tensor:
     """As `F.batch_norm`, over the whole batch."""
     rows, shape = [0, *range(2, input.ndim)], [-1] + [1] * (input.ndim - 2)
     mean, var = running_mean, running_var
