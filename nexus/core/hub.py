@@ -82,7 +82,10 @@ def hub_folder(repo: str) -> Path:
     """Returns a folder that holds config.json, the weights, and what else a repository says about a model."""
     config = hub_file(repo, ["config.json"])
     hub_weights(repo)
-    if "model_type" in json.loads(config.read_text()):
+    settings = json.loads(config.read_text())
+    for name in settings.get("files") or ():  # of a model that save_pretrained wrote
+        hub_file(repo, [name])
+    if "model_type" in settings:
         try:
             hub_file(repo, ["preprocessor_config.json"])
         except WeightsError:

@@ -52,9 +52,11 @@ class Captions:
         if split not in SPLITS:
             raise ValueError(f"There is no split {split!r}. {nearest(split, SPLITS)}")
         folder, lines = _read(path, split)
-        found: dict[str, list[str]] = {}
         for line in lines:
-            found.setdefault(_checked(folder, line).file, []).append(line.caption.strip())
+            _check(folder, line)
+        found: dict[str, list[str]] = {}
+        for line in _chosen(lines, split):
+            found.setdefault(line.file, []).append(line.caption.strip())
         self.name = f"captions:{path}"
         if not found:
             raise DataError(f"{path} has no captions of the split {split!r}.")
@@ -80,21 +82,22 @@ class Captions:
 
 
 def _read(path: Path, split: str) -> tuple[Path, list[Line]]:
-    """Returns the folder that paths start from, and the lines of the split."""
+    """Returns the folder that paths start from, and all lines; of COCO, whose splits are files, those of the split."""
     if path.is_dir():
         return _coco(path, split)
     if not path.is_file():
         raise DataError(f"There is no file {path}; captions are in a .csv, a .jsonl, or a folder of COCO's.")
-    if path.suffix == ".csv":
-        lines = list(_table(path))
-    elif path.suffix == ".jsonl":
-        lines = list(_json_lines(path))
-    else:
+    if path.suffix not in (".csv", ".jsonl"):
         raise DataError(f"{path} ends in {path.suffix!r}; captions are in a .csv, a .jsonl, or a folder of COCO's.")
+    return path.parent, list(_table(path) if path.suffix == ".csv" else _json_lines(path))
+
+
+def _chosen(lines: list[Line], split: str) -> list[Line]:
+    """Returns the lines of the split, as they say, or by hash."""
     if any(line.split for line in lines):
-        return path.parent, [line for line in lines if line.split == split]
+        return [line for line in lines if line.split == split]
     wanted = [(held_out_draw(line.file) < HELD_OUT) == (split == "val") for line in lines]
-    return path.parent, [line for line, chosen in zip(lines, wanted) if chosen and split != "test"]
+    return [line for line, chosen in zip(lines, wanted) if chosen and split != "test"]
 
 
 def _table(path: Path) -> Iterator[Line]:
@@ -147,12 +150,12 @@ def _coco(folder: Path, split: str) -> tuple[Path, list[Line]]:
         where = f"{files[0]}, annotation {one.get('id')}"
         if one["image_id"] not in names:
             raise DataError(f"{where}: there is no image {one['image_id']}.")
-        lines.append(Line(names[one["image_id"]], one["caption"], None, where))
+        lines.append(Line(names[one["image_id"]], one["caption"], split, where))
     return images, lines
 
 
-def _checked(folder: Path, line: Line) -> Line:
-    """Returns the line, or says what is wrong with it."""
+def _check(folder: Path, line: Line) -> None:
+    """Raises DataError with what is wrong with a line."""
     if not line.caption.strip():
         raise DataError(f"{line.where}: the caption is empty; fill it in or delete the line.")
     if Path(line.file).is_absolute() or ".." in Path(line.file).parts:
@@ -163,4 +166,3 @@ def _checked(folder: Path, line: Line) -> Line:
         raise DataError(f"{line.where}: there is no file {line.file!r}. {nearest(file.name, there)}")
     if file.suffix.lower() not in EXTENSIONS:
         raise DataError(f"{line.where}: {line.file!r} is not an image; use {', '.join(sorted(EXTENSIONS))}.")
-    return line

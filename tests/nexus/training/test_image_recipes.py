@@ -18,11 +18,14 @@ from nexus.training.schedules import make_schedule
 DETECTION = ("coco/", "digit-scenes/")
 NAMES = [name for name in list_recipes() if not name.startswith(DETECTION)]
 VIT = {"embed_dim": 16, "num_layers": 2, "num_heads": 2}
+TEXTS = {"text_dim": 16, "text_num_layers": 1, "text_num_heads": 2, "context_length": 12, "vocab_size": 40}
 NARROW = {
     "ViT": VIT,
     "MAE": {**VIT, "decoder_dim": 8, "decoder_num_layers": 1, "decoder_num_heads": 2},
     "HiViT": {**VIT, "num_layers": [1, 1, 2]},
     "HiViTMAE": {**VIT, "num_layers": [1, 1, 2], "decoder_dim": 8, "decoder_num_layers": 1, "decoder_num_heads": 2},
+    "CLIP": {**TEXTS, **VIT},
+    "SigLIP": {**TEXTS, **VIT, "hidden_dim": 16, "text_hidden_dim": 16},
     "Mixer": {"embed_dim": 16, "num_layers": 2},
     "Swin": {"embed_dim": 8, "num_layers": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]},
     "ResNet": {"hidden_dim": 8, "num_layers": [1, 1, 1, 1]},
@@ -62,7 +65,11 @@ def small_recipe(name, changes=()):
     fitted = recipe.data.preprocessing.fitted({"image_size": side}).replace(resize="squash")
     recipe = recipe.replace(data=recipe.data.replace(preprocessing=fitted))
     config = {key: value for key, value in recipe.model.config.items() if key != "image_size"}
-    return recipe.replace(model=recipe.model.replace(config={**config, **NARROW[family]}))
+    narrow = NARROW[family]
+    if name.endswith("rn50"):  # a ResNet's width is that of its last map, and its heads follow from it
+        narrow = {**narrow, "embed_dim": 256, "num_layers": [1, 1, 1, 1], "num_heads": 4}
+    data = recipe.data.replace(tokenizer="words") if family in ("CLIP", "SigLIP") else recipe.data
+    return recipe.replace(data=data, model=recipe.model.replace(config={**config, **narrow}))
 
 
 @pytest.mark.parametrize("name", NAMES)
