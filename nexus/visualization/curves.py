@@ -1,4 +1,4 @@
-"""The course of a training: losses, accuracies and learning rate, from `metrics.jsonl`."""
+"""The course of a training: losses, figures of the validation and learning rate, from `metrics.jsonl`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Record = Mapping[str, Any]
+
+FIGURES = (("top1", "top5"), ("AP", "AP50"))
+"""What is drawn of a validation, the figure that matters first."""
+LABELS = {"top1": "top 1", "top5": "top 5"}
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -40,7 +44,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def plot_training_curves(source: str | Path | Sequence[Record]) -> "Figure":
-    """Returns a figure of a run: losses, accuracies of the validation, and the learning rate, over the steps.
+    """Returns a figure of a run: losses, figures of the validation, and the learning rate, over the steps.
 
     Args:
         source: A run's folder, its `metrics.jsonl`, or the records themselves: mappings with `kind` ("train" or
@@ -55,15 +59,16 @@ def plot_training_curves(source: str | Path | Sequence[Record]) -> "Figure":
     if not any("loss" in record for record in records):
         raise ValueError(f"There is no loss in {source if isinstance(source, str | Path) else 'the records'}.")
     figure = new_figure(10.5, 3.1)
-    losses, accuracies, rates = figure.subplots(1, 3, width_ratios=(1.15, 1.15, 0.8))
+    losses, figures, rates = figure.subplots(1, 3, width_ratios=(1.15, 1.15, 0.8))
     _plot_losses(plain_axes(losses), train, val)
-    _plot_accuracies(plain_axes(accuracies), val)
+    _plot_figures(plain_axes(figures), val)
     steps, values = _column(train, "lr")
-    plain_axes(rates).plot(steps, values, color=GREY, linewidth=1.6)
+    plain_axes(rates).plot(steps, values, color=GREY, linewidth=1.6, marker=_dots(steps), markersize=3)
     rates.set_title("learning rate", fontsize=10, color=INK)
     rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
-    for axes in (losses, accuracies, rates):
+    for axes in (losses, figures, rates):
         axes.set_xlabel("step", fontsize=9, color=GREY)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.tick_params(labelsize=8, colors=GREY, length=3)
     return figure
 
@@ -84,24 +89,36 @@ def _plot_losses(axes: "Axes", train: Sequence[Record], val: Sequence[Record]) -
     if len(values) > 50:
         axes.plot(steps, values, color=BLUE, alpha=0.22, linewidth=0.9)
         values = smooth(values, len(values) // 40)
-    axes.plot(steps, values, color=BLUE, linewidth=1.6, label="training")
+    axes.plot(steps, values, color=BLUE, linewidth=1.6, marker=_dots(steps), markersize=3, label="training")
     steps, values = _column(val, "loss")
-    axes.plot(steps, values, color=ORANGE, linewidth=1.6, marker="o", markersize=3, label="validation")
+    if len(values):
+        axes.plot(steps, values, color=ORANGE, linewidth=1.6, marker="o", markersize=3, label="validation")
     axes.set_title("loss", fontsize=10, color=INK)
     axes.legend(frameon=False, fontsize=8)
 
 
-def _plot_accuracies(axes: "Axes", val: Sequence[Record]) -> None:
-    for name, colour, label in (("top1", ORANGE, "top 1"), ("top5", "#f5c396", "top 5")):
+def _plot_figures(axes: "Axes", val: Sequence[Record]) -> None:
+    """Draws the accuracies of a classifier, the precisions of a detector, or what else the validation measured."""
+    from matplotlib.ticker import PercentFormatter
+
+    known = [name for record in val[:1] for name in record if name not in ("kind", "step", "epoch", "loss")]
+    names = next(((a, b) for a, b in FIGURES if a in known), known[:1])
+    for name, colour in zip(names, (ORANGE, "#f5c396")):
         steps, values = _column(val, name)
         if len(values):
+            label = LABELS.get(name, name)
             axes.plot(steps, values, color=colour, linewidth=1.6, marker="o", markersize=3, label=label)
-    best = _column(val, "top1")[1]
-    title = f"validation accuracy (best {best.max():.2%})" if len(best) else "validation accuracy"
-    axes.set_title(title, fontsize=10, color=INK)
-    axes.yaxis.set_major_formatter("{x:.0%}")
+    best = _column(val, names[0])[1] if names else np.empty(0)
+    best_so_far = f", best {LABELS.get(names[0], names[0])} {best.max():.2%}" if len(best) else ""
+    axes.set_title(f"validation{best_so_far}", fontsize=10, color=INK)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     if len(best):
         axes.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+def _dots(steps: np.ndarray) -> str:
+    """The mark of a point, which a line of one point needs to be seen."""
+    return "o" if len(steps) == 1 else ""
 
 
 def _column(records: Sequence[Record], name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,8 @@ from nexus.visualization.pictures import enlarge
 PALETTE = ("#2563eb", "#ea7317", "#0f9d58", "#d6336c", "#7048e8", "#0c8599", "#a16207", "#c92a2a", "#5c940d", "#364fc7")
 """One colour for each class, in turn; all are dark enough for white letters."""
 
+Place = tuple[float, float, float, float]
+
 
 def draw_objects(
     image: Image.Image,
@@ -58,7 +60,7 @@ def draw_objects(
             draw.rectangle(corners, outline=colours[place], width=width)
         if keypoints is not None:
             _draw_points(draw, keypoints[place] * [scale, scale, 1], skeleton, colours[place], width)
-        _draw_caption(draw, captions[place], corners, colours[place], picture.size)
+    _draw_captions(draw, captions, np.asarray(boxes, dtype=float) * scale, colours, picture.size)
     return picture
 
 
@@ -80,16 +82,35 @@ def _draw_points(
             draw.ellipse([x - 2 * width, y - 2 * width, x + 2 * width, y + 2 * width], fill=colour, outline=WHITE)
 
 
-def _draw_caption(
-    draw: ImageDraw.ImageDraw, text: str, corners: list[float], colour: str, size: tuple[int, int]
+def _draw_captions(
+    draw: ImageDraw.ImageDraw, captions: Sequence[str], boxes: np.ndarray, colours: Sequence[str], size: tuple[int, int]
 ) -> None:
-    """Writes white on the colour, above the box, or inside it where there is no room."""
-    if not text:
-        return
-    font = text_font(max(11, min(round(max(size) / 45), 22)))
-    left, top, right, bottom = font.getbbox(text)
-    width, height = right - left + 6, bottom - top + 6
-    x = min(max(0, corners[0]), max(0, size[0] - width))
-    y = corners[1] - height if corners[1] >= height else max(0, corners[1])
-    draw.rectangle([x, y, x + width, y + height], fill=colour)
-    draw.text((x + 3 - left, y + 3 - top), text, WHITE, font)
+    """Writes white on the colour of each box; the best choose first where their captions stand."""
+    font = text_font(max(11, round(max(size) / 45)))
+    margin = max(3, round(font.size / 5))
+    taken: list[Place] = []
+    for text, box, colour in zip(captions, boxes.tolist(), colours):
+        if not text:
+            continue
+        left, top, right, bottom = font.getbbox(text)
+        place = _free_place((right - left + 2 * margin, bottom - top + 2 * margin), box, size, taken)
+        taken.append(place)
+        draw.rectangle(place, fill=colour)
+        draw.text((place[0] + margin - left, place[1] + margin - top), text, WHITE, font)
+
+
+def _free_place(wanted: tuple[float, float], box: list[float], size: tuple[int, int], taken: Sequence[Place]) -> Place:
+    """Returns where a caption covers no other: above the box, inside it, or below it, on the left or on the right."""
+    width, height = wanted
+    x1, y1, x2, y2 = box
+    places = []
+    for y in (y1 - height, y1, y2, y2 - height):
+        for x in (x1, x2 - width):
+            left = min(max(0, x), max(0, size[0] - width))
+            top = min(max(0, y), max(0, size[1] - height))
+            places.append((left, top, left + width, top + height))
+    return next((place for place in places if not any(_meet(place, other) for other in taken)), places[0])
+
+
+def _meet(a: Place, b: Place) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

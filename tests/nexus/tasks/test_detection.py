@@ -164,6 +164,22 @@ def test_files_of_results(folder, tmp_path):
         write_predictions([predictions[1]] * 2, tmp_path / "labels")
 
 
+def test_captions_cover_no_other_and_grow_with_the_picture():
+    boxes = np.array([[40.0, 60, 150, 150], [44, 62, 146, 146], [48, 64, 142, 142]])
+    names = ["a long name", "another name", "the third name"]
+
+    def areas(side, places):
+        white = Image.new("RGB", (side, side), "white")
+        chosen = [names[place] for place in places]
+        drawn = np.asarray(draw_objects(white, boxes[places] * side / 200, chosen, places, side=side))
+        colours = [tuple(int(PALETTE[place][i : i + 2], 16) for i in (1, 3, 5)) for place in places]
+        return [int((drawn == colour).all(-1).sum()) for colour in colours]
+
+    together, alone = areas(400, [0, 1, 2]), [areas(400, [place])[0] for place in range(3)]
+    assert all(shown > 0.8 * whole for shown, whole in zip(together, alone)), (together, alone)
+    assert areas(4000, [0])[0] > 50 * alone[0], "letters are read on a large picture too"
+
+
 def test_drawing_shows_boxes_masks_and_keypoints():
     black = Image.new("RGB", (100, 80))
     mask = np.zeros((80, 100), bool)

@@ -129,9 +129,24 @@ def test_training_curves_of_a_killed_run(tmp_path):
     losses, accuracies, rates = plot_training_curves(tmp_path).axes
     np.testing.assert_allclose(losses.lines[0].get_ydata(), [2 / i for i in range(1, 80)])
     assert losses.lines[2].get_xydata().tolist() == [[79, 0.5]]
-    assert accuracies.get_title() == "validation accuracy (best 75.00%)"
+    assert accuracies.get_title() == "validation, best top 1 75.00%"
     assert rates.lines[0].get_ydata().tolist() == [0.1] * 79
     to_png(plot_training_curves(lines[:3]), dpi=40)
+
+
+@pytest.mark.parametrize(
+    ("measured", "title", "shown"),
+    [
+        ({"AP50": 0.5, "AP": 0.25, "AR1": 0.1}, "validation, best AP 25.00%", [0.25, 0.5]),
+        ({"explained": 0.4, "loss": 1.0}, "validation, best explained 40.00%", [0.4]),
+    ],
+)
+def test_training_curves_have_the_figures_of_every_task(measured, title, shown):
+    train = {"kind": "train", "step": 4, "epoch": 1, "loss": 2.0, "lr": 0.1}
+    losses, figures, rates = plot_training_curves([train, {"kind": "val", "step": 4, "epoch": 1, **measured}]).axes
+    assert figures.get_title() == title
+    assert [line.get_ydata().tolist() for line in figures.lines] == [[value] for value in shown]
+    assert {line.get_marker() for axes in (losses, figures, rates) for line in axes.lines} == {"o"}, "seen as dots"
 
 
 def test_training_curves_of_nothing(tmp_path):
