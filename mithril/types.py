@@ -135,10 +135,9 @@ class Dim:
     @property
     def name(self) -> str | None:
         """The symbol's name, or None for an expression."""
-        if len(self.terms) == 1:
-            monomial, factor = self.terms[0]
-            if factor == 1 and len(monomial) == 1 and monomial[0][1] == 1 and isinstance(monomial[0][0], str):
-                return monomial[0][0]
+        match self.terms:
+            case ((((str() as name, 1),), 1),):
+                return name
         return None
 
     def symbols(self) -> set[str]:
@@ -149,19 +148,14 @@ class Dim:
 
     def substitute(self, values: Mapping[str, Dimension]) -> Dimension:
         """The same expression with symbols replaced."""
-        total: Dimension = 0
-        for monomial, factor in self.terms:
-            product: Dimension = factor
-            for atom, power in monomial:
-                if isinstance(atom, str):
-                    base: Dimension = values[atom] if atom in values else Dim(atom)
-                else:
-                    function, left, right = atom
-                    base = apply(function, substitute(left, values), substitute(right, values))
-                for _ in range(power):
-                    product = product * base
-            total = total + product
-        return total
+
+        def value(atom: Atom) -> Dimension:
+            if isinstance(atom, str):
+                return values[atom] if atom in values else Dim(atom)
+            function, left, right = atom
+            return apply(function, substitute(left, values), substitute(right, values))
+
+        return sum(f * product(value(atom) for atom, power in m for _ in range(power)) for m, f in self.terms)
 
     def __add__(self, other: Dimension) -> Dimension:
         if not isinstance(other, Dim | int):

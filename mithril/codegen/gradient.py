@@ -67,10 +67,13 @@ class Backward(Body):
         if before is not None:
             self.lines.append(f"{before} = {before} + {expression}")
             return
-        text = self.texts.values[id(value)]
-        hint = value.name if text.startswith("params[") else text
-        name = self.grads[id(value)] = self.texts.names.new(f"grad_{hint}")
+        name = self.grads[id(value)] = self.variable(value)
         self.lines.append(f"{name} = {expression}")
+
+    def variable(self, value: Value) -> str:
+        """A new variable for the gradient of a value."""
+        text = self.texts.values[id(value)]
+        return self.texts.names.new(f"grad_{value.name if text.startswith('params[') else text}")
 
     def write_reverse(self, node: Node) -> None:
         """From the gradients of a node's outputs to those of its inputs."""
@@ -112,25 +115,16 @@ class Backward(Body):
         rest = ", *_" if len(targets) < len(items) else ""
         self.lines.append(f"{', '.join(targets)}{rest} = {text}")
         for target, item in zip(targets, items):
-            self.keep(target, item)
+            if isinstance(item, tuple):
+                for index, value in enumerate(item):
+                    if isinstance(value, Value) and id(value) in self.needs:
+                        self.add(value, f"{target}[{index}]")
+            elif target != "_" and self.grads.setdefault(id(item), target) != target:
+                self.add(item, target)
 
     def target(self, item: Any) -> str:
         """The variable for the gradient of an input; `_` where none is needed."""
         if not any(id(value) in self.needs for value in values_in(item)):
             return "_"
-        if isinstance(item, Value) and id(item) not in self.grads:
-            text = self.texts.values[id(item)]
-            return self.texts.names.new(f"grad_{item.name if text.startswith('params[') else text}")
-        return self.texts.names.new("part")
-
-    def keep(self, target: str, item: Any) -> None:
-        """Take the gradient in `target` as the one of `item`, or add it to that."""
-        if isinstance(item, tuple):
-            for index, value in enumerate(item):
-                if isinstance(value, Value) and id(value) in self.needs:
-                    self.add(value, f"{target}[{index}]")
-        elif target != "_":
-            if id(item) in self.grads:
-                self.add(item, target)
-            else:
-                self.grads[id(item)] = target
+        first = isinstance(item, Value) and id(item) not in self.grads
+        return self.variable(item) if first else self.texts.names.new("part")

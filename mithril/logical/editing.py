@@ -49,19 +49,13 @@ def set_trainable(model: Model, *keys: str | Connection) -> Model:
 
 def set_cin(model: Model, key: str | Connection) -> Model:
     """Choose the canonical input."""
-    connection = model._pick(key)
-    if connection.producer is not None:
-        raise ConnectionError(f"'{connection.path()}' is computed by the model, so it cannot be its canonical input.")
-    model._cin = connection
+    model._cin = _picked(model, key, False, "be its canonical input")
     return model
 
 
 def set_cout(model: Model, key: str | Connection) -> Model:
     """Choose the canonical output."""
-    connection = model._pick(key)
-    if connection.producer is None:
-        raise ConnectionError(f"'{connection.path()}' is an input of the model, so it cannot be its canonical output.")
-    model._cout = connection
+    model._cout = _picked(model, key, True, "be its canonical output")
     return model
 
 
@@ -71,16 +65,20 @@ def expose_keys(model: Model, *keys: str, **named: str | Connection) -> Model:
     for key in keys:
         named[key] = key
     for name, key in named.items():
-        connection = model._pick(key)
-        if connection.producer is None:
-            raise ConnectionError(
-                f"'{connection.path()}' is an input of the model, so it cannot be exposed as an output."
-            )
+        connection = _picked(model, key, True, "be exposed as an output")
         if connection.key != name:
             rename(model, connection, name)
         if name not in model.exposed:
             model.exposed.append(name)
     return model
+
+
+def _picked(model: Model, key: str | Connection, computed: bool, wish: str) -> Connection:
+    connection = model._pick(key)
+    if (connection.producer is not None) != computed:
+        role = "an input of" if computed else "computed by"
+        raise ConnectionError(f"'{connection.path()}' is {role} the model, so it cannot {wish}.")
+    return connection
 
 
 def rename_key(model: Model, old: str | Connection, new: str) -> Model:

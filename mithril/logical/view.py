@@ -126,14 +126,10 @@ def svg(model: Model) -> str:
     at: dict[str, tuple[float, float]] = {}
     for row, names in rows.items():
         left = (width - len(names) * (BOX[0] + GAP[0])) / 2
-        at |= {
-            n: (left + (i + 0.5) * (BOX[0] + GAP[0]), GAP[1] + row * (BOX[1] + GAP[1]) + BOX[1] / 2)
-            for i, n in enumerate(names)
-        }
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        'font-family="sans-serif" font-size="11">'
-    ]
+        middle = GAP[1] + row * (BOX[1] + GAP[1]) + BOX[1] / 2
+        at |= {name: (left + (i + 0.5) * (BOX[0] + GAP[0]), middle) for i, name in enumerate(names)}
+    size = f'width="{width}" height="{height}"'
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">']
     for start, end, key in edges:
         (x1, y1), (x2, y2) = at[start], at[end]
         y1, y2 = y1 + BOX[1] / 2, y2 - BOX[1] / 2

@@ -194,7 +194,6 @@ REPEAT = {
     "torch": "torch.repeat_interleave({input}, {repeats}, dim={axis})",
     "any": "{xp}.repeat({input}, {repeats}, axis={axis})",
 }
-ROLL = {"any": "{xp}.roll({input}, {shift}, {axis})"}
 FLIP = {"torch": "{input}.flip({axis})", "any": "{xp}.flip({input}, {axis})", "mlx": flip_mlx}
 PAD = {"torch": pad_torch, "jax": pad_any, "numpy": pad_any}
 AXES = {"axis1": REQUIRED, "axis2": REQUIRED}
@@ -217,7 +216,7 @@ row("tile", "input", TILE, {"repeats": REQUIRED}, shape=tile_shape,
 row("repeat", "input", REPEAT, {"repeats": REQUIRED, "axis": REQUIRED},
     shape=lambda shape, *, repeats, axis: recut(shape, axis, shape[axis_of(axis, len(shape))] * repeats),
     gradient={"input": "moved_back({grad}, {input}, lambda x: np.repeat(x, {repeats}, axis={axis}))"})  # fmt: skip
-row("roll", "input", ROLL, {"shift": REQUIRED, "axis": REQUIRED}, shape=along,
+row("roll", "input", "{xp}.roll({input}, {shift}, {axis})", {"shift": REQUIRED, "axis": REQUIRED}, shape=along,
     gradient={"input": "np.roll({grad}, np.negative({shift}), {axis})"})  # fmt: skip
 row("flip", "input", FLIP, {"axis": REQUIRED}, shape=along, gradient={"input": "np.flip({grad}, {axis})"})
 row("pad", "input", PAD, {"padding": REQUIRED, "mode": "constant", "value": 0}, shape=pad_shape,
