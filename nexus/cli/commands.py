@@ -87,7 +87,7 @@ def train(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A registered name, a run's folder, or saved weights.")],
     data: Annotated[
-        str, typer.Option("--data", "-d", help="digits, folder:PATH, digit-scenes, coco:PATH, ...")
+        str, typer.Option("--data", "-d", help="digits, folder:PATH, captions:PATH, coco:PATH, ...")
     ] = "digits",
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 64,
@@ -102,7 +102,7 @@ def evaluate(
     With --probe, a classifier on top of the model's frozen features learns from the data's "train" and is measured.
     """
     from nexus.evaluation import evaluate as run
-    from nexus.evaluation import evaluate_detector
+    from nexus.evaluation import evaluate_detector, evaluate_retrieval
     from nexus.evaluation import probe as run_probe
     from nexus.tasks import task_name
     from nexus.tasks.source import open_model
@@ -114,13 +114,14 @@ def evaluate(
         show_json(measured.to_json()) if as_json else show_table(rows)
         return
     opened = open_model(model, device)
-    measure = evaluate_detector if task_name(opened) == "detection" else run
-    result = measure(opened, data, split=split, batch_size=batch_size)
+    measures = {"detection": evaluate_detector, "image-text": evaluate_retrieval if "captions:" in data else run}
+    result = measures.get(task_name(opened), run)(opened, data, split=split, batch_size=batch_size)
     if as_json:
         show_json(result.to_json())
         return
     show_table([{"metric": name, "value": value} for name, value in result.metrics.items()])
-    show_table(result.per_class)
+    if hasattr(result, "per_class"):
+        show_table(result.per_class)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from nexus.evaluation.coco import evaluate_coco
 from nexus.evaluation.detection import DetectionEvaluation, evaluate_detector
 from nexus.evaluation.evaluate import evaluate
 from nexus.evaluation.features import Features, LinearProbe, Probe, extract_features, knn_scores, probe
+from nexus.evaluation.retrieval import RetrievalEvaluation, evaluate_retrieval
 
 __all__ = [
     "Answer",
@@ -14,9 +15,11 @@ __all__ = [
     "Features",
     "LinearProbe",
     "Probe",
+    "RetrievalEvaluation",
     "evaluate",
     "evaluate_coco",
     "evaluate_detector",
+    "evaluate_retrieval",
     "extract_features",
     "knn_scores",
     "probe",
