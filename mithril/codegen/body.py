@@ -43,7 +43,7 @@ class Body:
     def __init__(self, module: Source, names: Names, region: Region):
         self.module = module
         self.region = region
-        self.texts = Texts(module.backend, module.xp, names)
+        self.texts = Texts(module.backend, names)
         self.lines: list[str] = []
         self.pending: dict[str, tuple[Value, str]] = {}  # unnamed steps that one line reads, by their marks in it
         self.steps = 0  # that were ever pending
@@ -114,21 +114,19 @@ class Body:
 
     def write_items(self, items: list[Item]) -> None:
         """One line per operator, one call per repeated region or a loop of them, other regions in place."""
-        loops = chains(items, self.module.uses)
-        place = 0
-        while place < len(items):
-            item = items[place]
-            run = loops.get(place, [])
-            if run and run[0].signature in self.module.repeated:
-                self.write_loop(run)
-            elif isinstance(item, Node):
+        loops, written = chains(items, self.module.uses), 0
+        for place, item in enumerate(items):
+            if place < written:
+                continue
+            if isinstance(item, Node):
                 self.write_node(item)
-            elif item.signature in self.module.repeated:
-                self.write_call(item)
-            else:
-                run = []
+            elif item.signature not in self.module.repeated:
                 self.write_items(item.items)
-            place += len(run) if run and run[0].signature in self.module.repeated else 1
+            elif place in loops:
+                self.write_loop(loops[place])
+                written = place + len(loops[place])
+            else:
+                self.write_call(item)
 
     # One operator
 

@@ -15,12 +15,12 @@ CONSTANT = ("detach", "floor_divide")
 """Operators whose floating results count as constants."""
 
 
-def generate_gradient(graph: Graph, trainable: Iterable[str], backend: str, xp: str, imports: tuple[str, ...]) -> str:
+def generate_gradient(graph: Graph, trainable: Iterable[str], backend: Any) -> str:
     """The source of `evaluate_gradients(output_gradients, params, data[, state])`.
 
     It runs the graph forwards in one piece, then backwards, and returns outputs, gradients by key, and the new state.
     """
-    source = Source(graph, backend, xp, imports)
+    source = Source(graph, backend)
     source.repeated = set()
     return source.text(Backward(source, list(trainable)).define())
 

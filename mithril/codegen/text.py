@@ -39,15 +39,11 @@ class Names:
 
 
 class Texts:
-    """What values are called in one function.
+    """What values are called in one function."""
 
-    Args:
-        backend: the framework's name and the word for its array functions (torch, jnp, mx, np).
-    """
-
-    def __init__(self, backend: str, xp: str, names: Names):
-        self.backend = backend
-        self.xp = xp
+    def __init__(self, backend: Any, names: Names):
+        self.backend = backend.name
+        self.xp = backend.xp
         self.names = names
         self.values: dict[int, str] = {}
         self.symbols: dict[str, str] = {}
@@ -148,13 +144,13 @@ class _Watched(UserDict[str, Any]):
         return super().__getitem__(key)
 
 
-def shaped_operators(graph: Graph, backend: str, xp: str) -> set[str]:
+def shaped_operators(graph: Graph, backend: Any) -> set[str]:
     """Names of the operators whose code depends on the shapes of their operands, as `F.layer_norm(x, (64,))` does."""
-    texts = Texts(backend, xp, Names())
+    texts = Texts(backend, Names())
     found: dict[str, bool] = {}
     for node in graph.nodes:
-        code = implementation(node.op, backend)
-        if node.op.name not in found and callable(code) and not is_kernel(node.op, backend):
+        code = implementation(node.op, backend.name)
+        if node.op.name not in found and callable(code) and not is_kernel(node.op, backend.name):
             texts.values |= {id(v): "x" for v in (*node.values(), *node.outputs)}
             call = texts.call(node)
             shapes = _Watched(call.shapes)

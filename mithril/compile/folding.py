@@ -108,7 +108,7 @@ def _run(folded: list[Node], graph: Graph, backend: Any) -> None:
     sources = {v.name: v for n in folded for v in n.values() if v.kind == "constant"}
     names = {f"folded_{i}": v for i, v in enumerate(wanted.values())}
     reference = NumpyBackend()
-    text = generate(Graph(graph.name, sources, folded, dict(names)), reference.name, reference.xp, reference.imports)
+    text = generate(Graph(graph.name, sources, folded, dict(names)), reference)
     namespace: dict[str, Any] = {}
     exec(compile(text, "<mithril constants>", "exec"), namespace)  # noqa: S102  (our own source)
     data = {k: _numpy(v, backend, reference) for k, v in sources.items()}

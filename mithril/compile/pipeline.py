@@ -37,7 +37,7 @@ def build(
     _discard(graph, options.discard_keys)
     folding = [partial(fold, backend=backend) for fold in (fold_constants, fold_batch_norms)]
     graph = optimise(verify(graph), [remove_dead, *folding, remove_duplicates, remove_dead])
-    source = generate(graph, backend.name, backend.xp, backend.imports)
+    source = generate(graph, backend)
 
     def freeze(values: dict[str, Any]) -> PhysicalModel:
         fixed = replace(

@@ -254,7 +254,7 @@ class PhysicalModel:
         """A function of output gradients and the arguments of `evaluate`: `(outputs, gradients, new_state)`."""
         backend, run, trainable = self.backend, self._module.evaluate, self.trainable_keys
         if backend.name == "numpy":
-            text = generate_gradient(self.graph, trainable, backend.name, backend.xp, backend.imports)
+            text = generate_gradient(self.graph, trainable, backend)
             return load(text, None, f"{self.graph.name}_gradient").evaluate_gradients
         changes = bool(self.graph.new_state)
 

@@ -29,11 +29,8 @@ class Rules:
             names = names[:-1]
         return ".".join([self.name, *names, *words])
 
-    def concrete(self, pattern: Any, name: str, symbols: dict[str, Any] | None = None) -> ValueShape:
+    def concrete(self, pattern: Any, name: str, symbols: dict[str, Any]) -> ValueShape:
         """A declared shape as sizes: names and None become symbols, "..." makes the rank unknown."""
-        symbols = {} if symbols is None else symbols
-        if isinstance(pattern, Variadic):
-            return pattern
         sizes: list[Any] = []
         for axis, size in enumerate(pattern):
             if size is None:

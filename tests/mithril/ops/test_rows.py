@@ -342,7 +342,7 @@ def call_of(op, backend, arrays, attributes, extra=None):
             dtypes[name] = type(value) if weak else backend.dtype_of(value)
     for name, shape in zip(op.output_names, op_shapes(op, arrays, attributes, backend)):
         shapes.setdefault(name, shape)
-    texts = Texts(backend.name, backend.xp, Names())
+    texts = Texts(backend, Names())
     return Call(op, inputs, attributes, shapes, dtypes, backend.xp, texts.source), scope, texts
 
 
