@@ -4,6 +4,7 @@ import fnmatch
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from nexus.core.config import Config, nearest
@@ -126,7 +127,9 @@ def model_info(name: str) -> ModelCard:
     _fill()
     base = name.partition(".")[0]
     if base not in _CARDS:
-        raise ValueError(f"There is no model {base!r}. {nearest(base, _CARDS)}")
+        near = get_close_matches(base, _CARDS, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]!r}?" if near else "`nexus models` (nexus.list_models) names them all."
+        raise ValueError(f"There is no model {base!r}. {hint}")
     return _CARDS[base]
 
 

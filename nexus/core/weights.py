@@ -169,7 +169,10 @@ def find_source(source: str | Path, cls: type[NexusModule] = NexusModule) -> Sou
     if isinstance(source, Path) or text.endswith(SUFFIXES) or "/" in text:
         raise WeightsError(f"There is no file or folder {text}.")
     name, _, tag = text.partition(".")
-    card = model_info(name)
+    try:
+        card = model_info(name)
+    except ValueError as error:
+        raise ValueError(f"{error} Nor is there a file or folder {text}.") from None
     return _registered(card, card.find_weights(tag or None))
 
 

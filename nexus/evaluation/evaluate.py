@@ -54,9 +54,9 @@ def evaluate(
     if isinstance(module, CLIP | SigLIP) and dataset.class_names:
         module = ZeroShotClassifier(module, dataset.class_names)
     if task_name(module) != "classification":
-        other = " Use evaluate_detector." if task_name(module) == "detection" else ""
+        other = "evaluate_detector" if task_name(module) == "detection" else "probe (`nexus eval --probe knn`)"
         raise ValueError(
-            f"evaluate measures classifiers; {type(module).__name__} is a model for {task_name(module)}.{other}"
+            f"evaluate measures classifiers; {type(module).__name__} is a model for {task_name(module)}. Use {other}."
         )
     task, codes = match_classes(module, dataset)
     transform = eval_transform(preprocessing_of(module, preprocessing))

@@ -58,4 +58,4 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
     if kind in FORMATS and path:
         return open_annotated(kind, Path(root or "") / Path(path).expanduser(), split)
     hint = f"Did you mean 'folder:{source}'?" if not colon and Path(source).is_dir() else nearest(source, SOURCES)
-    raise ValueError(f"There is no data set {source!r}. {hint}")
+    raise ValueError(f"There is no data set {source!r}. {hint} Images of your own are 'folder:PATH'.")

@@ -151,6 +151,21 @@ def test_no_address_is_asked_without_a_network(server, classifier, monkeypatch):
         Predictor(classifier)(f"{server}/photo.png")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "zzz"], "There is no model 'zzz'. `nexus models` (nexus.list_models) names them all."),
+        (["eval", "zzz"], "names them all. Nor is there a file or folder zzz."),
+        (
+            ["train", "digits/vit_tiny", "data.source=imagenet", "-o", "never"],
+            "There is no data set 'imagenet'. Did you mean 'digit-scenes'? Images of your own are 'folder:PATH'.",
+        ),
+    ],
+)
+def test_an_unknown_name_says_where_to_look(mistake, arguments, message):
+    assert mistake(*arguments).endswith(f"{message}\n")
+
+
 @pytest.mark.parametrize("device", ["cudaa", "mps:7"])
 def test_a_device_that_is_not_there_is_named(mistake, classifier, photos, device):
     message = mistake("predict", photos / "photo.png", "--model", classifier, "--device", device)
@@ -171,6 +186,7 @@ def test_a_masked_autoencoder_has_nothing_to_explain(mistake, photos, tmp_path):
     model.save_pretrained(tmp_path)
     message = mistake("explain", photos / "photo.png", "--model", tmp_path)
     assert "is a model for masked-image-modeling. Use nexus predict." in message
+    assert "for masked-image-modeling. Use probe (`nexus eval --probe knn`)." in mistake("eval", tmp_path)
 
 
 def test_models_with_weights_are_listed():
