@@ -1,7 +1,7 @@
 """From a recipe to the things that a run is made of: data, model, preprocessing, task, loaders."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from torch import nn
@@ -77,11 +77,13 @@ def make_task(recipe: Recipe, model: nn.Module, dataset: Dataset) -> Task:
         raise ValueError(f"training.label_smoothing is {smoothing}, and {name} has no labels to smooth; leave it out.")
     if name != "image-text":
         return get_task(name, class_names=class_names)
-    task = get_task(name, class_names=class_names, templates=recipe.data.templates)
+    templates = recipe.data.templates
+    task = ImageTextTask(class_names, templates=templates)
     task.check_data(dataset)
-    texts = (text for index in range(len(dataset)) for text in sentences(dataset, index, recipe.data.templates))
-    tokenize = bring_tokenizer(cast("CLIP | SigLIP", model), recipe.data.tokenizer, texts, recipe.data.templates)
-    return get_task(name, class_names=class_names, tokenize=tokenize, templates=recipe.data.templates)
+    texts = (text for index in range(len(dataset)) for text in sentences(dataset, index, templates))
+    return replace(
+        task, tokenize=bring_tokenizer(cast("CLIP | SigLIP", model), recipe.data.tokenizer, texts, templates)
+    )
 
 
 def check_batch_size(recipe: Recipe, processes: int) -> None:
