@@ -134,7 +134,7 @@ def test_the_compiler_itself_stays_smaller_than_it_was():
     above = {"gpt.py", "kernel.py", "manifold.py", "position.py", "regression.py"}
     counted = [p for p in sources("mithril") if not {"interop", "vision"} & set(p.parts)]
     counted = [p for p in counted if p.parent.name != "models" or p.name not in above]
-    assert sum(len(path.read_text().splitlines()) for path in counted) <= 9460
+    assert sum(len(path.read_text().splitlines()) for path in counted) <= 9450
 
 
 def lines_of_code(path: Path) -> int:

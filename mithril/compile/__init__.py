@@ -55,6 +55,3 @@ def compile(
     )
     options = Options(dict(shapes or {}), data, dict(constant_keys or {}), trainable, discarded, inference)
     return build(model, backend, options, jit, file_path)
-
-
-__all__ = ["compile"]

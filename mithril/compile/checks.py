@@ -21,7 +21,6 @@ class Checker:
         self.unused = graph.unused.keys()
         self.fixed = {k: v.shape for k, v in self.inputs.items() if not v.is_open}
         self.native = {v.dtype: backend.native(v.dtype) for v in self.inputs.values()}
-        self.needed = {k for k, v in self.inputs.items() if v.kind != "state"}
 
     def sort(self, params: Arrays, data: Arrays | None, state: Arrays | None) -> tuple[dict[str, Any], ...]:
         """The values where the generated source looks for them. Without `data` (None), none is missing.
@@ -118,7 +117,7 @@ class Checker:
     def _missing(self, found: dict[str, dict[str, Any]], with_data: bool) -> list[str]:
         missing = []
         for key, value in self.inputs.items():
-            needed = key in self.needed and (with_data or value.kind != "input")
+            needed = value.kind == "parameter" or (value.kind == "input" and with_data)
             if needed and key not in found[value.kind]:
                 where = "data" if value.kind == "input" else "params"
                 missing.append(f"'{key}' {show_shape(value.shape)} is missing from {where} ({value.path}).")

@@ -14,13 +14,11 @@ from mithril.models.common import op
 from mithril.models.linear import Linear
 from mithril.models.normalization import LayerNorm
 
+Names = tuple[str, str]
+
 
 def transformer_block(
-    attention: Model,
-    feed_forward: Model,
-    norms: tuple[str, str] = ("norm1", "norm2"),
-    eps: float = 1e-6,
-    name: str = "",
+    attention: Model, feed_forward: Model, norms: Names = ("norm1", "norm2"), eps: float = 1e-6, name: str = ""
 ) -> Model:
     """`x + attention(norm(x))`, then the same with the feed-forward part, (n, q, d) to (n, q, d)."""
     block = Model(name=name or None)
@@ -46,7 +44,7 @@ class SelfAttention(Model):
         dim: int,
         num_heads: int,
         is_causal: bool = False,
-        names: tuple[str, str] = ("qkv", "proj"),
+        names: Names = ("qkv", "proj"),
         dense: Callable[..., Model] = Linear,
         name: str | None = None,
     ):
@@ -77,7 +75,7 @@ class FeedForward(Model):
         dim: int,
         hidden_dim: int,
         activation: Model,
-        names: tuple[str, str] = ("fc1", "fc2"),
+        names: Names = ("fc1", "fc2"),
         dense: Callable[..., Model] = Linear,
         name: str | None = None,
     ):
