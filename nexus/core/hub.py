@@ -83,8 +83,9 @@ def hub_folder(repo: str) -> Path:
     config = hub_file(repo, ["config.json"])
     hub_weights(repo)
     settings = json.loads(config.read_text())
-    for name in settings.get("files") or ():  # of a model that save_pretrained wrote
-        hub_file(repo, [name])
+    if "class" in settings:  # save_pretrained wrote it
+        for name in settings.get("files") or ():
+            hub_file(repo, [name])
     if "model_type" in settings:
         try:
             hub_file(repo, ["preprocessor_config.json"])
