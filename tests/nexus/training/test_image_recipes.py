@@ -28,6 +28,7 @@ NARROW = {
     "SigLIP": {**TEXTS, **VIT, "hidden_dim": 16, "text_hidden_dim": 16},
     "Mixer": {"embed_dim": 16, "num_layers": 2},
     "Swin": {"embed_dim": 8, "num_layers": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]},
+    "VGG": {"hidden_dim": 8, "embed_dim": 16, "num_layers": [1, 1, 1, 1, 1]},
     "ResNet": {"hidden_dim": 8, "num_layers": [1, 1, 1, 1]},
     "EfficientNet": {},  # has no width to choose; B0 is small
 }
