@@ -13,7 +13,6 @@ from torch import Tensor
 from nexus.core.download import offline
 from nexus.core.hub import PREFIX
 from nexus.core.module import NexusModule
-from nexus.data.captions import Tokenize
 from nexus.models.cv import CLIP, SigLIP
 
 CLIP_TOKENIZER = "openai/clip-vit-base-patch32"  # all of OpenAI's models have one vocabulary
@@ -22,7 +21,23 @@ TEMPLATES_FILE = "templates.json"
 PADDING, UNKNOWN, END = "[PAD]", "[UNK]", "[END]"
 
 
-def load_tokenizer(model: CLIP | SigLIP, source: str | Path | None = None) -> Tokenize:
+class Reader:
+    """From texts to ids, cut and padded to the length of a model's texts. SigLIP was trained on texts in lower case."""
+
+    def __init__(self, tokenizer: Any, length: int, *, lower: bool) -> None:
+        self.tokenizer, self.length, self.lower = tokenizer, length, lower
+
+    def __call__(self, texts: Sequence[str]) -> Int[Tensor, "t n"]:
+        given = [text.lower() for text in texts] if self.lower else list(texts)
+        settings = {"padding": "max_length", "truncation": True, "max_length": self.length}
+        return self.tokenizer(given, return_tensors="pt", **settings).input_ids
+
+    def knows(self, text: str) -> bool:
+        """Whether none of the words is strange; tokenizers of parts of words know them all."""
+        return UNKNOWN not in self.tokenizer.tokenize(text.lower() if self.lower else text)
+
+
+def load_tokenizer(model: CLIP | SigLIP, source: str | Path | None = None) -> Reader:
     """Returns a function from texts to the ids that `model` reads, with the tokenizer of transformers.
 
     Args:
@@ -43,9 +58,7 @@ def load_tokenizer(model: CLIP | SigLIP, source: str | Path | None = None) -> To
     return _checked(model, _open(name), name)
 
 
-def bring_tokenizer(
-    model: CLIP | SigLIP, source: str | None, texts: Iterable[str], templates: Sequence[str]
-) -> Tokenize:
+def bring_tokenizer(model: CLIP | SigLIP, source: str | None, texts: Iterable[str], templates: Sequence[str]) -> Reader:
     """Gives a model that is to be trained its tokenizer and templates, which are saved with it; returns the former.
 
     Args:
@@ -117,26 +130,14 @@ def _no_transformers() -> ImportError:
     return ImportError("Tokenizers come from transformers: pip install transformers.")
 
 
-def _checked(model: CLIP | SigLIP, tokenizer: Any, name: str) -> Tokenize:
+def _checked(model: CLIP | SigLIP, tokenizer: Any, name: str) -> Reader:
     known = model.config.vocab_size
     if len(tokenizer) > known:
         raise ValueError(
             f"The tokenizer {name!r} has {len(tokenizer)} ids and the model knows {known}: it is that of another model."
             f" A model that starts from nothing may have vocab_size={len(tokenizer)}."
         )
-    return _Reader(tokenizer, model.config.context_length, lower=isinstance(model, SigLIP))
-
-
-class _Reader:
-    """A tokenizer with the length of a model's texts. SigLIP was trained on texts in lower case."""
-
-    def __init__(self, tokenizer: Any, length: int, *, lower: bool) -> None:
-        self.tokenizer, self.length, self.lower = tokenizer, length, lower
-
-    def __call__(self, texts: Sequence[str]) -> Int[Tensor, "t n"]:
-        given = [text.lower() for text in texts] if self.lower else list(texts)
-        settings = {"padding": "max_length", "truncation": True, "max_length": self.length}
-        return self.tokenizer(given, return_tensors="pt", **settings).input_ids
+    return Reader(tokenizer, model.config.context_length, lower=isinstance(model, SigLIP))
 
 
 def _published_tokenizer(model: NexusModule) -> str:

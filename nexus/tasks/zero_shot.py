@@ -106,4 +106,11 @@ def classifier_of(
         raise ValueError(f"A class has no name: {', '.join(map(repr, names))}.")
     if not isinstance(model, CLIP | SigLIP):
         raise ValueError(f"A zero-shot classifier is made of a CLIP or SigLIP, not of a {type(model).__name__}.")
-    return ZeroShotClassifier(model, names, load_tokenizer(model, tokenizer))
+    tokenize = load_tokenizer(model, tokenizer)
+    strange = [name for name in names if not tokenize.knows(name)]
+    if strange:
+        raise ValueError(
+            f"The model never saw the words {', '.join(map(repr, strange))}: its tokenizer was made of the sentences "
+            "that it was trained on. Name classes with words of theirs."
+        )
+    return ZeroShotClassifier(model, names, tokenize)

@@ -187,6 +187,8 @@ def test_captions_are_learnt_and_found_again(captions, tmp_path, transformers):
     ]
     done = CliRunner().invoke(app, args)
     assert json.loads(done.stdout)[0]["label"] == "red", done.output
+    done = CliRunner().invoke(app, [*args[:5], "red, a zebra"])
+    assert "The model never saw the words 'a zebra'" in str(done.exception)
     with pytest.raises(ValueError, match=r"compares images with texts, and there is none: name the classes"):
         Predictor(tmp_path / "run")(tmp_path / "val-red.png")
 

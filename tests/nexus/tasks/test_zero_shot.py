@@ -127,14 +127,15 @@ def test_real_photos_are_classified_by_the_command(model, folder, photos, tmp_pa
     """With random weights; the scores are the softmax of the model's own logits."""
     model.preprocessing = Preprocessing(image_size=(16, 16))
     model.save_pretrained(tmp_path / "model")
-    words = ["--classes", "cat, coffee, astronaut", "--tokenizer", str(folder), "--json"]
+    words = ["--classes", "cat, dog, sketch", "--tokenizer", str(folder), "--json"]
     result = CliRunner().invoke(app, ["predict", *map(str, photos), "--model", str(tmp_path / "model"), *words])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
-    tokens = load_tokenizer(model, folder)([f"a photo of a {name}." for name in PHOTOS])
+    names = ("cat", "dog", "sketch")
+    tokens = load_tokenizer(model, folder)([f"a photo of a {name}." for name in names])
     for photo, prediction in zip(photos, found, strict=True):
         image = eval_transform(model.preprocessing)(load_image(photo), np.random.default_rng(0))
-        wanted = dict(zip(PHOTOS, model(image[None], tokens)["logits"][0].softmax(-1).tolist()))
+        wanted = dict(zip(names, model(image[None], tokens)["logits"][0].softmax(-1).tolist()))
         scores = {guess["label"]: guess["score"] for guess in prediction["top"]}
         assert scores == pytest.approx(wanted, rel=1e-4)
 
@@ -147,6 +148,7 @@ def test_mistakes_of_the_command_are_one_line(model, folder, photos, tmp_path, m
     for arguments, message in (
         (["cat,dog", "--tokenizer", str(tmp_path / "empty")], "There is no tokenizer at"),
         (["cat,,dog", "--tokenizer", str(folder)], "A class has no name: 'cat', '', 'dog'"),
+        (["cat,zebra", "--tokenizer", str(folder)], "The model never saw the words 'zebra'"),
     ):
         monkeypatch.setattr("sys.argv", ["nexus", *ask, *arguments])
         with pytest.raises(SystemExit) as ended:
