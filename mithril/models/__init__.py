@@ -35,8 +35,9 @@ from mithril.models.manifold import MDS, TSNE, joint_probabilities
 from mithril.models.metric import AUC, Accuracy, F1Score, Precision, Recall
 from mithril.models.normalization import BatchNorm1D, BatchNorm2D, GroupNorm, LayerNorm, RMSNorm
 from mithril.models.position import LearnedPositionalEncoding, RotaryEmbedding, SinusoidalPositionalEncoding
-from mithril.models.recurrent import GRU, LSTM, RNN, EncoderDecoder, GRUCell, LSTMCell, ManyToOne, OneToMany, RNNCell
+from mithril.models.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from mithril.models.regression import LogisticRegression, PolynomialFeatures, PolynomialRegression
+from mithril.models.sequence import EncoderDecoder, ManyToOne, OneToMany
 from mithril.models.transformer import FeedForward, QuickGelu, SelfAttention, transformer_block
 from mithril.models.vision import (
     clip,
