@@ -128,12 +128,13 @@ class ImageTextTask:
     def losses(self, model: nn.Module, batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Returns the model's outputs and its `contrastive` loss; text i belongs to image i.
 
-        The logits' scale is kept at 100 or below, as CLIP's authors do (Sec. 2.5).
+        CLIP's scale of the logits is kept at 100 or below, as its authors do (Sec. 2.5). SigLIP's has no bound
+        (Algorithm 1).
         """
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name.endswith("logit_scale"):
-                    parameter.clamp_(max=math.log(LARGEST_SCALE))
+        pair = getattr(model, "module", model)  # DDP's is inside
+        if isinstance(pair, CLIP):
+            with torch.no_grad():
+                pair.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
         outputs = model(batch["images"], batch["tokens"], output_features=False, output_losses=True)
         return outputs, outputs["losses"]
 

@@ -102,7 +102,7 @@ def test_one_sentence_is_drawn_for_training_and_all_count_for_measuring(model, c
     assert drawn == {tuple(row.tolist()) for row in tokenize(data.captions[0])}
 
 
-def test_the_loss_is_the_models_own_and_the_scale_stays_below_a_hundred(model):
+def test_the_loss_is_the_models_own_and_clips_scale_stays_below_a_hundred(model):
     images, tokens = torch.randn(2, 3, 8, 8), load_tokenizer(model)(["a red square", "blue"])
     wanted = model(images, tokens, output_losses=True)["losses"]["contrastive"]
     _, losses = ImageTextTask().losses(model, {"images": images, "tokens": tokens})
@@ -110,7 +110,7 @@ def test_the_loss_is_the_models_own_and_the_scale_stays_below_a_hundred(model):
     with torch.no_grad():
         model.logit_scale.fill_(7.0)
     ImageTextTask().losses(model, {"images": images, "tokens": tokens})
-    assert model.logit_scale.item() == pytest.approx(math.log(100))
+    assert model.logit_scale.item() == pytest.approx(math.log(100) if isinstance(model, CLIP) else 7.0)
 
 
 def outputs_of(index):
