@@ -67,7 +67,8 @@ def make_task(recipe: Recipe, model: nn.Module, dataset: Dataset) -> Task:
     """Returns the model's task with the recipe's settings. A model that reads texts is given its tokenizer.
 
     Raises:
-        ValueError: The recipe smooths labels, and the task has none; or the tokenizer does not fit.
+        ValueError: The recipe smooths labels, and the task has none; the tokenizer does not fit; or the weights of an
+            image-text model shall be sharded.
     """
     name, class_names = task_name(model), tuple(dataset.class_names)
     smoothing = recipe.training.label_smoothing
@@ -77,6 +78,8 @@ def make_task(recipe: Recipe, model: nn.Module, dataset: Dataset) -> Task:
         raise ValueError(f"training.label_smoothing is {smoothing}, and {name} has no labels to smooth; leave it out.")
     if name != "image-text":
         return get_task(name, class_names=class_names)
+    if recipe.training.sharding == "fsdp":  # FSDP gathers weights for `forward`, not for one tower alone
+        raise ValueError(f"training.sharding is 'fsdp', which {type(model).__name__} cannot use; 'none' is DDP.")
     templates = recipe.data.templates
     task = ImageTextTask(class_names, templates=templates)
     task.check_data(dataset)

@@ -73,3 +73,12 @@ def test_a_run_goes_on_with_the_same_words(captions, tmp_path):
     again = train(recipe, tmp_path / "run", resume=True)
     assert again.history == whole.history
     assert again.model.files == whole.model.files
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_weights_of_two_towers_are_not_sharded(captions, tmp_path, name):
+    with pytest.raises(
+        ValueError, match=r"training\.sharding is 'fsdp', which (CLIP|SigLIP) cannot use; 'none' is DDP"
+    ):
+        train(recipe_of(captions, name, "training.sharding=fsdp"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
