@@ -4,7 +4,8 @@
 
 - a `.csv` with the columns `file,caption`, and `split` if wanted; an image with several captions has several lines;
 - a `.jsonl` with a mapping a line: `file`, and `caption` or `captions`, and `split` if wanted;
-- a folder with COCO's `annotations/captions_<split>*.json`, and images in `<split>*/`, as it comes.
+- a folder with COCO's `annotations/captions_<split>*.json`, and images in `<split>*/`, as it comes; or one such `.json`
+  of a single split, with its images beside it or in `images/` there.
 
 Paths in a table are relative to it. Where it says nothing of splits, images are held out as those of `folder:PATH` are.
 """
@@ -86,9 +87,12 @@ def _read(path: Path, split: str) -> tuple[Path, list[Line]]:
     if path.is_dir():
         return _coco(path, split)
     if not path.is_file():
-        raise DataError(f"There is no file {path}; captions are in a .csv, a .jsonl, or a folder of COCO's.")
+        raise DataError(f"There is no file {path}; captions are in a .csv, a .jsonl, or COCO's .json.")
+    if path.suffix == ".json":
+        beside = path.parent / "images"
+        return _coco_file(path, beside if beside.is_dir() else path.parent, None)
     if path.suffix not in (".csv", ".jsonl"):
-        raise DataError(f"{path} ends in {path.suffix!r}; captions are in a .csv, a .jsonl, or a folder of COCO's.")
+        raise DataError(f"{path} ends in {path.suffix!r}; captions are in a .csv, a .jsonl, or COCO's .json.")
     return path.parent, list(_table(path) if path.suffix == ".csv" else _json_lines(path))
 
 
@@ -142,16 +146,21 @@ def _coco(folder: Path, split: str) -> tuple[Path, list[Line]]:
     files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
     if not files:
         raise DataError(f"{folder} has no captions of {split!r}: none of {', '.join(patterns)} exists.")
-    content: dict[str, Any] = json.loads(files[0].read_text(encoding="utf-8"))
     images = next((child for child in sorted(folder.glob(f"{split}*")) if child.is_dir()), folder)
-    names = {image["id"]: image["file_name"] for image in content["images"]}
-    lines = []
-    for one in content["annotations"]:
-        where = f"{files[0]}, annotation {one.get('id')}"
-        if one["image_id"] not in names:
-            raise DataError(f"{where}: there is no image {one['image_id']}.")
-        lines.append(Line(names[one["image_id"]], one["caption"], split, where))
-    return images, lines
+    return _coco_file(files[0], images, split)
+
+
+def _coco_file(path: Path, images: Path, split: str | None) -> tuple[Path, list[Line]]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        names = {image["id"]: image["file_name"] for image in content["images"]}
+        rows = [(one.get("id"), one["image_id"], one["caption"]) for one in content["annotations"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} has no captions as COCO writes them ({type(error).__name__}: {error}).") from error
+    for number, image, _ in rows:
+        if image not in names:
+            raise DataError(f"{path}, annotation {number}: there is no image {image}.")
+    return images, [Line(names[image], text, split, f"{path}, annotation {number}") for number, image, text in rows]
 
 
 def _check(folder: Path, line: Line) -> None:

@@ -7,6 +7,7 @@ from PIL import Image
 
 from nexus.data import DataError, load_dataset
 from nexus.data.captions import sentences
+from nexus.data.datasets.folder import HELD_OUT, held_out_draw
 
 
 @pytest.fixture
@@ -55,6 +56,9 @@ def test_cocos_layout(folder):
     assert data.captions == (("a", "b"),)
     with pytest.raises(DataError, match="has no captions of 'train': none of annotations/captions_train"):
         load_dataset(f"captions:{folder}")
+    (folder / "val2017" / "one.json").write_text(json.dumps(content))
+    side = "val" if held_out_draw("0.png") < HELD_OUT else "train"
+    assert load_dataset(f"captions:{folder / 'val2017' / 'one.json'}", side).captions == data.captions
     content["annotations"][1]["image_id"] = 10
     (folder / "annotations" / "captions_val2017.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"captions_val2017.json, annotation 2: there is no image 10"):
@@ -81,7 +85,8 @@ def test_classes_become_sentences():
         ("a.csv", "file,caption\na.csv,one\n", r"line 2: 'a.csv' is not an image; use"),
         ("a.csv", "file,caption,split\n0.png,one,val\n", r"has no captions of the split 'train'"),
         ("a.jsonl", '{"file": "0.png"}', r"a.jsonl, line 1 is no caption \(KeyError: 'caption'\); a line is"),
-        ("a.txt", "", r"a.txt ends in '.txt'; captions are in a .csv, a .jsonl, or a folder of COCO's"),
+        ("a.json", "[1]", r"a.json has no captions as COCO writes them \(TypeError"),
+        ("a.txt", "", r"a.txt ends in '.txt'; captions are in a .csv, a .jsonl, or COCO's .json"),
     ],
 )
 def test_faults_are_named_with_their_line(folder, name, text, message):
