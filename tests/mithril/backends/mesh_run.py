@@ -156,7 +156,7 @@ def fork(count, run):
     """`run` in processes that look to torch as if torchrun had started them; their imports are shared."""
     import socket
 
-    import torch.distributed.tensor  # noqa: F401  (once, before the fork)
+    import torch.distributed.tensor  # once, before the fork
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -170,6 +170,7 @@ def fork(count, run):
             try:
                 run()
                 sys.stdout.flush()
+                torch.distributed.barrier()  # the first process serves the others' rendezvous: it must not leave early
             except Exception:  # an ordinary end would wait for the other processes
                 traceback.print_exc()
                 os._exit(1)
