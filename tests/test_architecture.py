@@ -33,7 +33,7 @@ NEXUS = [
     {"visualization"},
     {"tasks"},
     {"training", "evaluation", "predict"},
-    {"deploy"},
+    {"deploy", "proofs"},
     {"cli", "app"},
 ]
 # Imports against the order, each with its reason. They stand inside functions, so they cost nothing at import.

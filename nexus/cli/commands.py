@@ -259,9 +259,9 @@ def verify(
     """
     from nexus.cli.cards import no_match
     from nexus.deploy.places import PLACES
-    from nexus.evaluation.proofs import verify as run
-    from nexus.evaluation.proofs.page import page as write
-    from nexus.evaluation.proofs.page import summary, table_row
+    from nexus.proofs import verify as run
+    from nexus.proofs.page import page as write
+    from nexus.proofs.page import summary, table_row
 
     verdicts = []
     for verdict in run(pattern, PLACES if everywhere else None):

@@ -13,10 +13,10 @@ from nexus.core import registry
 from nexus.core.files import WeightsError
 from nexus.core.module import NexusModule
 from nexus.core.registry import Weights, all_cards, model_info
-from nexus.evaluation.proofs import FAMILIES, family_of
-from nexus.evaluation.proofs.family import PAPER
-from nexus.evaluation.proofs.libraries import OracleMissing, import_library
-from nexus.evaluation.proofs.parity import relative_difference
+from nexus.proofs import FAMILIES, family_of
+from nexus.proofs.family import PAPER
+from nexus.proofs.libraries import OracleMissing, import_library
+from nexus.proofs.parity import relative_difference
 
 NAMES = [
     "clip_resnet50",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nexus.core.module import NexusModule
-from nexus.evaluation.proofs import compare, randomize
+from nexus.proofs import compare, randomize
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""What the tests of the R-CNN family ask of torchvision's detectors, which stand in nexus.evaluation.proofs."""
+"""What the tests of the R-CNN family ask of torchvision's detectors, which stand in nexus.proofs."""
 
 from types import ModuleType
 from typing import Any
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from nexus.core.formats import to_our_names
-from nexus.evaluation.proofs.rcnn import (
+from nexus.models.cv.rcnn.rcnn import RCNN
+from nexus.proofs.rcnn import (
     LOSSES,
     OUR_SMALL,
     OUR_SMALL_RPN,
@@ -23,7 +24,6 @@ from nexus.evaluation.proofs.rcnn import (
     with_discs,
     with_poses,
 )
-from nexus.models.cv.rcnn.rcnn import RCNN
 
 __all__ = [
     "LOSSES",

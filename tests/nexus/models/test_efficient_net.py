@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from nexus.core.registry import create_model, list_models, model_info
-from nexus.evaluation.proofs.convolutional import NAMES, ROWS, ROWS_V2, timm_efficientnet, torchvision_efficientnet
 from nexus.models.cv import EfficientNet, EfficientNetConfig
 from nexus.models.cv.efficient_net import pad_same, scale
+from nexus.proofs.convolutional import NAMES, ROWS, ROWS_V2, timm_efficientnet, torchvision_efficientnet
 
 
 def tiny(rows, **changes):

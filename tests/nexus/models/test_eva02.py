@@ -7,10 +7,10 @@ from nexus.core.formats import to_our_names
 from nexus.core.module import NexusModule
 from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
-from nexus.evaluation.proofs.vit import timm_eva
 from nexus.layers import rotary_angles, rotate_pairs
 from nexus.models.cv import EVA02, EVA02Config
 from nexus.models.cv.eva02 import VARIANTS
+from nexus.proofs.vit import timm_eva
 
 TINY = EVA02Config(
     image_size=28, patch_size=7, embed_dim=24, num_layers=2, num_heads=2, num_classes=5, rope_grid=(3, 3)

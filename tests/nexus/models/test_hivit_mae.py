@@ -5,9 +5,9 @@ import torch
 
 from nexus.core.module import NexusModule
 from nexus.core.registry import create_model, model_info
-from nexus.evaluation.proofs import randomize
-from nexus.evaluation.proofs.hivit import WrittenHiViTMAE, authors_names, draw
 from nexus.models.cv import HiViT, HiViTMAE, HiViTMAEConfig
+from nexus.proofs import randomize
+from nexus.proofs.hivit import WrittenHiViTMAE, authors_names, draw
 
 TINY = HiViTMAEConfig(
     image_size=32,

@@ -6,10 +6,10 @@ import torch
 from nexus.core.module import NexusModule
 from nexus.core.registry import create_model, list_models, model_info
 from nexus.core.weights import load_weights
-from nexus.evaluation.proofs import randomize
-from nexus.evaluation.proofs.vit import hub_mae
 from nexus.models.cv import MAE, MAEConfig, VisionTransformer
 from nexus.models.cv.masked_autoencoder import sincos_positions
+from nexus.proofs import randomize
+from nexus.proofs.vit import hub_mae
 
 TINY = MAEConfig(
     image_size=32,

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from nexus.core.registry import create_model, list_models, model_info
-from nexus.evaluation.proofs.vit import timm_mixer
 from nexus.models.cv import MixerConfig, MLPMixer
+from nexus.proofs.vit import timm_mixer
 
 TINY = MixerConfig(image_size=32, patch_size=8, num_classes=5, embed_dim=24, num_layers=3)
 COUNTS = {  # timm's models

@@ -5,9 +5,9 @@ import torch
 
 from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
-from nexus.evaluation.proofs.convolutional import hub_resnet, timm_resnet
 from nexus.models.cv import ResNet, ResNetConfig
 from nexus.models.cv.resnet import VARIANTS
+from nexus.proofs.convolutional import hub_resnet, timm_resnet
 
 SMALL = {
     "basic": ResNetConfig(block="basic", num_layers=(2, 1, 1, 1), num_classes=5, hidden_dim=8),

@@ -7,11 +7,11 @@ from torch import nn
 from nexus.core.formats import to_our_names
 from nexus.core.registry import create_model
 from nexus.core.weights import load_weights
-from nexus.evaluation.proofs.detr import default_dtype, enliven_rtdetr, hub_rtdetr, rtdetr_authors_names, rtdetr_labels
 from nexus.layers.frozen_norm import FrozenBatchNorm2d
 from nexus.models.cv import RTDETR, RTDETRConfig
 from nexus.models.cv.rt_detr_decoder import DeformableAttention, denoising_queries
 from nexus.ops.set_prediction import Objects
+from nexus.proofs.detr import default_dtype, enliven_rtdetr, hub_rtdetr, rtdetr_authors_names, rtdetr_labels
 
 TINY = RTDETRConfig(
     num_classes=5,

@@ -8,9 +8,9 @@ from torch import nn
 from nexus.core.formats import rename_keys, to_our_names
 from nexus.core.registry import create_model, list_models, model_info
 from nexus.core.weights import load_weights
-from nexus.evaluation.proofs.convolutional import hub_swin, timm_swin, torchvision_swin
 from nexus.models.cv import SwinConfig, SwinTransformer
 from nexus.models.cv.swin_transformer import PatchMerging
+from nexus.proofs.convolutional import hub_swin, timm_swin, torchvision_swin
 
 TINY = SwinConfig(
     image_size=32, num_classes=5, embed_dim=8, num_layers=(2, 2), num_heads=(2, 4), window_size=4, mlp_ratio=2.0

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from nexus.core.registry import create_model, list_models, model_info
-from nexus.evaluation.proofs.convolutional import timm_vgg, torchvision_vgg
 from nexus.models.cv import VGG, VGGConfig
+from nexus.proofs.convolutional import timm_vgg, torchvision_vgg
 
 TINY = VGGConfig(num_layers=(1, 1, 2, 1, 1), num_classes=5, hidden_dim=4, embed_dim=12)
 LAYOUT = [4, "M", 8, "M", 16, 16, "M", 32, "M", 32, "M"]

@@ -14,9 +14,9 @@ from nexus.cli.commands import app
 from nexus.core.module import NexusModule
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import eval_transform, load_image
-from nexus.evaluation.proofs.image_text import CLIP_SMALL, SIGLIP_SMALL, TOKENS, hub_clip, hub_siglip
 from nexus.models.cv import CLIP, SigLIP, VisionTransformer
 from nexus.predict import Predictor
+from nexus.proofs.image_text import CLIP_SMALL, SIGLIP_SMALL, TOKENS, hub_clip, hub_siglip
 from nexus.tasks.image_text import retrieval_recall
 from nexus.tasks.zero_shot import ZeroShotClassifier, embed_classes, load_tokenizer
 

@@ -1,9 +1,9 @@
 """Proofs that models of the zoo equal independent implementations; `nexus verify` and the tests run the same ones."""
 
-from nexus.evaluation.proofs.family import Family, Oracle
-from nexus.evaluation.proofs.parity import Differences, compare, randomize
-from nexus.evaluation.proofs.table import FAMILIES, family_of
-from nexus.evaluation.proofs.verify import Parity, Verdict, verify
+from nexus.proofs.family import Family, Oracle
+from nexus.proofs.parity import Differences, compare, randomize
+from nexus.proofs.table import FAMILIES, family_of
+from nexus.proofs.verify import Parity, Verdict, verify
 
 __all__ = [
     "FAMILIES",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nexus.core.config import Config
 from nexus.core.formats import State
 from nexus.core.module import NexusModule
-from nexus.evaluation.proofs.parity import randomize
+from nexus.proofs.parity import randomize
 
 PAPER = "the paper"  # in the place of a library: its equations, written once more and in other ways than the model
 

@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nexus.evaluation.proofs.family import Family, Oracle
-from nexus.evaluation.proofs.masking import noise_of, reconstruction
 from nexus.models.cv.dinov2 import DINOv2Config
 from nexus.models.cv.eva02 import EVA02Config
 from nexus.models.cv.mae import MAE, MAEConfig
 from nexus.models.cv.mlp_mixer import MixerConfig
 from nexus.models.cv.vit import ViTConfig
+from nexus.proofs.family import Family, Oracle
+from nexus.proofs.masking import noise_of, reconstruction
 
 
 def timm_vit(timm: ModuleType, config: ViTConfig, **changes: Any) -> nn.Module:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from nexus.evaluation.proofs.verify import Parity, Verdict
+from nexus.proofs.verify import Parity, Verdict
 
 _INTRODUCTION = """\
 # Verified models

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nexus.core.formats import State
-from nexus.evaluation.proofs.family import PAPER, Family, Oracle
-from nexus.evaluation.proofs.masking import noise_of, reconstruction
 from nexus.models.cv.hivit import HiViTConfig
 from nexus.models.cv.hivit_mae import HiViTMAEConfig
+from nexus.proofs.family import PAPER, Family, Oracle
+from nexus.proofs.masking import noise_of, reconstruction
 
 UNITS = 4  # along a patch's side
 MERGED = ((0, 0), (1, 0), (0, 1), (1, 1))  # (row, column) of the four units that become one, in the authors' order

@@ -2,14 +2,14 @@
 
 import fnmatch
 
-from nexus.evaluation.proofs.convolutional import EFFICIENTNETS, RESNET, SWIN, VGG
-from nexus.evaluation.proofs.detr import DETRS
-from nexus.evaluation.proofs.family import Family
-from nexus.evaluation.proofs.hivit import HIVIT, HIVIT_MAE
-from nexus.evaluation.proofs.image_text import CLIPS, SIGLIPS
-from nexus.evaluation.proofs.rcnn import RCNNS
-from nexus.evaluation.proofs.vit import DINO, DINO_REGISTERS, EVA, MASKED, MIXER, VIT
-from nexus.evaluation.proofs.yolov10 import YOLOV10
+from nexus.proofs.convolutional import EFFICIENTNETS, RESNET, SWIN, VGG
+from nexus.proofs.detr import DETRS
+from nexus.proofs.family import Family
+from nexus.proofs.hivit import HIVIT, HIVIT_MAE
+from nexus.proofs.image_text import CLIPS, SIGLIPS
+from nexus.proofs.rcnn import RCNNS
+from nexus.proofs.vit import DINO, DINO_REGISTERS, EVA, MASKED, MIXER, VIT
+from nexus.proofs.yolov10 import YOLOV10
 
 FAMILIES: tuple[Family, ...] = (
     VIT,

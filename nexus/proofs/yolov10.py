@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from nexus.core.formats import State
 from nexus.core.module import NexusModule
-from nexus.evaluation.proofs.family import PAPER, Family, Oracle
 from nexus.models.cv.yolov10 import YOLOv10, YOLOv10Config
+from nexus.proofs.family import PAPER, Family, Oracle
 
 
 class Written:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from nexus.core.config import Config
 from nexus.core.module import NexusModule
 from nexus.core.registry import ModelCard, create_model, list_models, model_info
-from nexus.evaluation.proofs.family import PAPER, Family, Oracle
-from nexus.evaluation.proofs.libraries import OracleMissing, import_library
-from nexus.evaluation.proofs.parity import compare
-from nexus.evaluation.proofs.table import family_of
+from nexus.proofs.family import PAPER, Family, Oracle
+from nexus.proofs.libraries import OracleMissing, import_library
+from nexus.proofs.parity import compare
+from nexus.proofs.table import family_of
 
 Check = Callable[[nn.Module, Tensor], None]  # raises where a module on these images gives other numbers elsewhere
 

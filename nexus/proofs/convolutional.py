@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nexus.evaluation.proofs.family import Family, Oracle
 from nexus.models.cv.efficient_net import EfficientNetConfig
 from nexus.models.cv.resnet import ResNetConfig
 from nexus.models.cv.swin_transformer import SwinConfig
 from nexus.models.cv.vgg import VGGConfig
+from nexus.proofs.family import Family, Oracle
 
 
 def timm_resnet(timm: ModuleType, config: ResNetConfig) -> nn.Module:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from nexus.core.formats import State
 from nexus.core.module import NexusModule
-from nexus.evaluation.proofs.family import Family, Oracle
-from nexus.evaluation.proofs.parity import randomize
 from nexus.models.cv.clip import CLIPConfig
 from nexus.models.cv.siglip import SigLIPConfig
+from nexus.proofs.family import Family, Oracle
+from nexus.proofs.parity import randomize
 
 TOKENS = torch.tensor([[98, 5, 7, 99, 0, 0, 0, 0], [98, 1, 2, 3, 4, 99, 0, 0], [98, 8, 99, 0, 0, 0, 0, 0]])
 TEXT: dict[str, Any] = {"text_dim": 16, "text_num_layers": 2, "text_num_heads": 4, "context_length": 8}
@@ -144,7 +144,7 @@ def mixed_clip(timm: ModuleType, config: CLIPConfig) -> nn.Module:
     """Returns a CLIP of a configuration with a ResNet."""
     from timm.models import byobnet
 
-    from nexus.evaluation.proofs.libraries import import_library
+    from nexus.proofs.libraries import import_library
 
     settings, layers = byobnet.model_cfgs["resnet50_clip"], config.num_layers
     assert not isinstance(layers, int)

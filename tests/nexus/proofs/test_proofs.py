@@ -13,14 +13,14 @@ from nexus.cli.commands import app
 from nexus.core.registry import list_models, model_info
 from nexus.deploy import places as places_module
 from nexus.deploy.places import PLACES
-from nexus.evaluation.proofs import FAMILIES, Verdict, family_of, verify
-from nexus.evaluation.proofs.libraries import OracleMissing, import_library
-from nexus.evaluation.proofs.page import page, summary
-from nexus.evaluation.proofs.parity import relative_difference
-from nexus.evaluation.proofs.vit import MIXER, timm_mixer
+from nexus.proofs import FAMILIES, Verdict, family_of, verify
+from nexus.proofs.libraries import OracleMissing, import_library
+from nexus.proofs.page import page, summary
+from nexus.proofs.parity import relative_difference
+from nexus.proofs.vit import MIXER, timm_mixer
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "verified-models.md"
-verify_module = importlib.import_module("nexus.evaluation.proofs.verify")  # its name is that of its function
+verify_module = importlib.import_module("nexus.proofs.verify")  # its name is that of its function
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_places_find_other_numbers(place, monkeypatch):
 def test_every_variant_is_compared_with_something():
     for name in list_models():
         family = family_of(name)
-        assert family is not None, f"{name} has no Family in nexus/evaluation/proofs/table.py"
+        assert family is not None, f"{name} has no Family in nexus/proofs/table.py"
         assert family.oracles or family.elsewhere, name
 
 

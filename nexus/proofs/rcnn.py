@@ -13,13 +13,13 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from nexus.evaluation.proofs.family import Family, Oracle
 from nexus.models.cv.rcnn.cascade_rcnn import CascadeRCNNConfig
 from nexus.models.cv.rcnn.keypoint_rcnn import KeypointRCNNConfig
 from nexus.models.cv.rcnn.mask_rcnn import MaskRCNNConfig
 from nexus.models.cv.rcnn.rcnn import RCNNConfig
 from nexus.ops.nms import batched_nms
 from nexus.ops.roi import roi_align
+from nexus.proofs.family import Family, Oracle
 
 WIDTH = 32
 SMALL: dict[str, Any] = {

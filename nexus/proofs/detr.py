@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from nexus.core.module import NexusModule
-from nexus.evaluation.proofs.detr_names import detr_authors_names, rtdetr_authors_names
-from nexus.evaluation.proofs.family import Family, Oracle
 from nexus.models.cv.detr import DETRConfig
 from nexus.models.cv.rt_detr import RTDETRConfig
 from nexus.ops.boxes import xyxy_to_cxcywh
+from nexus.proofs.detr_names import detr_authors_names, rtdetr_authors_names
+from nexus.proofs.family import Family, Oracle
 
 Target = dict[str, Tensor]
 DETR_SMALL: dict[str, Any] = {
