@@ -21,7 +21,7 @@ import torch
 
 from nexus.core.formats import to_our_names
 from nexus.core.module import NexusModule
-from nexus.core.registry import create_model
+from nexus.models.registry import create_model
 from nexus.ops.nms import nms
 from nexus.ops.roi import roi_align
 

@@ -6,12 +6,14 @@ Importing this package imports nothing else; each name below is loaded when it i
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nexus.core.catalogue import offer
+
 __version__ = "0.1.0"
 
 _HOMES = {
-    "create_model": "nexus.core.registry",
-    "list_models": "nexus.core.registry",
-    "model_info": "nexus.core.registry",
+    "create_model": "nexus.models.registry",
+    "list_models": "nexus.models.registry",
+    "model_info": "nexus.models.registry",
     "NexusModule": "nexus.core.module",
     "Config": "nexus.core.config",
     "Preprocessing": "nexus.core.preprocessing",
@@ -28,10 +30,19 @@ if TYPE_CHECKING:
     from nexus.core.initialization import WeightInitMixin
     from nexus.core.module import NexusModule
     from nexus.core.preprocessing import Preprocessing
-    from nexus.core.registry import create_model, list_models, model_info
     from nexus.evaluation import evaluate
+    from nexus.models.registry import create_model, list_models, model_info
     from nexus.predict import Predictor
     from nexus.training import fit
+
+
+def _zoo() -> Any:
+    from nexus.models import registry
+
+    return registry
+
+
+offer(_zoo)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,8 +3,9 @@
 from difflib import get_close_matches
 from typing import Any
 
+from nexus.core.card import ModelCard
 from nexus.core.config import nearest
-from nexus.core.registry import ModelCard, all_cards, list_models, model_info
+from nexus.models.registry import all_cards, list_models, model_info
 
 
 def card_row(card: ModelCard) -> dict[str, Any]:

@@ -214,7 +214,7 @@ def models(
 ) -> None:
     """List the registered models."""
     from nexus.cli.cards import card_row, no_match
-    from nexus.core.registry import list_models, model_info
+    from nexus.models.registry import list_models, model_info
 
     rows = [card_row(model_info(name)) for name in list_models(pattern, task=task)]
     if as_json:
@@ -232,7 +232,7 @@ def info(
 ) -> None:
     """Show a model's card and its weights."""
     from nexus.cli.cards import card_details, weight_rows
-    from nexus.core.registry import model_info
+    from nexus.models.registry import model_info
 
     card = model_info(name)
     if as_json:
@@ -292,7 +292,7 @@ def recommend(
     By task, constraint and amount of data; without options it shows all that is known.
     """
     from nexus.cli.cards import recommendation_row
-    from nexus.core.selection import recommend as query
+    from nexus.models.selection import recommend as query
 
     rows = query(task=task, constraint=constraint, data=data)
     if as_json:

@@ -12,7 +12,7 @@ from nexus.core.formats import Format, State
 from nexus.core.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from nexus.core.registry import ModelCard
+    from nexus.core.card import ModelCard
 
 
 class TokenLayout(NamedTuple):

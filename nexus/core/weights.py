@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from nexus.core import hub
+from nexus.core.card import ModelCard, Weights
+from nexus.core.catalogue import catalogue
 from nexus.core.config import Config, nearest
 from nexus.core.download import download
 from nexus.core.files import SUFFIXES, WeightsError, read_state, write_whole
 from nexus.core.formats import State, adapt_input_channels, to_our_names
 from nexus.core.module import NexusModule
 from nexus.core.preprocessing import Preprocessing
-from nexus.core.registry import ModelCard, Weights, all_cards, model_info
 
 _log = logging.getLogger("nexus")
 
@@ -170,7 +171,7 @@ def find_source(source: str | Path, cls: type[NexusModule] = NexusModule) -> Sou
         raise WeightsError(f"There is no file or folder {text}.")
     name, _, tag = text.partition(".")
     try:
-        card = model_info(name)
+        card = catalogue().model_info(name)
     except ValueError as error:
         raise ValueError(f"{error} Nor is there a file or folder {text}.") from None
     return _registered(card, card.find_weights(tag or None))
@@ -211,7 +212,7 @@ def _bare_file(path: Path, cls: type[NexusModule]) -> Source:
 
 
 def _all_weights() -> Iterable[tuple[ModelCard, Weights]]:
-    return ((card, weights) for card in all_cards() for weights in card.weights)
+    return ((card, weights) for card in catalogue().all_cards() for weights in card.weights)
 
 
 def read_folder(folder: Path, cls: type[NexusModule], source: str) -> Source:
@@ -250,7 +251,7 @@ def _from_nexus(settings: Mapping[str, Any], file: Path, cls: type[NexusModule],
         )
     model_class, config = classes[name], settings.get("config", {})
     preprocessing = settings.get("preprocessing")
-    cards = {card.name: card for card in all_cards()}
+    cards = {card.name: card for card in catalogue().all_cards()}
     return Source(
         file,
         model_class,
@@ -287,7 +288,7 @@ def _timm_card(architecture: str) -> ModelCard:
     """Returns the card of the variant that timm calls so: by our name, or by the name of a file that it lists."""
     start = f"{hub.PREFIX}timm/{architecture}."
     named = (card for card, weights in _all_weights() if weights.url.startswith(start))
-    return next(named, None) or model_info(architecture)
+    return next(named, None) or catalogue().model_info(architecture)
 
 
 def _from_transformers(settings: Mapping[str, Any], file: Path, folder: Path, cls: type[NexusModule]) -> Source:
@@ -304,7 +305,7 @@ def _from_transformers(settings: Mapping[str, Any], file: Path, folder: Path, cl
 
 
 def _zoo_classes() -> list[type[NexusModule]]:
-    return list(dict.fromkeys(card.model_class for card in all_cards()))
+    return list(dict.fromkeys(card.model_class for card in catalogue().all_cards()))
 
 
 def save_pretrained(model: NexusModule, folder: Path) -> Path:

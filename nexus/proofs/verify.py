@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nexus.core.card import ModelCard
 from nexus.core.config import Config
 from nexus.core.module import NexusModule
-from nexus.core.registry import ModelCard, create_model, list_models, model_info
+from nexus.models.registry import create_model, list_models, model_info
 from nexus.proofs.family import PAPER, Family, Oracle
 from nexus.proofs.libraries import OracleMissing, import_library
 from nexus.proofs.parity import compare

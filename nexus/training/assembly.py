@@ -9,13 +9,13 @@ from torch import nn
 from nexus.core.config import Config, field_types
 from nexus.core.module import NexusModule
 from nexus.core.preprocessing import HALF, Preprocessing
-from nexus.core.registry import create_model, model_info
 from nexus.data import Dataset, Loader, eval_transform, load_dataset, train_transform
 from nexus.data.captions import CaptionTransform, sentences
 from nexus.data.detection.batches import DetectionTransform
 from nexus.data.images import image_size
 from nexus.data.loader import ImageTransform
 from nexus.models.cv import CLIP, SigLIP
+from nexus.models.registry import create_model, model_info
 from nexus.tasks import ImageTextTask, Task, get_task, task_name
 from nexus.tasks.tokenizers import bring_tokenizer
 from nexus.training.distributed import World

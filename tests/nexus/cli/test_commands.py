@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from nexus.cli import main
 from nexus.cli.commands import app
 from nexus.core.preprocessing import Preprocessing
-from nexus.core.registry import create_model
 from nexus.data.video import frame_rate, read_frames, write_frames
+from nexus.models.registry import create_model
 from nexus.tasks.source import open_model
 
 

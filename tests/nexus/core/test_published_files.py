@@ -9,10 +9,11 @@ from collections import Counter
 import pytest
 import torch
 
-from nexus.core import registry
+from nexus.core.card import Weights
 from nexus.core.files import WeightsError
 from nexus.core.module import NexusModule
-from nexus.core.registry import Weights, all_cards, model_info
+from nexus.models import registry
+from nexus.models.registry import all_cards, model_info
 from nexus.proofs import FAMILIES, family_of
 from nexus.proofs.family import PAPER
 from nexus.proofs.libraries import OracleMissing, import_library

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from nexus import NexusModule, WeightInitMixin
-from nexus.core import registry
+from nexus.core.card import ModelCard, Weights
 from nexus.core.preprocessing import Preprocessing
-from nexus.core.registry import ModelCard, Weights, create_model
 from nexus.core.weights import find_source, load_weights
+from nexus.models import registry
 from nexus.models.cv import ResNet, VisionTransformer, ViTConfig
+from nexus.models.registry import create_model
 
 TINY = ViTConfig(image_size=32, patch_size=8, num_classes=5, embed_dim=24, num_layers=2, num_heads=2)
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from nexus.core.registry import model_info
 from nexus.data.geometry import ResizeWithin
 from nexus.data.transforms import eval_transform
+from nexus.models.registry import model_info
 
 
 @pytest.mark.parametrize(

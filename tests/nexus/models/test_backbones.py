@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from nexus.core.registry import create_model
 from nexus.layers import channels_last
 from nexus.models.cv.rcnn.pyramid import backbone_maps
+from nexus.models.registry import create_model
 
 
 def test_unread_weights_are_found_without_gradients_too():

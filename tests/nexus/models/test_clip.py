@@ -10,10 +10,10 @@ from torch import nn
 
 from nexus.core.formats import to_our_names
 from nexus.core.module import NexusModule
-from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
 from nexus.models.cv import CLIP, CLIPConfig
 from nexus.models.cv.clip import VARIANTS
+from nexus.models.registry import create_model, model_info
 from nexus.proofs.image_text import hub_clip, openai_names
 
 TINY = CLIPConfig(

@@ -1,7 +1,7 @@
 """Names of classes on the cards of published detectors."""
 
-from nexus.core.registry import all_cards
 from nexus.models.cv.cards.coco import COCO_80, COCO_90, COCO_91
+from nexus.models.registry import all_cards
 
 
 def test_every_published_detector_names_each_of_its_labels():

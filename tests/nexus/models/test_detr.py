@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from nexus.core.formats import to_our_names
-from nexus.core.registry import create_model
 from nexus.core.weights import load_weights
 from nexus.layers.frozen_norm import FrozenBatchNorm2d
 from nexus.models.cv import DETR, DETRConfig
+from nexus.models.registry import create_model
 from nexus.proofs.detr import detr_arguments, detr_authors_names, enliven_detr, hub_detr, run_detr
 
 TINY = DETRConfig(

@@ -7,12 +7,12 @@ from torch import nn
 
 from nexus.core.formats import to_our_names
 from nexus.core.module import NexusModule
-from nexus.core.registry import create_model, model_info
-from nexus.core.selection import recommend
 from nexus.core.weights import load_weights
 from nexus.layers import resample_position_embedding
 from nexus.models.cv import DINOv2, DINOv2Config
 from nexus.models.cv.dinov2 import VARIANTS
+from nexus.models.registry import create_model, model_info
+from nexus.models.selection import recommend
 from nexus.proofs.vit import hub_dinov2, timm_dinov2
 
 TINY = DINOv2Config(image_size=28, patch_size=7, embed_dim=24, num_layers=3, num_heads=2)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from nexus.core.registry import create_model, list_models, model_info
 from nexus.models.cv import EfficientNet, EfficientNetConfig
 from nexus.models.cv.efficient_net import pad_same, scale
+from nexus.models.registry import create_model, list_models, model_info
 from nexus.proofs.convolutional import NAMES, ROWS, ROWS_V2, timm_efficientnet, torchvision_efficientnet
 
 

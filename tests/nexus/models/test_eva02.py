@@ -5,11 +5,11 @@ import torch
 
 from nexus.core.formats import to_our_names
 from nexus.core.module import NexusModule
-from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
 from nexus.layers import rotary_angles, rotate_pairs
 from nexus.models.cv import EVA02, EVA02Config
 from nexus.models.cv.eva02 import VARIANTS
+from nexus.models.registry import create_model, model_info
 from nexus.proofs.vit import timm_eva
 
 TINY = EVA02Config(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nexus.core.module import NexusModule
-from nexus.core.registry import all_cards, model_info
+from nexus.models.registry import all_cards, model_info
 
 
 class Case(NamedTuple):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
 from nexus.layers.relative_position import relative_positions, resample_offsets
 from nexus.models.cv import HiViT, HiViTConfig
 from nexus.models.cv.hivit import VARIANTS
+from nexus.models.registry import create_model, model_info
 
 TINY = HiViTConfig(image_size=32, patch_size=8, num_classes=5, embed_dim=16, num_layers=(1, 1, 2), num_heads=2)
 GOLDEN = Path(__file__).with_name("golden")

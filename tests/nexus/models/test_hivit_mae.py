@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from nexus.core.module import NexusModule
-from nexus.core.registry import create_model, model_info
 from nexus.models.cv import HiViT, HiViTMAE, HiViTMAEConfig
+from nexus.models.registry import create_model, model_info
 from nexus.proofs import randomize
 from nexus.proofs.hivit import WrittenHiViTMAE, authors_names, draw
 

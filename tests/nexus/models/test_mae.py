@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from nexus.core.module import NexusModule
-from nexus.core.registry import create_model, list_models, model_info
 from nexus.core.weights import load_weights
 from nexus.models.cv import MAE, MAEConfig, VisionTransformer
 from nexus.models.cv.masked_autoencoder import sincos_positions
+from nexus.models.registry import create_model, list_models, model_info
 from nexus.proofs import randomize
 from nexus.proofs.vit import hub_mae
 

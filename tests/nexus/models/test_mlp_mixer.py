@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from nexus.core.registry import create_model, list_models, model_info
 from nexus.models.cv import MixerConfig, MLPMixer
+from nexus.models.registry import create_model, list_models, model_info
 from nexus.proofs.vit import timm_mixer
 
 TINY = MixerConfig(image_size=32, patch_size=8, num_classes=5, embed_dim=24, num_layers=3)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from nexus.core.formats import to_our_names
-from nexus.core.registry import create_model
 from nexus.models.cv.rcnn import CascadeRCNN, CascadeRCNNConfig
 from nexus.models.cv.rcnn.cascade_rcnn import MASKS
 from nexus.models.cv.rcnn.roi_heads import pool_regions
+from nexus.models.registry import create_model
 from nexus.ops.boxes import iou
 
 spec = importlib.util.spec_from_file_location("rcnn_oracle", Path(__file__).with_name("rcnn_oracle.py"))

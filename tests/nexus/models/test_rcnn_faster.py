@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from nexus.core.registry import create_model
 from nexus.layers.frozen_norm import FrozenBatchNorm2d
 from nexus.models.cv.rcnn import FasterRCNN
 from nexus.models.cv.rcnn.roi_heads import pool_regions
+from nexus.models.registry import create_model
 from nexus.ops.boxes import iou
 
 spec = importlib.util.spec_from_file_location("rcnn_oracle", Path(__file__).with_name("rcnn_oracle.py"))
@@ -171,8 +171,8 @@ def test_images_of_a_batch_do_not_mix_and_padding_is_told():
 
 
 def test_the_names_in_the_error_give_maps():
-    from nexus.core.registry import list_models
     from nexus.models.cv.rcnn.pyramid import THAT_WORK, backbone_maps
+    from nexus.models.registry import list_models
 
     patterns = [word for word in THAT_WORK.rstrip(".").replace(",", "").split() if "*" in word]
     assert len(patterns) == 4

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from nexus.core.formats import to_our_names
-from nexus.core.registry import create_model
 from nexus.models.cv.rcnn import MaskRCNN
+from nexus.models.registry import create_model
 
 spec = importlib.util.spec_from_file_location("rcnn_oracle", Path(__file__).with_name("rcnn_oracle.py"))
 oracle = importlib.util.module_from_spec(spec)

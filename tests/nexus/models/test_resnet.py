@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
 from nexus.models.cv import ResNet, ResNetConfig
 from nexus.models.cv.resnet import VARIANTS
+from nexus.models.registry import create_model, model_info
 from nexus.proofs.convolutional import hub_resnet, timm_resnet
 
 SMALL = {

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from nexus.core.formats import to_our_names
-from nexus.core.registry import create_model
 from nexus.core.weights import load_weights
 from nexus.layers.frozen_norm import FrozenBatchNorm2d
 from nexus.models.cv import RTDETR, RTDETRConfig
 from nexus.models.cv.rt_detr_decoder import DeformableAttention, denoising_queries
+from nexus.models.registry import create_model
 from nexus.ops.set_prediction import Objects
 from nexus.proofs.detr import default_dtype, enliven_rtdetr, hub_rtdetr, rtdetr_authors_names, rtdetr_labels
 

@@ -8,10 +8,10 @@ from einops import rearrange
 
 from nexus.core.formats import to_our_names
 from nexus.core.module import NexusModule
-from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
 from nexus.models.cv import SigLIP, SigLIPConfig
 from nexus.models.cv.siglip import VARIANTS
+from nexus.models.registry import create_model, model_info
 from nexus.proofs import randomize
 from nexus.proofs.image_text import big_vision_names, hub_siglip, stacked_names
 

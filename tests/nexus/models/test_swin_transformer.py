@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from nexus.core.formats import rename_keys, to_our_names
-from nexus.core.registry import create_model, list_models, model_info
 from nexus.core.weights import load_weights
 from nexus.models.cv import SwinConfig, SwinTransformer
 from nexus.models.cv.swin_transformer import PatchMerging
+from nexus.models.registry import create_model, list_models, model_info
 from nexus.proofs.convolutional import hub_swin, timm_swin, torchvision_swin
 
 TINY = SwinConfig(

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from nexus.core.registry import create_model, list_models, model_info
 from nexus.models.cv import VGG, VGGConfig
+from nexus.models.registry import create_model, list_models, model_info
 from nexus.proofs.convolutional import timm_vgg, torchvision_vgg
 
 TINY = VGGConfig(num_layers=(1, 1, 2, 1, 1), num_classes=5, hidden_dim=4, embed_dim=12)

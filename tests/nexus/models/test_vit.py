@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from nexus.core.formats import rename_keys
-from nexus.core.registry import create_model, model_info
 from nexus.core.weights import load_weights
 from nexus.models.cv import VisionTransformer, ViTConfig
 from nexus.models.cv.vit import VARIANTS
+from nexus.models.registry import create_model, model_info
 from nexus.proofs.vit import hub_vit, timm_vit, torchvision_vit
 
 TINY = ViTConfig(image_size=32, patch_size=8, num_classes=5, embed_dim=24, num_layers=3, num_heads=2, mlp_ratio=2.0)

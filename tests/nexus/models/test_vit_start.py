@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nexus.core.registry import create_model
+from nexus.models.registry import create_model
 
 
 def spread(**changes):

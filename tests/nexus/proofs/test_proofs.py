@@ -10,9 +10,9 @@ import torch
 from typer.testing import CliRunner
 
 from nexus.cli.commands import app
-from nexus.core.registry import list_models, model_info
 from nexus.deploy import places as places_module
 from nexus.deploy.places import PLACES
+from nexus.models.registry import list_models, model_info
 from nexus.proofs import FAMILIES, Verdict, family_of, verify
 from nexus.proofs.libraries import OracleMissing, import_library
 from nexus.proofs.page import page, summary

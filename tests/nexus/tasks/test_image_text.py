@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from nexus.cli.commands import app
 from nexus.core.preprocessing import Preprocessing
-from nexus.core.registry import create_model
 from nexus.data import Loader, eval_transform, load_dataset
 from nexus.data.captions import CaptionTransform
 from nexus.evaluation import evaluate, evaluate_retrieval
 from nexus.models.cv import CLIP, SigLIP
+from nexus.models.registry import create_model
 from nexus.predict import Predictor
 from nexus.tasks import ImageTextTask, get_task, task_name
 from nexus.tasks.image_text import RetrievalMetrics

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from nexus.core.preprocessing import Preprocessing
-from nexus.core.registry import create_model
 from nexus.models.cv import MAE, VisionTransformer
+from nexus.models.registry import create_model
 from nexus.predict import Predictor
 from nexus.tasks import MaskedImageTask, get_task, task_name
 from nexus.training import Trainer, load_recipe

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from nexus.core.registry import create_model
 from nexus.data.detection.digit_scenes import DigitScenes
 from nexus.models.cv import ResNet
+from nexus.models.registry import create_model
 from nexus.training import Trainer, list_recipes, load_recipe
 from nexus.training.assembly import load_backbone, make_model
 from nexus.training.optimizers import make_optimizer

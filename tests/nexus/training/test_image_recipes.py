@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from nexus.core.registry import model_info
 from nexus.data import Sample, load_dataset
+from nexus.models.registry import model_info
 from nexus.training import Trainer, list_recipes, load_recipe
 from nexus.training.assembly import make_model
 from nexus.training.schedules import make_schedule

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nexus.core.registry import create_model
+from nexus.models.registry import create_model
 from nexus.training import Lamb, Lion, parameter_groups
 from nexus.training.optimizers import layer_numbers, make_optimizer
 from nexus.training.recipe import OptimizerRecipe

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from nexus.core.module import NexusModule
-from nexus.core.registry import create_model
+from nexus.models.registry import create_model
 from nexus.tasks import get_task
 from nexus.training import Trainer, fit
 from nexus.training.assembly import assemble, choose_preprocessing, make_model

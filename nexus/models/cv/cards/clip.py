@@ -1,8 +1,9 @@
 """Cards of CLIP."""
 
+from nexus.core.card import Metric, ModelCard, Weights
 from nexus.core.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
-from nexus.core.registry import Metric, ModelCard, Weights, register
 from nexus.models.cv.clip import CLIP, VARIANTS
+from nexus.models.registry import register
 
 ZERO_SHOT = "imagenet-1k zero-shot top-1"
 _AZURE = "https://openaipublic.azureedge.net/clip/models"

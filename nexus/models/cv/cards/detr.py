@@ -1,9 +1,10 @@
 """Cards of DETR."""
 
+from nexus.core.card import Metric, ModelCard, Weights
 from nexus.core.preprocessing import Preprocessing
-from nexus.core.registry import Metric, ModelCard, Weights, register
 from nexus.models.cv.cards.coco import COCO_91
 from nexus.models.cv.detr import DETR, VARIANTS
+from nexus.models.registry import register
 
 DETECTION = Preprocessing(image_size=(800, 1333), resize="within", resize_size=800, interpolation="bilinear")
 README = "README of facebookresearch/detr"

@@ -1,8 +1,9 @@
 """Cards of DINOv2."""
 
+from nexus.core.card import Metric, ModelCard, Weights
 from nexus.core.preprocessing import Preprocessing
-from nexus.core.registry import Metric, ModelCard, Weights, register
 from nexus.models.cv.dinov2 import VARIANTS, DINOv2
+from nexus.models.registry import register
 
 _README = "README of facebookresearch/dinov2"
 _LINEAR, _KNN = "imagenet-1k linear-probe top-1", "imagenet-1k k-nn top-1"

@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
+from nexus.core.card import ModelCard, Weights
 from nexus.core.preprocessing import HALF
-from nexus.core.registry import ModelCard, Weights, register
 from nexus.models.cv.cards.sources import timm_weights, torchvision_weights
 from nexus.models.cv.efficient_net import VARIANTS, EfficientNet
+from nexus.models.registry import register
 
 _NUM_PARAMETERS = {  # torchvision's metadata, or counted on timm's models
     "b0": 5_288_548,

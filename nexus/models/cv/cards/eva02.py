@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from nexus.core.card import Metric, ModelCard, Weights
 from nexus.core.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
-from nexus.core.registry import Metric, ModelCard, Weights, register
 from nexus.models.cv.cards.sources import IMAGENET_TOP1
 from nexus.models.cv.eva02 import EVA02, VARIANTS
+from nexus.models.registry import register
 
 _README = "README of EVA-02 in baaivision/EVA"
 _IN22K = {"num_classes": 21841}

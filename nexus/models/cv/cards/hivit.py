@@ -5,10 +5,11 @@ address: see the README of zhangxiaosong18/hivit. `HiViT.from_pretrained(path)` 
 `HiViTMAE.from_pretrained(path)` the first, with its decoder.
 """
 
-from nexus.core.registry import ModelCard, register
+from nexus.core.card import ModelCard
 from nexus.models.cv.hivit import VARIANTS, HiViT
 from nexus.models.cv.hivit_mae import VARIANTS as MASKED_VARIANTS
 from nexus.models.cv.hivit_mae import HiViTMAE
+from nexus.models.registry import register
 
 _NUM_PARAMETERS = {"hivit_tiny": 19_181_668, "hivit_small": 37_526_464, "hivit_base": 66_418_952}
 

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from nexus.core.card import ModelCard, Weights
 from nexus.core.preprocessing import Preprocessing
-from nexus.core.registry import ModelCard, Weights, register
 from nexus.models.cv.mae import MAE, VARIANTS
+from nexus.models.registry import register
 
 _FILES = "https://dl.fbaipublicfiles.com/mae"
 _NUM_PARAMETERS = {  # counted on the authors' model, with its decoder and the frozen position embeddings

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+from nexus.core.card import ModelCard, Weights
 from nexus.core.preprocessing import HALF, Preprocessing
-from nexus.core.registry import ModelCard, Weights, register
 from nexus.models.cv.cards.sources import timm_weights
 from nexus.models.cv.mlp_mixer import VARIANTS, MLPMixer
+from nexus.models.registry import register
 
 _NUM_PARAMETERS = {  # counted on timm's models
     "mixer_s32_224": 19_104_624,

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nexus.core.card import Metric, ModelCard, Weights
 from nexus.core.preprocessing import Preprocessing
-from nexus.core.registry import Metric, ModelCard, Weights, register
 from nexus.models.cv.cards.coco import COCO_80, COCO_90
 from nexus.models.cv.rcnn import (
     CascadeRCNN,
@@ -16,6 +16,7 @@ from nexus.models.cv.rcnn import (
     keypoint_rcnn,
     mask_rcnn,
 )
+from nexus.models.registry import register
 
 DETECTION = Preprocessing(image_size=(800, 1333), resize="within", resize_size=800, interpolation="bilinear")
 

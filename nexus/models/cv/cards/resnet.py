@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from nexus.core.registry import ModelCard, Weights, register
+from nexus.core.card import ModelCard, Weights
 from nexus.models.cv.cards.sources import timm_weights, torchvision_weights
 from nexus.models.cv.resnet import VARIANTS, ResNet
+from nexus.models.registry import register
 
 # How timm evaluates a tag; what is not named: 288 pixels, the whole of the shorter side, bicubic.
 _EVALUATION: dict[str, dict[str, Any]] = {

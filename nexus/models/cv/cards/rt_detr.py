@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from nexus.core.card import Metric, ModelCard, Weights
 from nexus.core.preprocessing import Preprocessing
-from nexus.core.registry import Metric, ModelCard, Weights, register
 from nexus.models.cv.cards.coco import COCO_80
 from nexus.models.cv.rt_detr import RTDETR, VARIANTS
+from nexus.models.registry import register
 
 DETECTION = Preprocessing(
     image_size=(640, 640), resize="squash", interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)

@@ -1,8 +1,9 @@
 """Cards of SigLIP and SigLIP 2."""
 
+from nexus.core.card import Metric, ModelCard, Weights
 from nexus.core.preprocessing import HALF, Preprocessing
-from nexus.core.registry import Metric, ModelCard, Weights, register
 from nexus.models.cv.siglip import VARIANTS, SigLIP
+from nexus.models.registry import register
 
 _ZERO_SHOT = "imagenet-1k zero-shot top-1"
 _README = "README of SigLIP 2 in google-research/big_vision"

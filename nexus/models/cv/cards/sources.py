@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nexus.core.card import Metric, Weights
 from nexus.core.preprocessing import HALF, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocessing
-from nexus.core.registry import Metric, Weights
 
 IMAGENET_TOP1 = "imagenet-1k top-1"
 TIMM_RESULTS = "timm results/results-imagenet.csv at 0173a13"

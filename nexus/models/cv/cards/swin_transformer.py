@@ -1,10 +1,11 @@
 """Cards of the Swin Transformers."""
 
+from nexus.core.card import Metric, ModelCard, Weights
 from nexus.core.preprocessing import Preprocessing
-from nexus.core.registry import Metric, ModelCard, Weights, register
 from nexus.layers import image_sides
 from nexus.models.cv.cards.sources import IMAGENET_TOP1, timm_weights, torchvision_weights
 from nexus.models.cv.swin_transformer import VARIANTS, SwinTransformer
+from nexus.models.registry import register
 
 _STORAGE = "https://github.com/SwinTransformer/storage/releases/download"
 _README = "README of microsoft/Swin-Transformer"

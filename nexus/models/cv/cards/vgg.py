@@ -1,8 +1,9 @@
 """Cards of the VGGs."""
 
-from nexus.core.registry import ModelCard, register
+from nexus.core.card import ModelCard
 from nexus.models.cv.cards.sources import torchvision_weights
 from nexus.models.cv.vgg import VARIANTS, VGG
+from nexus.models.registry import register
 
 _FILES = {  # file, top-1, parameters: torchvision's metadata
     "vgg11": ("vgg11-8a719046.pth", 69.02, 132_863_336),

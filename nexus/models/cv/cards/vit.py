@@ -1,10 +1,11 @@
 """Cards of the Vision Transformers."""
 
+from nexus.core.card import Metric, ModelCard, Weights
 from nexus.core.preprocessing import Preprocessing
-from nexus.core.registry import Metric, ModelCard, Weights, register
 from nexus.layers import image_sides
 from nexus.models.cv.cards.sources import IMAGENET_TOP1, timm_weights, torchvision_weights
 from nexus.models.cv.vit import VARIANTS, VisionTransformer
+from nexus.models.registry import register
 
 _NONCOMMERCIAL = "cc-by-nc-4.0"
 _IN21K = {"num_classes": 21843}

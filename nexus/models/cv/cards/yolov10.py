@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from nexus.core.card import Metric, ModelCard, Weights
 from nexus.core.preprocessing import Preprocessing
-from nexus.core.registry import Metric, ModelCard, Weights, register
 from nexus.models.cv.cards.coco import COCO_80
 from nexus.models.cv.yolov10 import VARIANTS, YOLOv10
+from nexus.models.registry import register
 
 LETTERBOX = Preprocessing(
     image_size=(640, 640),

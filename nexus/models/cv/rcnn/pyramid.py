@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.module import NexusModule
-from nexus.core.registry import create_model
 from nexus.layers import channels_last
 from nexus.layers.fpn import FeaturePyramid
 from nexus.layers.frozen_norm import freeze_batch_norm
 from nexus.layers.simple_pyramid import SimplePyramid
+from nexus.models.registry import create_model
 
 STRIDES = (4, 8, 16, 32)
 TOKEN_STRIDE = 16

@@ -7,7 +7,8 @@ import torch
 
 import nexus
 from nexus import Config, NexusModule, Preprocessing, create_model, list_models, model_info
-from nexus.core.registry import ModelCard, all_cards, register
+from nexus.core.card import ModelCard
+from nexus.models.registry import all_cards, register
 
 
 def test_names_are_listed_by_pattern_and_task():

@@ -6,8 +6,9 @@ where it is the second choice.
 
 from typing import Any
 
+from nexus.core.card import ModelCard
 from nexus.core.config import nearest
-from nexus.core.registry import ModelCard, list_models, model_info
+from nexus.models.registry import list_models, model_info
 
 TASKS = {
     "image-classification": "a label for each image",

@@ -1,0 +1,95 @@
+"""What is known of a model variant: what it is, how it was trained, where its weights are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from nexus.core.config import Config, nearest
+from nexus.core.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from nexus.core.module import NexusModule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A published result: `Metric(name="imagenet-1k top-1", value=76.13, source="torchvision metadata")`."""
+
+    name: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One published weight file of a variant.
+
+    Attributes:
+        tag: Tells several files of one variant apart: `resnet50.tv2_in1k`.
+        url: Where the file is, `https://...` or `hf-hub:org/repo` (with `#file` for a file that is not the default).
+        sha256: The digest, or its first digits where only those are published; empty if none is.
+        licence: Of the weights, as their authors state it.
+        preprocessing: The preprocessing that the weights were evaluated with.
+        changes: Fields in which the configuration differs from the card's, such as `num_classes`.
+        metrics: Published results of this file.
+        class_names: Names of the outputs in order; empty where they are not told.
+    """
+
+    tag: str
+    url: str
+    sha256: str = ""
+    licence: str = "unknown"
+    preprocessing: Preprocessing = Preprocessing()
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[Metric, ...] = ()
+    class_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What is known of a variant.
+
+    Attributes:
+        name: The registered name.
+        model_class: The class that builds it.
+        config: Its configuration.
+        task: "classification", "detection", "segmentation", ...
+        num_parameters: The published number of parameters.
+        weights: Published files; the first is the default.
+        paper: Address of the paper.
+        good_for: Keys of the selection matrices that it answers, such as "image-classification", with the suffix
+            ":alternative" where it is the second choice (see `nexus.models.selection`).
+        throughput: Published images per second, for ordering only; None if unknown.
+    """
+
+    name: str
+    model_class: "type[NexusModule]"
+    config: Config
+    task: str = "classification"
+    num_parameters: int | None = None
+    weights: tuple[Weights, ...] = ()
+    paper: str = ""
+    good_for: tuple[str, ...] = ()
+    throughput: float | None = None
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The default weights' preprocessing, or the library's default at the configuration's size."""
+        if self.weights:
+            return self.weights[0].preprocessing
+        size = getattr(self.config, "image_size", 224)
+        return Preprocessing(image_size=(size, size) if isinstance(size, int) else tuple(size))
+
+    def find_weights(self, tag: str | None = None) -> Weights:
+        """Returns the weights with this tag, or the default ones.
+
+        Raises:
+            ValueError: The variant has no weights, or none with this tag.
+        """
+        if not self.weights:
+            raise ValueError(f"{self.name} has no published weights; train it, or load a file of your own.")
+        for weights in self.weights:
+            if tag in (None, weights.tag):
+                return weights
+        tags = [weights.tag for weights in self.weights]
+        raise ValueError(f"{self.name} has no weights {tag!r}. {nearest(str(tag), tags)}")

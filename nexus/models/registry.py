@@ -1,0 +1,74 @@
+"""Names of model variants, and what is created from them. `nexus.models` fills it: each card registers itself."""
+
+import fnmatch
+from difflib import get_close_matches
+from typing import Any
+
+from nexus.core.card import ModelCard
+from nexus.core.module import NexusModule
+
+_CARDS: dict[str, ModelCard] = {}
+
+
+def register(*cards: ModelCard) -> None:
+    """Makes variants known by their names. A name can be registered once."""
+    for card in cards:
+        if card.name in _CARDS:
+            raise ValueError(f"The model name {card.name!r} is registered twice.")
+        _CARDS[card.name] = card
+
+
+def all_cards() -> list[ModelCard]:
+    """Returns the card of every variant, in the order of registration."""
+    return list(_CARDS.values())
+
+
+def model_info(name: str) -> ModelCard:
+    """Returns the card of a variant; a tag after the last dot is ignored.
+
+    Raises:
+        ValueError: The name is unknown; the nearest one is named.
+    """
+    base = name.partition(".")[0]
+    if base not in _CARDS:
+        near = get_close_matches(base, _CARDS, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]!r}?" if near else "`nexus models` (nexus.list_models) names them all."
+        raise ValueError(f"There is no model {base!r}. {hint}")
+    return _CARDS[base]
+
+
+def list_models(pattern: str = "*", *, task: str | None = None, pretrained: bool = False) -> list[str]:
+    """Returns the registered names that match a shell pattern, in alphabetical order.
+
+    Args:
+        pattern: `"vit_*"`.
+        task: Only models of this task, such as "detection".
+        pretrained: Only models that have published weights.
+    """
+    named = [_CARDS[name] for name in sorted(_CARDS) if fnmatch.fnmatch(name, pattern)]
+    return [card.name for card in named if task in (None, card.task) and (card.weights or not pretrained)]
+
+
+def create_model(name: str, *, pretrained: bool = False, **changes: Any) -> NexusModule:
+    """Returns the variant called `name`, with fresh weights unless `pretrained`.
+
+    Args:
+        name: A registered name, `resnet50`, or with the tag of its weights, `resnet50.tv2_in1k`. With `pretrained`
+            also a file, a folder or a repository, as `NexusModule.from_pretrained` reads them.
+        pretrained: Load the published weights (the default ones unless the name has a tag).
+        **changes: Fields of the configuration to change: `num_classes=10`, `in_channels=1`, `image_size=96`.
+
+    Raises:
+        ValueError: The name or a field is unknown; the nearest one is named.
+    """
+    if "/" in name or ":" in name:
+        if not pretrained:
+            raise ValueError(f"{name!r} is not a registered name; create_model reads it with pretrained=True.")
+        return NexusModule.from_pretrained(name, **changes)
+    card = model_info(name)
+    if pretrained:
+        return card.model_class.from_pretrained(name, **changes)
+    model = card.model_class(card.config.replace(**changes) if changes else card.config)
+    model.card = card
+    model.preprocessing = card.preprocessing.fitted(changes)
+    return model
