@@ -29,8 +29,9 @@ from nexus.data.images import Image as LoadedImage
 from nexus.data.remote import fetch_image, is_address
 from nexus.data.video import VIDEO_EXTENSIONS, read_frames, write_frames
 from nexus.tasks import Detections, DetectionTask, ImageInfo, get_task, task_name
+from nexus.tasks.detection.merging import merge_tiles
 from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
-from nexus.tasks.tiles import Tiling, Window, merge_tiles
+from nexus.tasks.tiles import Tiling, Window
 
 
 class SkippedImageWarning(UserWarning):

@@ -167,7 +167,7 @@ def predict(
     from nexus.cli.predict import predict_images, show_predictions
     from nexus.predict import Predictor, write_predictions
     from nexus.tasks import Tiling
-    from nexus.tasks.zero_shot import classifier_of
+    from nexus.tasks.image_text.zero_shot import classifier_of
 
     tiles = None if tile is None else Tiling(size=tile, overlap=overlap)
     source = model if classes is None else classifier_of(model, classes.split(","), tokenizer)

@@ -14,8 +14,8 @@ from nexus.core.preprocessing import Preprocessing
 from nexus.data import Loader, load_dataset
 from nexus.data.detection import DetectionDataset
 from nexus.data.detection.batches import DetectionTransform
-from nexus.tasks.coco_figures import CocoFigures
 from nexus.tasks.detection import DetectionTask
+from nexus.tasks.detection.coco_figures import CocoFigures
 from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
 
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import Dataset, Loader, eval_transform, load_dataset
 from nexus.data.dataset import sample_path
-from nexus.evaluation.classes import match_classes
-from nexus.evaluation.classification import Answers, Evaluation
 from nexus.models.cv import CLIP, SigLIP
 from nexus.tasks import task_name
+from nexus.tasks.classification.classes import match_classes
+from nexus.tasks.classification.report import Answers, Evaluation
+from nexus.tasks.image_text.zero_shot import ZeroShotClassifier
 from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
-from nexus.tasks.zero_shot import ZeroShotClassifier
 
 
 def evaluate(

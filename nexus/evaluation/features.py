@@ -18,7 +18,7 @@ from nexus.core.config import nearest
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import Dataset, Loader, eval_transform, load_dataset
 from nexus.models.cv.masked_autoencoder import MaskedAutoencoder
-from nexus.tasks.metrics import correct_guesses
+from nexus.tasks.classification.metrics import correct_guesses
 from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
 
 PROBES = ("knn", "linear")

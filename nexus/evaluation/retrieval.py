@@ -14,8 +14,8 @@ from nexus.data.captions import CaptionTransform
 from nexus.data.datasets.captions import Captions
 from nexus.models.cv import CLIP, SigLIP
 from nexus.tasks import ImageTextTask
+from nexus.tasks.image_text.tokenizers import load_tokenizer
 from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
-from nexus.tasks.tokenizers import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def evaluate_retrieval(
     Under `torchrun` each process takes its share of every batch, and each returns the figures of all.
 
     Args:
-        tokenizer: See `nexus.tasks.tokenizers.load_tokenizer`.
+        tokenizer: See `nexus.tasks.image_text.tokenizers.load_tokenizer`.
 
     Raises:
         ValueError: The model compares no images with texts, its tokenizer cannot be had, or the data has no captions.

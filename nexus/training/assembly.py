@@ -17,7 +17,7 @@ from nexus.data.loader import ImageTransform
 from nexus.models.cv import CLIP, SigLIP
 from nexus.models.registry import create_model, model_info
 from nexus.tasks import ImageTextTask, Task, get_task, task_name
-from nexus.tasks.tokenizers import bring_tokenizer
+from nexus.tasks.image_text.tokenizers import bring_tokenizer
 from nexus.training.distributed import World
 from nexus.training.recipe import DataRecipe, ModelRecipe, Recipe
 

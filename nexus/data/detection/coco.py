@@ -129,7 +129,7 @@ def _load(path: Path) -> dict[str, list[Any]]:
     if not isinstance(content, dict):
         raise DataError(
             f"{path} holds a {type(content).__name__}; a COCO file is an object with images, annotations, categories."
-            + (" A list of results is read by nexus.evaluation.coco." if isinstance(content, list) else "")
+            + (" A list of results is read by nexus.tasks.detection.coco_results." if isinstance(content, list) else "")
         )
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):

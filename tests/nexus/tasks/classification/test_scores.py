@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nexus.evaluation.scores import calibration_error, class_table, confusion_matrix
+from nexus.tasks.classification.scores import calibration_error, class_table, confusion_matrix
 
 pytest.importorskip("sklearn")
 

@@ -23,7 +23,7 @@ from nexus.models.registry import create_model
 from nexus.predict import Predictor
 from nexus.tasks import ImageTextTask, get_task, task_name
 from nexus.tasks.image_text import RetrievalMetrics
-from nexus.tasks.tokenizers import bring_tokenizer, load_tokenizer, templates_of, word_tokenizer
+from nexus.tasks.image_text.tokenizers import bring_tokenizer, load_tokenizer, templates_of, word_tokenizer
 from nexus.training import Trainer, load_recipe
 
 TINY = {

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nexus.tasks import ClassificationTask, ImageInfo, get_task, task_name
-from nexus.tasks.metrics import ClassificationMetrics
+from nexus.tasks.classification.metrics import ClassificationMetrics
 
 NAMES = tuple("abcdefg")
 

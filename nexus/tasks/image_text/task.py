@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.distributed as dist
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nexus.data.captions import Tokenize
 from nexus.models.cv import CLIP, SigLIP
 from nexus.tasks.classification import ClassificationTask, Prediction
-from nexus.tasks.metrics import ClassificationMetrics
+from nexus.tasks.classification.metrics import ClassificationMetrics
+from nexus.tasks.image_text.retrieval import RetrievalMetrics
+from nexus.tasks.image_text.tokenizers import load_tokenizer, templates_of
+from nexus.tasks.image_text.zero_shot import class_outputs, embed_classes
 from nexus.tasks.protocol import ImageInfo, Metrics
-from nexus.tasks.tokenizers import load_tokenizer, templates_of
-from nexus.tasks.zero_shot import class_outputs, embed_classes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,68 +29,6 @@ if TYPE_CHECKING:
     from nexus.data import Dataset
 
 LARGEST_SCALE = 100.0  # of CLIP's cosines (Sec. 2.5)
-
-
-def retrieval_recall(
-    similarities: Float[Tensor, "b n"], owners: Int[Tensor, "n"], *, at: Sequence[int] = (1, 5, 10)
-) -> dict[str, float]:
-    """Returns in percent how often a right one is among the nearest: of texts for an image, and of images for a text.
-
-    Args:
-        similarities: Of each image (rows) with each text (columns).
-        owners: The image that each text describes; an image may have several texts.
-        at: How many of the nearest are looked at; more than there are means all.
-
-    Raises:
-        ValueError: There is not an owner for each text, or an image without text.
-    """
-    images, texts = similarities.shape
-    if len(owners) != texts:
-        raise ValueError(f"There are {texts} texts and {len(owners)} owners; each text needs the image it describes.")
-    if set(owners.tolist()) != set(range(images)):
-        raise ValueError(f"owners must name every one of the {images} images, from 0 to {images - 1}.")
-    by_image = owners[similarities.argsort(dim=1, descending=True)] == torch.arange(images)[:, None]
-    by_text = similarities.T.argsort(dim=1, descending=True) == owners[:, None]
-    figures = {}
-    for name, right in (("image_to_text", by_image), ("text_to_image", by_text)):
-        for count in at:
-            figures[f"{name}_recall@{count}"] = 100 * right[:, :count].any(dim=1).float().mean().item()
-    return figures
-
-
-class RetrievalMetrics:
-    """How often a right text is among the first 1, 5 and 10 that are found for an image, and the other way round.
-
-    All embeddings are kept until `compute`, on the CPU.
-    """
-
-    def __init__(self) -> None:
-        self._parts: list[tuple[Tensor, ...]] = []
-
-    def update(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
-        """Adds a batch: `embeddings` (b, e) with `index` (b,), `text_embeddings` (t, e) with `owners` (t,)."""
-        tensors = (outputs["embeddings"], batch["index"], outputs["text_embeddings"], batch["owners"])
-        self._parts.append(tuple(tensor.detach().float().cpu().clone() for tensor in tensors))
-
-    def synchronize(self) -> None:
-        """Merges what all processes saw."""
-        if dist.is_available() and dist.is_initialized():
-            shares: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(shares, self._parts)
-            self._parts = [part for share in shares for part in share]
-
-    def compute(self) -> dict[str, float]:
-        """Returns `image_to_text_recall@1` and the like, from 0 to 1.
-
-        Raises:
-            ValueError: No image was seen.
-        """
-        if not self._parts:
-            raise ValueError("There is nothing to measure: not one image was seen. Is the data set empty?")
-        images, index, texts, owners = (torch.cat(column) for column in zip(*self._parts))
-        places = {int(number): place for place, number in enumerate(index.tolist())}
-        rows = torch.tensor([places[int(owner)] for owner in owners.tolist()])
-        return {name: percent / 100 for name, percent in retrieval_recall(images @ texts.T, rows).items()}
 
 
 @dataclass(frozen=True)
@@ -152,7 +89,7 @@ class ImageTextTask:
         if "tokens" not in batch:
             raise ValueError(
                 f"{type(model).__name__} compares images with texts, and there is none: name the classes in words, "
-                "nexus predict --classes 'cat, red car', or nexus.tasks.zero_shot.ZeroShotClassifier(model, names)."
+                "nexus predict --classes 'cat, red car', or ZeroShotClassifier(model, names)."
             )
         return {
             "embeddings": pair.encode_image(batch["images"]),

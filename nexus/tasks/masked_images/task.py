@@ -4,7 +4,7 @@ Dims: b batch, c channels, h w pixels, n patches, p values of a patch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
@@ -12,7 +12,8 @@ from einops import repeat
 from torch import Tensor, nn
 
 from nexus.core.preprocessing import Preprocessing
-from nexus.tasks.distributed import sum_over_processes
+from nexus.tasks.masked_images.metrics import ReconstructionMetrics
+from nexus.tasks.masked_images.reconstruction import Reconstruction
 from nexus.tasks.protocol import ImageInfo
 
 if TYPE_CHECKING:
@@ -41,84 +42,6 @@ class MaskedImageModel(Protocol):
     def paint(self, images: Tensor, outputs: Mapping[str, Any]) -> Tensor:
         """Returns the images with hidden patches as they were painted."""
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class Reconstruction:
-    """What a model painted in one image.
-
-    Attributes:
-        path: The file, or the place in what was given.
-        loss: Mean squared error on the hidden patches, in units of the model's target.
-        hidden: (h, w), 1 where the model saw nothing.
-        image: Normalized, (c, h, w).
-        painted: The same with its hidden patches painted.
-        preprocessing: With which the image was normalized.
-    """
-
-    path: str
-    loss: float
-    hidden: Tensor = field(repr=False)
-    image: Tensor = field(repr=False)
-    painted: Tensor = field(repr=False)
-    preprocessing: Preprocessing = field(repr=False)
-
-    def to_json(self, count: int = 5) -> dict[str, Any]:
-        """Returns plain values that JSON can hold: path, loss, and the share that was hidden."""
-        del count
-        return {"path": self.path, "loss": self.loss, "hidden": self.hidden.mean().item()}
-
-    def to_rows(self, count: int = 5) -> list[dict[str, Any]]:
-        """Returns the one line of a table."""
-        return [self.to_json(count)]
-
-    def draw(self) -> "Image":
-        """Returns three pictures beside each other: what the model saw, what it painted, the image."""
-        from nexus.visualization.reconstruction import Painting, reconstruction_sheet
-
-        return reconstruction_sheet([Painting(self.image, self.painted, self.hidden)], self.preprocessing)
-
-
-class ReconstructionMetrics:
-    """How well hidden patches are painted, over all of them.
-
-    `explained` is the share of their variance that the model explains (R squared): 1 is perfect, 0 is no better than
-    their mean. `loss` is the mean squared error. The sums stay on the device of the outputs.
-    """
-
-    def __init__(self) -> None:
-        self._sums = torch.zeros(4, dtype=torch.float64)  # values, targets, squared targets, squared errors
-
-    @torch.inference_mode(False)  # the sums are added to later, outside of it
-    @torch.no_grad()
-    def update(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
-        """Adds a batch: `predictions` and `target` (b, n, p) where `mask` (b, n) is 1."""
-        del batch
-        predictions, target = outputs["predictions"].double(), outputs["target"].double()
-        mask = outputs["mask"].double()[..., None]
-        error = (predictions - target) ** 2
-        sums = [(mask * value).sum() for value in (torch.ones_like(target), target, target**2, error)]
-        self._sums = self._sums.to(mask.device) + torch.stack(sums)
-
-    def state(self) -> dict[str, Tensor]:
-        """Returns the sums themselves: adding another process's state in place merges it."""
-        return {"sums": self._sums}
-
-    def synchronize(self) -> None:
-        """Merges what all processes saw."""
-        sum_over_processes(self.state().values())
-
-    def compute(self) -> dict[str, float]:
-        """Returns `explained` (at most 1) and `loss`.
-
-        Raises:
-            ValueError: No hidden patch was seen.
-        """
-        count, total, squares, errors = self._sums.tolist()
-        if count == 0:
-            raise ValueError("There is nothing to measure: not one hidden patch was seen. Is the data set empty?")
-        variance = max(squares - total**2 / count, 1e-12)
-        return {"explained": 1 - errors / variance, "loss": errors / count}
 
 
 @dataclass(frozen=True)

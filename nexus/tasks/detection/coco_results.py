@@ -12,7 +12,7 @@ from nexus.data.dataset import DataError
 from nexus.data.detection import RLE, read_coco
 from nexus.data.detection.rle import from_polygons, read_counts
 from nexus.data.detection.scene import Annotations, Scene
-from nexus.tasks.coco_figures import CocoFigures, Found, Kind, coco_figures
+from nexus.tasks.detection.coco_figures import CocoFigures, Found, Kind, coco_figures
 
 
 def evaluate_coco(

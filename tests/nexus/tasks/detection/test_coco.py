@@ -13,8 +13,8 @@ from nexus.data.detection import Annotations, Object, Scene
 from nexus.data.detection.coco import _Reader
 from nexus.data.detection.rle import encode
 from nexus.data.detection.scene import refuse
-from nexus.evaluation.coco import evaluate_coco, read_results
-from nexus.tasks.coco_figures import Found, coco_figures
+from nexus.tasks.detection.coco_figures import Found, coco_figures
+from nexus.tasks.detection.coco_results import evaluate_coco, read_results
 
 pytest.importorskip("faster_coco_eval")
 KINDS = ("bbox", "segm", "keypoints")

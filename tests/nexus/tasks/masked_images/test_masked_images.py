@@ -131,7 +131,7 @@ def test_labels_cannot_be_smoothed_where_there_are_none(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_pre_training_helps_where_labels_are_few(tmp_path):
-    path = Path(__file__).resolve().parents[3] / "benchmarks" / "mae_digits.py"
+    path = Path(__file__).resolve().parents[4] / "benchmarks" / "mae_digits.py"
     spec = importlib.util.spec_from_file_location("mae_digits", path)
     bench = importlib.util.module_from_spec(spec)
     sys.modules["mae_digits"] = bench

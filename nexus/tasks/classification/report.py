@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from nexus.evaluation.scores import calibration_error, class_table, confusion_matrix
+from nexus.tasks.classification.scores import calibration_error, class_table, confusion_matrix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,8 +12,8 @@ from torch import Tensor
 from nexus.core.module import NexusModule
 from nexus.data.captions import Tokenize
 from nexus.models.cv import CLIP, SigLIP
+from nexus.tasks.image_text.tokenizers import DEFAULT_TEMPLATES, load_tokenizer, templates_of
 from nexus.tasks.source import open_model
-from nexus.tasks.tokenizers import DEFAULT_TEMPLATES, load_tokenizer, templates_of
 
 
 def embed_classes(

@@ -14,8 +14,9 @@ from nexus.core.preprocessing import Preprocessing
 from nexus.data.detection.rle import encode
 from nexus.predict import Predictor
 from nexus.tasks import Detections, ImageInfo, Tiling
-from nexus.tasks.coco_figures import Found
-from nexus.tasks.tiles import Window, merge_tiles
+from nexus.tasks.detection.coco_figures import Found
+from nexus.tasks.detection.merging import merge_tiles
+from nexus.tasks.tiles import Window
 
 SIDE = 32
 

@@ -18,7 +18,7 @@ from nexus.models.cv import CLIP, SigLIP, VisionTransformer
 from nexus.predict import Predictor
 from nexus.proofs.image_text import CLIP_SMALL, SIGLIP_SMALL, TOKENS, hub_clip, hub_siglip
 from nexus.tasks.image_text import retrieval_recall
-from nexus.tasks.zero_shot import ZeroShotClassifier, embed_classes, load_tokenizer
+from nexus.tasks.image_text.zero_shot import ZeroShotClassifier, embed_classes, load_tokenizer
 
 SMALL = {
     "image_size": 16,

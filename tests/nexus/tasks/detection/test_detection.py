@@ -17,9 +17,9 @@ from nexus.data.detection.rle import encode
 from nexus.evaluation import evaluate, evaluate_coco, evaluate_detector
 from nexus.predict import Predictor, draw_predictions, write_predictions
 from nexus.tasks import DetectionTask, ImageInfo, get_task, task_name
-from nexus.tasks.coco_figures import Found
-from nexus.tasks.detection import found_in
-from nexus.tasks.detections import Detections
+from nexus.tasks.detection.coco_figures import Found
+from nexus.tasks.detection.detections import Detections
+from nexus.tasks.detection.outputs import found_in
 from nexus.training import Trainer
 from nexus.training.recipe import Recipe
 from nexus.visualization.objects import PALETTE, draw_objects

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nexus.tasks.coco_figures import Found
+from nexus.tasks.detection.coco_figures import Found
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,0 +1,8 @@
+"""Detection: objects with boxes, and masks or keypoints where the model has them."""
+
+from nexus.tasks.detection.coco_figures import CocoFigures, Found, coco_figures
+from nexus.tasks.detection.coco_results import evaluate_coco
+from nexus.tasks.detection.detections import Detection, Detections
+from nexus.tasks.detection.task import DetectionTask
+
+__all__ = ["CocoFigures", "Detection", "DetectionTask", "Detections", "Found", "coco_figures", "evaluate_coco"]
