@@ -26,7 +26,8 @@ class Weights:
 
     Attributes:
         tag: Tells several files of one variant apart: `resnet50.tv2_in1k`.
-        url: Where the file is, `https://...` or `hf-hub:org/repo` (with `#file` for a file that is not the default).
+        url: Where the file is, `https://...` or `hf-hub:org/repo` (with `#file` for a file that is not the default), or
+            `package:name/file` inside an installed Python package.
         sha256: The digest, or its first digits where only those are published; empty if none is.
         licence: Of the weights, as their authors state it.
         preprocessing: The preprocessing that the weights were evaluated with.

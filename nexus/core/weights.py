@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nexus.core import hub
+from nexus.core import hub, packages
 from nexus.core.card import ModelCard, Weights
 from nexus.core.catalogue import catalogue
 from nexus.core.config import Config, nearest
@@ -183,6 +183,8 @@ def fetch_weights(weights: Weights) -> Path:
     Raises:
         WeightsError: It cannot be had; the message says where it is and where to put it.
     """
+    if weights.url.startswith(packages.PREFIX):
+        return packages.package_file(weights.url, weights.sha256)
     if not weights.url.startswith(hub.PREFIX):
         return download(weights.url, sha256=weights.sha256)
     repo, _, name = weights.url.removeprefix(hub.PREFIX).partition("#")

@@ -98,7 +98,8 @@ def timm_efficientnet(timm: ModuleType, config: EfficientNetConfig) -> nn.Module
     for stage in config.stages:
         plain = stage.expand_ratio == 1
         kind = ("cn" if plain else "er") if stage.block == "fused" else ("ds" if plain else "ir")
-        end = "_skip" if stage.block == "fused" and plain else "_se0.25" if stage.block == "mbconv" else ""
+        squeezed = stage.block == "mbconv" and config.squeeze_excite
+        end = "_skip" if stage.block == "fused" and plain else "_se0.25" if squeezed else ""
         sizes = f"r{stage.num_layers}_k{stage.kernel_size}_s{stage.stride}_e{stage.expand_ratio}_c{stage.out_dim}"
         text.append([f"{kind}_{sizes}{end}"])
     return timm.models.EfficientNet(
@@ -107,7 +108,7 @@ def timm_efficientnet(timm: ModuleType, config: EfficientNetConfig) -> nn.Module
         num_features=config.embed_dim,
         stem_size=config.stem_dim,
         pad_type="same" if config.padding == "same" else "",
-        act_layer=nn.SiLU,
+        act_layer={"silu": nn.SiLU, "relu6": nn.ReLU6}[config.activation],
         norm_layer=partial(nn.BatchNorm2d, eps=config.norm_eps),
     )
 
@@ -189,15 +190,18 @@ _TORCHVISION = Oracle(library="torchvision", build=torchvision_efficientnet, spe
 _TIMM = Oracle(library="timm", build=timm_efficientnet, spelling="timm")
 
 
-def _efficientnet(variants: tuple[str, ...], rows: list[tuple[Any, ...]], *oracles: Oracle) -> Family:
+def _efficientnet(variants: tuple[str, ...], rows: list[tuple[Any, ...]], *oracles: Oracle, **changes: Any) -> Family:
     stages = [dict(zip(NAMES, row)) for row in rows]
-    tiny = {"num_classes": 5, "stem_dim": 8, "stages": stages, "embed_dim": 32, "dropout": 0.0}
+    tiny = {"num_classes": 5, "stem_dim": 8, "stages": stages, "embed_dim": 32, "dropout": 0.0, **changes}
     return Family(variants=variants, tiny=tiny, oracles=oracles, image_size=(64, 64), other_size=(45, 70))
 
 
 EFFICIENTNETS = (
     _efficientnet(("efficientnet_b?",), ROWS, _TORCHVISION, _TIMM),
     _efficientnet(("tf_efficientnet_b?", "tf_efficientnet_l2"), ROWS, _TIMM),
+    _efficientnet(
+        ("efficientnet_lite0", "tf_efficientnet_lite?"), ROWS, _TIMM, activation="relu6", squeeze_excite=False
+    ),
     _efficientnet(("efficientnet_v2_*",), ROWS_V2, _TORCHVISION, _TIMM),
     _efficientnet(("tf_efficientnetv2_*",), ROWS_V2, _TIMM),
 )

@@ -2,6 +2,7 @@
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019.
 https://arxiv.org/abs/1905.11946
+EfficientNet-Lite, its form for mobile processors, is in the authors' code alone: no squeeze-excitation, and ReLU6.
 Tan and Le, "EfficientNetV2: Smaller Models and Faster Training", 2021. https://arxiv.org/abs/2104.00298
 
 A small network of inverted bottlenecks, whose depth, width and image size grow together.
@@ -10,8 +11,7 @@ Dims: b batch, c channels, h w pixels, d width, k classes.
 """
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -21,11 +21,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.config import Config
-from nexus.core.formats import Format, State
 from nexus.core.hub import hub_num_classes
 from nexus.core.initialization import WeightInitMixin
 from nexus.core.module import NexusModule
 from nexus.layers import DropPath, check_images, collect
+from nexus.models.cv.efficient_net_names import FORMATS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,8 @@ class EfficientNetConfig(Config):
         stem_dim: Channels of the stem.
         stages: The rows of Table 1 between stem and head.
         embed_dim: Channels of the last convolution.
+        activation: SiLU, or the ReLU6 of EfficientNet-Lite, whose range suits 8 bits.
+        squeeze_excite: Scale channels inside MBConv by their means; EfficientNet-Lite does not.
         padding: Of convolutions with a stride. "symmetric" adds the same on both sides; "same" is TensorFlow's: as much
             as the size needs, and the odd pixel below and to the right.
         norm_eps: TensorFlow's weights have 1e-3.
@@ -83,6 +85,8 @@ class EfficientNetConfig(Config):
     stem_dim: int = 32
     stages: tuple[Stage, ...] = _B0
     embed_dim: int = 1280
+    activation: Literal["silu", "relu6"] = "silu"
+    squeeze_excite: bool = True
     padding: Literal["symmetric", "same"] = "symmetric"
     norm_eps: float = 1e-5
     norm_momentum: float = 0.1
@@ -90,8 +94,11 @@ class EfficientNetConfig(Config):
     drop_path_rate: float = 0.0
 
 
+_ACTIVATIONS: dict[str, type[nn.SiLU | nn.ReLU6]] = {"silu": nn.SiLU, "relu6": nn.ReLU6}
+
+
 class ConvNorm(nn.Module):
-    """Convolution without bias, batch normalization and, except after projections, SiLU."""
+    """Convolution without bias, batch normalization and, except after projections, the activation."""
 
     def __init__(
         self,
@@ -109,7 +116,7 @@ class ConvNorm(nn.Module):
         padding = 0 if self.pads_itself else kernel_size // 2
         self.conv = nn.Conv2d(in_dim, out_dim, kernel_size, stride, padding, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(out_dim, eps=config.norm_eps, momentum=config.norm_momentum)
-        self.act = nn.SiLU(inplace=True) if activate else nn.Identity()
+        self.act = _ACTIVATIONS[config.activation](inplace=True) if activate else nn.Identity()
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
         if self.pads_itself:
@@ -157,7 +164,8 @@ class Block(nn.Module):
             if stage.expand_ratio > 1:
                 self.expand = ConvNorm(in_dim, hidden, 1, config)
             self.depthwise = ConvNorm(hidden, hidden, size, config, stride=stride, groups=hidden)
-            self.se = SqueezeExcite(hidden, max(1, in_dim // 4))
+            if config.squeeze_excite:
+                self.se = SqueezeExcite(hidden, max(1, in_dim // 4))
         if stage.block == "mbconv" or stage.expand_ratio > 1:
             self.project = ConvNorm(hidden, out_dim, 1, config, activate=False)
         self.shortcut = stride == 1 and in_dim == out_dim
@@ -280,120 +288,8 @@ def scale(config: EfficientNetConfig, width: float, depth: float, *, round_limit
     return config.replace(stem_dim=channels(config.stem_dim), stages=stages, embed_dim=channels(config.embed_dim))
 
 
-_MBCONV, _FIRST_MBCONV = ("expand", "depthwise", "se", "project"), ("depthwise", "se", "project")
-_TIMM_BLOCKS: tuple[dict[str, str], ...] = (
-    {
-        "conv_pw": "expand.conv",
-        "bn1": "expand.norm",
-        "conv_dw": "depthwise.conv",
-        "bn2": "depthwise.norm",
-        "conv_pwl": "project.conv",
-        "bn3": "project.norm",
-    },
-    {"conv_dw": "depthwise.conv", "bn1": "depthwise.norm", "conv_pw": "project.conv", "bn2": "project.norm"},
-    {"conv_exp": "expand.conv", "bn1": "expand.norm", "conv_pwl": "project.conv", "bn2": "project.norm"},
-    {"conv": "expand.conv", "bn1": "expand.norm"},
-)
-_TORCHVISION_BLOCKS = tuple(
-    {
-        f"block.{index}.{theirs}": f"{part}.{ours}"
-        for index, part in enumerate(parts)
-        for theirs, ours in ((("fc1", "reduce"), ("fc2", "expand")) if part == "se" else (("0", "conv"), ("1", "norm")))
-    }
-    for parts in (_MBCONV, _FIRST_MBCONV, ("expand", "project"), ("expand",))
-)
-
-
-def _name_blocks(state: State, kinds: Sequence[Mapping[str, str]]) -> State:
-    """Renames what is inside `blocks.S.B.`, where the same name means another layer in another kind of block.
-
-    Args:
-        state: Weights with the stages and blocks named as ours.
-        kinds: For each kind of block its layers' names in ours; the first that a block has all of is its kind.
-    """
-    members: dict[str, list[str]] = {}
-    for key in state:
-        if found := re.match(r"blocks\.\d+\.\d+\.", key):
-            members.setdefault(found[0], []).append(key)
-    renamed: State = {}
-    for key, value in state.items():
-        if found := re.match(r"blocks\.\d+\.\d+\.", key):
-            rests = [other.removeprefix(found[0]) for other in members[found[0]]]
-            kind = next((k for k in kinds if all(any(r.startswith(f"{n}.") for r in rests) for n in k)), {})
-            for name, ours in kind.items():
-                if key.startswith(f"{found[0]}{name}."):
-                    key = f"{found[0]}{ours}.{key.removeprefix(f'{found[0]}{name}.')}"
-                    break
-        renamed[key] = value
-    return renamed
-
-
-def _number_stages(state: State) -> State:
-    """Gives `blocks.N.` of one list our `blocks.S.B.`: a stage begins where the width of the blocks' output changes."""
-    widths = {
-        int(found[1]): len(value)
-        for key, value in state.items()
-        if (found := re.fullmatch(r"blocks\.(\d+)\.project\.conv\.weight", key))
-    }
-    places: dict[int, str] = {}
-    stage, place = -1, 0
-    for index in sorted(widths):
-        stage, place = (stage + 1, 0) if widths[index] != widths.get(index - 1) else (stage, place + 1)
-        places[index] = f"blocks.{stage}.{place}."
-    return {re.sub(r"^blocks\.(\d+)\.", lambda m: places[int(m[1])], key): value for key, value in state.items()}
-
-
-_NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)$"
-
 EfficientNet.hub_types = ("efficientnet",)
-EfficientNet.formats = (
-    Format(
-        "torchvision",
-        detect=r"^features\.0\.0\.weight$",
-        rename={
-            r"^features\.0\.0\.weight$": "stem.conv.weight",
-            rf"^features\.0\.1\.{_NORM}": r"stem.norm.\1",
-            r"^features\.\d+\.0\.weight$": "top.conv.weight",
-            rf"^features\.\d+\.1\.{_NORM}": r"top.norm.\1",
-            **{rf"^features\.{stage + 1}\.": f"blocks.{stage}." for stage in range(9)},
-            r"^classifier\.1\.": "head.",
-        },
-        convert=lambda state: _name_blocks(state, _TORCHVISION_BLOCKS),
-    ),
-    Format(
-        "timm",
-        detect=r"^conv_stem\.",
-        rename={
-            r"^conv_stem\.": "stem.conv.",
-            r"^bn1\.": "stem.norm.",
-            r"^conv_head\.": "top.conv.",
-            r"^bn2\.": "top.norm.",
-            r"\.se\.conv_": ".se.",
-            r"^classifier\.": "head.",
-        },
-        convert=lambda state: _name_blocks(state, _TIMM_BLOCKS),
-    ),
-    Format(
-        "hub",
-        detect=r"^(efficientnet\.)?embeddings\.convolution\.",
-        rename={
-            r"^efficientnet\.": "",
-            r"^embeddings\.convolution\.": "stem.conv.",
-            r"^embeddings\.batchnorm\.": "stem.norm.",
-            r"^encoder\.top_conv\.": "top.conv.",
-            r"^encoder\.top_bn\.": "top.norm.",
-            r"^encoder\.blocks\.": "blocks.",
-            r"\.expansion\.expand_conv\.": ".expand.conv.",
-            r"\.expansion\.expand_bn\.": ".expand.norm.",
-            r"\.depthwise_conv\.depthwise_(conv|norm)\.": r".depthwise.\1.",
-            r"\.squeeze_excite\.": ".se.",
-            r"\.projection\.project_conv\.": ".project.conv.",
-            r"\.projection\.project_bn\.": ".project.norm.",
-            r"^classifier\.": "head.",
-        },
-        convert=_number_stages,
-    ),
-)
+EfficientNet.formats = FORMATS
 
 _SCALES = {  # width, depth and dropout (of EfficientNet's code; the paper gives the rule)
     "b0": (1.0, 1.0, 0.2),
@@ -414,7 +310,22 @@ _V2 = {  # stem, dropout, then expansion, stride, width and blocks of each stage
     "xl": (32, 0.5, "1 1 32 4, 4 2 64 8, 4 2 96 8, 4 2 192 16, 6 1 256 24, 6 2 512 32, 6 1 640 8"),
     "b0": (32, 0.2, "1 1 16 1, 4 2 32 2, 4 2 48 2, 4 2 96 3, 6 1 112 5, 6 2 192 8"),
 }
+_LITE = {  # width, depth and dropout
+    "lite0": (1.0, 1.0, 0.2),
+    "lite1": (1.0, 1.1, 0.2),
+    "lite2": (1.1, 1.2, 0.3),
+    "lite3": (1.2, 1.4, 0.3),
+    "lite4": (1.4, 1.8, 0.3),
+}
 _TENSORFLOW: dict[str, Any] = {"padding": "same", "norm_eps": 1e-3, "norm_momentum": 0.01}
+
+
+def _lite(width: float, depth: float, dropout: float) -> EfficientNetConfig:
+    """Stem, last convolution and the depth of the first and last stage do not grow with the rest."""
+    base = EfficientNetConfig(activation="relu6", squeeze_excite=False, dropout=dropout)
+    first, *middle, last = scale(base, width, depth).stages
+    ends = (stage.replace(num_layers=start.num_layers) for stage, start in ((first, _B0[0]), (last, _B0[-1])))
+    return base.replace(stages=(next(ends), *middle, next(ends)))
 
 
 def _v2(size: str) -> EfficientNetConfig:
@@ -436,6 +347,10 @@ def _variants() -> dict[str, EfficientNetConfig]:
         elif size not in ("b8", "l2"):
             variants[f"efficientnet_{size}"] = config
         variants[f"tf_efficientnet_{size}"] = config.replace(**_TENSORFLOW)
+    for size, scales in _LITE.items():
+        if size == "lite0":
+            variants[f"efficientnet_{size}"] = _lite(*scales)
+        variants[f"tf_efficientnet_{size}"] = _lite(*scales).replace(**_TENSORFLOW)
     for size in ("s", "m", "l", "xl"):
         if size != "xl":
             variants[f"efficientnet_v2_{size}"] = _v2(size)

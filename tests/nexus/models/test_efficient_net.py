@@ -33,6 +33,79 @@ def test_matches_timm_in_both_padding_modes(timm, assert_parity, rows, padding, 
     assert_parity(ours, theirs, torch.randn(2, 3, *size), spelling="timm")
 
 
+LITE = {"activation": "relu6", "squeeze_excite": False}
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_lite_matches_timm(timm, assert_parity, padding):
+    config = tiny(ROWS, padding=padding, **LITE)
+    assert_parity(EfficientNet(config), timm_efficientnet(timm, config), torch.randn(2, 3, 45, 70), spelling="timm")
+
+
+def test_lite_grows_between_its_ends_alone():
+    """Stem, last convolution, and the depth of the first and last stage stay (the authors' `fix_head_stem`)."""
+    lite4 = model_info("tf_efficientnet_lite4").config
+    assert (lite4.stem_dim, lite4.embed_dim) == (32, 1280)
+    assert [stage.num_layers for stage in lite4.stages] == [1, 4, 4, 6, 6, 8, 1]
+    assert [stage.out_dim for stage in lite4.stages] == [24, 32, 56, 112, 160, 272, 448]
+
+
+def published_names(state):
+    """Names of the package efficientnet_pytorch for timm's: one list of blocks, norms by what they follow."""
+    places = sorted({tuple(map(int, key.split(".")[1:3])) for key in state if key.startswith("blocks.")})
+    first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    later = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
+    later |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
+    squeeze = {"conv_reduce": "_se_reduce", "conv_expand": "_se_expand"}
+    outside = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+    names = {}
+    for key in state:
+        name, _, rest = key.partition(".")
+        if name != "blocks":
+            names[key] = f"{outside[name]}.{rest}"
+            continue
+        stage, place, layer, *rest = rest.split(".")
+        where = f"_blocks.{places.index((int(stage), int(place)))}"
+        table = first if stage == "0" else later
+        names[key] = ".".join([where, squeeze[rest[0]], *rest[1:]] if layer == "se" else [where, table[layer], *rest])
+    return {names[key]: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize("changes", [{}, LITE], ids=["with squeeze-excitation", "lite"])
+def test_reads_files_of_efficientnet_pytorch(timm, tmp_path, changes):
+    config = tiny(ROWS, padding="same", **changes)
+    theirs = timm_efficientnet(timm, config).eval()
+    torch.save(published_names(theirs.state_dict()), tmp_path / "theirs.pth")
+    ours = EfficientNet.from_pretrained(tmp_path / "theirs.pth", **config.to_dict())
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(ours(images)["logits"], theirs(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2"])
+def test_published_weights_of_the_package_give_what_timm_gives(timm, name):
+    """The file is the authors'; timm's class is filled by the order of the tensors, which knows nothing of names."""
+    ours = EfficientNet.from_pretrained(f"{name}.pypi_in1k")
+    with torch.device("meta"):
+        theirs = timm.create_model(name)
+    values = ours.state_dict().values()
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), values, strict=True)), assign=True)
+    side = ours.preprocessing.image_size[0]
+    images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(images)["logits"], theirs.eval()(images), rtol=1e-5, atol=1e-5)
+
+
+def test_a_network_that_knows_what_a_cat_is():
+    """scikit-image's photos, seen by the published EfficientNet-Lite0 (numbers are ImageNet's classes)."""
+    from skimage import data
+
+    import nexus
+
+    guess = nexus.Predictor(EfficientNet.from_pretrained("tf_efficientnet_lite0.pypi_in1k"))
+    cat, coffee, camera = (guess(photo)[0].order for photo in (data.cat(), data.coffee(), data.camera()))
+    assert set(cat[:3].tolist()) == {281, 282, 285}  # tabby, tiger cat, Egyptian cat
+    assert (coffee[0], camera[0]) == (967, 872)  # espresso, tripod
+
+
 def hub_net(transformers):
     _, expand_ratios, kernel_sizes, strides, out_channels, repeats = zip(*ROWS)
     config = transformers.EfficientNetConfig(
@@ -166,7 +239,14 @@ def test_cards_agree_with_timm(timm):
             assert weights.changes.get("num_classes", 1000) == theirs.num_classes, where
             assert weights.licence == theirs.license, where
     known = set()
-    for pattern in ("efficientnet_b?.*", "tf_efficientnet_b?.*", "tf_efficientnet_l2.*", "tf_efficientnetv2_*"):
+    for pattern in (
+        "efficientnet_b?.*",
+        "efficientnet_lite0.*",
+        "tf_efficientnet_lite?.*",
+        "tf_efficientnet_b?.*",
+        "tf_efficientnet_l2.*",
+        "tf_efficientnetv2_*",
+    ):
         known |= set(timm.list_models(pattern, pretrained=True))
     assert tags == known
 
