@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check format lint types bench docs clean
+# Examples of each reader that `make fuzz` damages.
+FUZZ ?= 20000
+
+.PHONY: demo test test-all fuzz check format lint types bench docs clean
 
 demo: .venv/.demo
 	$(BIN)/nexus demo --output demo
@@ -12,6 +15,9 @@ test: .venv/.dev
 
 test-all: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+fuzz: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --examples $(FUZZ)
 
 check: lint types test
 
