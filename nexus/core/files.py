@@ -1,40 +1,38 @@
 """Weight files: reading them without running what is in them, and writing them whole or not at all."""
 
-import argparse
-import json
 import os
 import pickle
-import re
 import tempfile
-import warnings
 import zipfile
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
+from nexus.core.checkpoints import Checkpoint
+from nexus.core.documents import FileError, read_json
 from nexus.core.formats import State
-from nexus.core.pickled_modules import read_pickled_module
-from nexus.core.torchscript import is_torchscript, read_torchscript
+from nexus.core.pickles import Refused
+from nexus.core.stored import Damaged, WeightsError, load_all
+from nexus.core.tensor_files import read_npz, read_safetensors
+from nexus.core.torch_files import read_torch_file
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".npz")
+__all__ = ["SUFFIXES", "WeightsError", "beside", "open_checkpoint", "read_state", "reading", "write_whole"]
 
-# What old checkpoints of DETR, MAE, DINO and timm carry beside the weights; all of it is plain data.
-_HARMLESS: list[Any] = [argparse.Namespace, OrderedDict, defaultdict, np.dtype, np._core.multiarray.scalar] + [
-    type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "bool")
-]
-
-# Names under which training programs keep the weights in a checkpoint, the most telling first.
-_PAYLOADS = ("model_ema", "ema", "state_dict_ema", "state_dict", "model_state", "model_state_dict", "model", "module")
-_WRAPPERS = ("module.", "_orig_mod.", "model.")
-
-
-class WeightsError(ValueError):
-    """A weight file cannot be had, cannot be read, or does not fit the model. The message names the file."""
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz")
+INDEX = ".index.json"
+PARTS = 1_000
+"""Files that one index may name."""
+_READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    ".safetensors": ("safetensors", read_safetensors),
+    ".npz": (".npz", read_npz),
+}
+_DAMAGED = (
+    *(Damaged, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeError),
+    *(KeyError, IndexError, AttributeError, RuntimeError, MemoryError, OverflowError, SyntaxError),
+)
+"""What reading a damaged file raises: ours, the zip module's (RuntimeError: encryption), Python's of literals."""
 
 
 def read_state(path: Path) -> State:
@@ -44,103 +42,93 @@ def read_state(path: Path) -> State:
     wrappers such as DataParallel and torch.compile put before every name are taken off.
 
     Args:
-        path: A `.safetensors`, `.npz`, or PyTorch file (`.pth`, `.pt`, `.bin`, `.tar`), or the
+        path: A `.safetensors`, `.npz`, or PyTorch file (`.pth`, `.pt`, `.bin`, `.ckpt`, `.tar`), or the
             `*.safetensors.index.json` of a file in parts.
 
     Raises:
         WeightsError: The file is missing, damaged, of another kind, or wants to run code.
     """
+    state = open_checkpoint(path).weights()
+    with reading(path):
+        return load_all(state)
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Returns what a weight file holds, with none of its numbers read. See `read_state`."""
     if not path.is_file():
         raise WeightsError(f"There is no weight file {path}.")
-    if path.name.endswith(".index.json"):
-        parts = sorted(set(json.loads(path.read_text())["weight_map"].values()))
-        return {key: value for part in parts for key, value in read_state(path.parent / Path(part).name).items()}
-    readers: dict[str, Callable[[Path], Any]] = {".safetensors": _read_safetensors, ".npz": _read_npz}
-    if path.suffix not in SUFFIXES:
+    if path.name.endswith(INDEX):
+        return Checkpoint(path, _read_parts(path))
+    if path.suffix.lower() not in SUFFIXES:
         raise WeightsError(f"{path} is not a weight file that is known here; it must end in {', '.join(SUFFIXES)}.")
-    return _strip_wrappers(_unwrap(readers.get(path.suffix, _read_pickle)(path), path))
+    return Checkpoint(path, _read_one(path))
 
 
-def _read_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is not a whole safetensors file ({error}). Delete it and fetch it again.") from None
+def _read_one(path: Path) -> Any:
+    _, read = _READERS.get(path.suffix.lower(), ("", read_torch_file))
+    with reading(path):
+        return read(path)
 
 
-def _read_npz(path: Path) -> Any:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-    except (ValueError, TypeError) as error:
-        raise WeightsError(f"{path} holds something other than plain arrays ({error}); it was not loaded.") from None
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path} is not a whole .npz file ({error}). Delete it and fetch it again.") from None
-
-
-def _read_pickle(path: Path) -> Any:
-    try:
-        if is_torchscript(path):  # OpenAI publishes CLIP so; torch.load would refuse it, torch.jit.load run it
-            return read_torchscript(path)
-        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on the pickle protocol, just before it is refused
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        state = _read_model_object(path)
-        if state is not None:
-            return state
-        named = re.search(r"GLOBAL (\S+)", str(error))  # torch's other advice is to trust the file
-        reason = f" (it names {named[1]})" if named else ""
+def _read_parts(path: Path) -> dict[str, Any]:
+    """Returns the tensors of the files that an index names, each from the file that it is said to be in."""
+    index = read_json(path)
+    names = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(names, dict) or not names or not all(isinstance(part, str) for part in names.values()):
+        raise WeightsError(f"{path} has no weight_map from names to files. Fetch it again.")
+    parts = sorted(set(names.values()))
+    if len(parts) > PARTS or any(part.endswith(INDEX) for part in parts):
         raise WeightsError(
-            f"{path} holds more than weights and was refused; nothing in it was run{reason}. "
+            f"{path} names {len(parts)} files such as {parts[0]!r}; at most {PARTS} files of weights are read."
+        )
+    opened = {part: _read_one(beside(path, part)) for part in parts}
+    missing = [key for key, part in names.items() if not isinstance(opened[part], dict) or key not in opened[part]]
+    if missing:
+        raise WeightsError(
+            f"{path} says that {missing[0]!r} is in {names[missing[0]]!r}, where it is not. Fetch both again."
+        )
+    return {key: opened[part][key] for key, part in names.items()}
+
+
+def beside(path: Path, name: Any) -> Path:
+    """Returns the file called `name` in the folder of `path`, which named it.
+
+    Raises:
+        WeightsError: It is no plain name, or there is no such file, or a link that leads elsewhere. The hub's cache,
+            whose folders are links to `blobs` beside them, is not elsewhere.
+    """
+    if not isinstance(name, str) or not name or Path(name).name != name or name in (".", "..") or "\\" in name:
+        raise WeightsError(f"{path} names the file {name!r:.100}; only names of files in its folder are read.")
+    try:
+        real, folder = (path.parent / name).resolve(strict=True), path.parent.resolve()
+    except (OSError, ValueError, RuntimeError):
+        raise WeightsError(
+            f"{path} names the file {name!r}, which is not in {path.parent}; save the model again."
+        ) from None
+    blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
+    if not real.is_file() or real.parent not in (folder, blobs):
+        raise WeightsError(
+            f"{path} names the file {name!r}, which is a link out of {path.parent}; copy the file there."
+        )
+    return path.parent / name
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what goes wrong while the file `path` is read into one `WeightsError` that names it."""
+    kind, _ = _READERS.get(path.suffix.lower(), ("PyTorch", None))
+    try:
+        yield
+    except FileError:
+        raise
+    except Refused as error:
+        raise WeightsError(
+            f"{path} holds more than weights and was refused; nothing in it was run (it names {error}). "
             "Get the file as .safetensors, or save its state_dict alone."
         ) from None
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError, TypeError) as error:
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise WeightsError(f"{path} is not a whole PyTorch file ({reason}). Delete it and fetch it again.") from None
-
-
-def _read_model_object(path: Path) -> State | None:
-    """The weights of a file of `torch.save(model)`, where it holds a model and nothing that could act."""
-    try:
-        return read_pickled_module(path) if zipfile.is_zipfile(path) else None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError, TypeError):
-        return None  # what was refused first says why
-
-
-def _unwrap(payload: Any, path: Path) -> State:
-    """Returns the mapping of names to tensors inside a checkpoint."""
-    while isinstance(payload, Mapping):
-        tensors = {key: value for key, value in payload.items() if isinstance(value, Tensor) and isinstance(key, str)}
-        inner = [payload[key] for key in _PAYLOADS if isinstance(payload.get(key), Mapping)]
-        inner = [value for value in inner if value]
-        if inner and len(tensors) < len(inner[0]):
-            payload = inner[0]
-        elif tensors:
-            return tensors
-        else:
-            break
-    raise WeightsError(f"{path} holds no weights; its content is {_describe(payload)}.")
-
-
-def _describe(payload: Any) -> str:
-    if isinstance(payload, Mapping):
-        return f"a mapping with {', '.join(map(repr, list(payload)[:8])) or 'nothing in it'}"
-    return f"a {type(payload).__name__}"
-
-
-def _strip_wrappers(state: State) -> State:
-    stripped = True
-    while stripped and state:
-        stripped = False
-        for prefix in _WRAPPERS:
-            if all(key.startswith(prefix) for key in state):
-                state = {key.removeprefix(prefix): value for key, value in state.items()}
-                stripped = True
-    return state
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise WeightsError(f"{path} is not a whole {kind} file ({reason}). Delete it and fetch it again.") from None
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:

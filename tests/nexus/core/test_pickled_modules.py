@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nexus.core.files import WeightsError, read_state
-from nexus.core.torchscript import InertModule
+from nexus.core.pickles import InertModule
 
 WRITER = """
 import sys, types, torch
