@@ -10,6 +10,7 @@ from torch.fx import Node
 from mithril.errors import ConversionError, MithrilError
 from mithril.interop.exporting import Exported, source_line, whereabouts
 from mithril.interop.mapping import mapping
+from mithril.interop.mapping.decompose import WRITTEN
 from mithril.interop.mapping.registry import IGNORED, dtype_of
 from mithril.interop.tree import Region, build_tree
 from mithril.interop.weights import as_numpy, key_of
@@ -67,7 +68,7 @@ def _check_mapped(steps: list[Node]) -> None:
     unmapped: dict[str, Node] = {}
     for node in steps:
         if mapping(node) is None:
-            unmapped.setdefault(str(node.target), node)
+            unmapped.setdefault(str(node.meta.get(WRITTEN, node.target)), node)
     if unmapped:
         notes = [line for name, node in unmapped.items() for line in (name, *(f"  {w}" for w in whereabouts(node)))]
         advice = "Write these lines with other operators, or map them: see mithril.interop.mapping.maps."

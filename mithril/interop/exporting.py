@@ -21,6 +21,8 @@ from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
 
 from mithril.errors import ConversionError
+from mithril.interop.gradients import detach_no_grad, own_gradients_refused
+from mithril.interop.mapping.decompose import decompose, unmapped
 
 MAY_ALIAS = {"dropout", "contiguous", "reshape", "flatten", "to", "type_as", "expand_as", "view_as", "detach_"}
 """Operators that may return their input itself although their schema does not say so."""
@@ -53,10 +55,11 @@ def export_module(
     """Export a module and make its graph functional."""
     kwargs = dict(kwargs or {})
     program = _export(module, example_inputs, kwargs, _named_sizes(dynamic_shapes))
-    if not rename_in_place(program.graph):
+    detach_no_grad(program)
+    if unmapped(program) or not rename_in_place(program.graph):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, of its tree specs
-            program = program.run_decompositions({})
+            program = decompose(program)
         _check_mutations(program)
     found = Exported(program.graph, {}, {}, {}, set(), {}, _outputs(program), {})
     names = _input_names(module, example_inputs, kwargs)
@@ -95,7 +98,7 @@ def _export(module: nn.Module, args: Any, kwargs: dict[str, Any], dynamic_shapes
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with _quiet():
+        with _quiet(), own_gradients_refused(module):
             return export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as error:
         raise _explain(error, module) from error
@@ -314,6 +317,9 @@ def _explain(error: Exception, module: nn.Module) -> ConversionError:
             line = linecache.getline(file, trace.tb_lineno).strip()
             place = f"{file.rsplit('/', 1)[-1]}:{trace.tb_lineno}: {line}"
         trace = trace.tb_next
+    if isinstance(error, ConversionError):
+        notes = [note for note in (f"in {path}" if path else "", place) if note]
+        return ConversionError(error.message, [*notes, *error.notes])
     text = str(error)
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     notes = [

@@ -36,9 +36,14 @@ def maps(*names: str) -> Callable[[Mapping], Mapping]:
 
 def mapping(node: Node) -> Mapping | None:
     """The function for a node. In-place operators are mapped as what they compute."""
-    schema = getattr(node.target, "_schema", None)
+    return mapping_of(node.target)
+
+
+def mapping_of(target: Any) -> Mapping | None:
+    """The function for an operator, or for a Python function that a graph calls."""
+    schema = getattr(target, "_schema", None)
     if schema is None:
-        return MAPPINGS.get(f"python.{getattr(node.target, '__name__', node.target)}")
+        return MAPPINGS.get(f"python.{getattr(target, '__name__', target)}")
     name = schema.name.split("::")[1]
     name = name.removesuffix("_") if schema.is_mutable else name
     return MAPPINGS.get(f"{name}.{schema.overload_name or 'default'}") or MAPPINGS.get(name)
