@@ -20,7 +20,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -85,6 +85,23 @@ def open_image(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None
     if data.startswith(NPY_MAGIC):
         return _decode_npy(data, max_pixels, name)
     return _decode(data, max_pixels, name)
+
+
+def file_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Returns height and width of an image file as it stands upright, read from its header alone.
+
+    Raises:
+        ImageError: See `load_image`; damage inside of the pixels is not seen.
+    """
+    name = os.fspath(path)
+    with _opened(Path(path), name) as file:
+        if file.read(len(NPY_MAGIC)) == NPY_MAGIC:
+            return image_size(_decode_npy(_read(Path(path), name), max_pixels, name))
+        file.seek(0)
+        image = _open(file, max_pixels, name)
+        with _decoding(name):
+            turned = _orientation(image) in (5, 6, 7, 8)
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 @contextlib.contextmanager
@@ -193,13 +210,22 @@ def _name_of(source: Source) -> str:
 
 
 def _read(path: Path, name: str) -> bytes:
+    with _opened(path, name) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
     try:
         size = path.stat().st_size
         if not path.is_file():
             raise ImageError(f"{name} is not a file; name an image file.")
         if size > MAX_FILE_BYTES:
             raise ImageError(f"{name} has {size:,} bytes, more than {MAX_FILE_BYTES:,}; store a smaller image.")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            yield file
+    except ImageError:
+        raise
     except FileNotFoundError as error:
         raise ImageError(f"{name} does not exist; check the path.") from error
     except (OSError, ValueError) as error:
@@ -207,7 +233,7 @@ def _read(path: Path, name: str) -> bytes:
 
 
 def _decode(data: bytes, max_pixels: int, name: str) -> Image:
-    image = _open(data, max_pixels, name)
+    image = _open(io.BytesIO(data), max_pixels, name)
     with _decoding(name):
         # An image that only needs decoding can wait: a crop may ask for fewer of its pixels.
         if image.format == "JPEG" and image.mode in ("RGB", "L") and _orientation(image) == 1:
@@ -216,18 +242,19 @@ def _decode(data: bytes, max_pixels: int, name: str) -> Image:
         return _plain(ImageOps.exif_transpose(image))
 
 
-def _open(data: bytes, max_pixels: int, name: str) -> PIL.Image:
+def _open(file: BinaryIO, max_pixels: int, name: str) -> PIL.Image:
     """Returns the image with its header read, of an allowed format and size."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, and of sizes that are checked below
-            image = PIL.open(io.BytesIO(data), formats=FORMATS)
+            image = PIL.open(file, formats=FORMATS)
     except PIL.DecompressionBombError as error:
         raise ImageError(
             f"{name} is too large ({error}); the limit is {max_pixels:,} pixels: scale it down."
         ) from error
     except PIL.UnidentifiedImageError as error:
-        raise ImageError(f"{name} {_guess(data)}") from error
+        file.seek(0)
+        raise ImageError(f"{name} {_guess(file.read(512))}") from error
     except Exception as error:  # a parser may raise anything about hostile bytes
         raise ImageError(f"{name}: {_corrupt(error)}") from error
     _check_size(image.width, image.height, max_pixels, name)

@@ -20,7 +20,8 @@ import numpy as np
 
 from nexus.core.config import nearest
 from nexus.data.dataset import DataError, Sample
-from nexus.data.datasets.folder import HELD_OUT, SPLITS, held_out_draw
+from nexus.data.datasets.folder import SPLITS
+from nexus.data.holding_out import HELD_OUT, held_out_draw
 from nexus.data.images import EXTENSIONS, load_image, num_channels, open_image
 
 

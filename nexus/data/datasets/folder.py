@@ -11,7 +11,6 @@ Class names are sorted as text. Images may lie deeper in a class's folder. Hidde
 """
 
 import csv
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +20,11 @@ import numpy as np
 
 from nexus.core.config import nearest
 from nexus.data.dataset import DataError, Sample
+from nexus.data.holding_out import HELD_OUT, held_out_draw
 from nexus.data.images import EXTENSIONS, load_image, num_channels, open_image
 
 SPLITS = ("train", "val", "test")
 TABLE = "labels.csv"
-HELD_OUT = 0.2
 _PROBED = 8
 
 
@@ -176,11 +175,6 @@ def _chosen(root: Path, entries: list[Entry], split: str) -> list[Entry]:
             f"make the folders {root / 'train'} and {root / 'val'}."
         )
     return [entry for entry, held in zip(entries, held_out) if held == (split == "val")]
-
-
-def held_out_draw(path: str) -> float:
-    """Returns the fixed number in [0, 1) that a relative path draws; below `HELD_OUT` it is held out."""
-    return int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogatepass")).digest()[:6]) / 2**48
 
 
 def _table(path: Path) -> Iterator[Entry]:

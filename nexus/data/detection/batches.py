@@ -15,6 +15,7 @@ from torch import Tensor
 from nexus.core.preprocessing import Preprocessing
 from nexus.data.augment import ColorJitter
 from nexus.data.dataset import DataError
+from nexus.data.detection.mirror import mirrored_names
 from nexus.data.detection.scene import DetectionDataset, DetectionSample
 from nexus.data.detection.views import (
     Crop,
@@ -26,7 +27,6 @@ from nexus.data.detection.views import (
     Step,
     View,
     copy_paste,
-    mirrored_names,
     mosaic,
     view_of,
 )
@@ -110,7 +110,7 @@ class DetectionTransform:
         else:
             steps = resizing
         if augment.flip:
-            steps = [*steps, Flip(augment.flip, mirrored_names(names))]
+            steps = [*steps, Flip(augment.flip, dataset.annotations.mirror or mirrored_names(names))]
         view = _through(steps, first, rng)
         if augment.copy_paste and rng.random() < augment.copy_paste:
             view = copy_paste(view, _through(steps, another(), rng), rng)

@@ -3,8 +3,11 @@
 Lin et al., "Microsoft COCO: Common Objects in Context", 2014. https://arxiv.org/abs/1405.0312
 """
 
+import contextlib
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import numpy as np
 
 from nexus.core.files import write_whole
 from nexus.data.dataset import DataError
-from nexus.data.detection.rle import RLE, read_counts
+from nexus.data.detection.rle import RLE
 from nexus.data.detection.scene import (
     Annotations,
     Box,
@@ -25,6 +28,19 @@ from nexus.data.detection.scene import (
     box_problem,
     refuse,
 )
+from nexus.data.detection.values import (
+    MAX_KEYPOINTS,
+    checked_runs,
+    class_name,
+    extent,
+    is_number,
+    ring_problem,
+    size_problem,
+    visibility_problem,
+    whole,
+)
+from nexus.data.documents import read_json
+from nexus.data.places import children, inside, split_of
 
 
 def read_coco(path: str | Path, images: str | Path | None = None, report: Report = refuse) -> Annotations:
@@ -32,7 +48,8 @@ def read_coco(path: str | Path, images: str | Path | None = None, report: Report
 
     Args:
         path: The json file.
-        images: Folder that `file_name` starts from; None is that of the file, or its `images` where there is one.
+        images: Folder that `file_name` starts from; None is the first of the usual ones in which the first file is:
+            `images` beside the json file, that file's own folder, or one that is called as its split is.
         report: Told about each fault; what a fault spoils is left out.
 
     Raises:
@@ -40,23 +57,16 @@ def read_coco(path: str | Path, images: str | Path | None = None, report: Report
     """
     path = Path(path)
     content = _load(path)
-    folder = Path(images) if images is not None else _image_folder(path)
+    root = Path(images) if images is not None else root_of(path)
+    folder = root if images is not None else image_folder(path, content["images"])
     reader = _Reader(str(path), report)
     classes = reader.categories(content["categories"])
-    scenes = reader.images(content["images"], folder)
-    objects = reader.objects(content["annotations"], scenes, classes)
-    body = next((one for one in content["categories"] if isinstance(one, dict) and one.get("keypoints")), {})
-    pairs = tuple((int(a) - 1, int(b) - 1) for a, b in body.get("skeleton", ()))
-    return Annotations(
-        tuple(
-            Scene(scene.path, scene.height, scene.width, tuple(objects.get(number, ())), number)
-            for number, scene in scenes.items()
-        ),
-        tuple(str(one["name"]) for one in classes.values()),
-        tuple(classes),
-        tuple(map(str, body.get("keypoints", ()))),
-        pairs,
-    )
+    keypoints, skeleton = reader.body(classes)
+    scenes = reader.images(content["images"], root, folder)
+    objects = reader.objects(content["annotations"], scenes, classes, len(keypoints))
+    found = [replace(scene, objects=tuple(objects.get(number, ()))) for number, scene in scenes.items()]
+    names = tuple(class_name(one["name"]) for one in classes.values())
+    return Annotations(tuple(found), names, tuple(classes), keypoints, skeleton)
 
 
 def write_coco(annotations: Annotations, path: str | Path, images: str | Path | None = None) -> Path:
@@ -68,7 +78,7 @@ def write_coco(annotations: Annotations, path: str | Path, images: str | Path | 
         images: Folder that the written `file_name` starts from; None is as in `read_coco`.
     """
     path = Path(path)
-    folder = Path(images) if images is not None else _image_folder(path)
+    folder = Path(images) if images is not None else _common_folder(path, annotations.scenes)
     rows = []
     for number, scene in _numbered(annotations.scenes):
         for one in scene.objects:
@@ -118,14 +128,7 @@ def _annotation(scene: Scene, one: Object, annotations: Annotations) -> dict[str
 
 def _load(path: Path) -> dict[str, list[Any]]:
     """The file's three lists; without them nothing else can be said, and so these faults always raise."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; check the path.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error}); export it again.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(
             f"{path} holds a {type(content).__name__}; a COCO file is an object with images, annotations, categories."
@@ -137,8 +140,35 @@ def _load(path: Path) -> dict[str, list[Any]]:
     return content
 
 
-def _image_folder(path: Path) -> Path:
-    return path.parent / "images" if (path.parent / "images").is_dir() else path.parent
+def root_of(path: Path) -> Path:
+    """The folder of the data set that a json file belongs to: the one above where it lies in `annotations`."""
+    return path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
+
+
+def image_folder(path: Path, rows: Sequence[Any] = ()) -> Path:
+    """The folder that `file_name` starts from; of the usual ones the first that has the first of the files."""
+    root = root_of(path)
+    words = re.split(r"[^a-z0-9]+", path.stem.lower())
+    folders = [path.parent / "images", path.parent, root]
+    for word in words:
+        folders += [child for child in children(root) if child.name.lower() == word and child.is_dir()]
+    for split in filter(None, map(split_of, words)):
+        folders += [child for child in children(root) if child.is_dir() and split_of(child.name) == split]
+    folders += [folder / "images" for folder in folders[3:]]
+    folders += [root / above / folder.name for above in ("images", "data") for folder in folders[3:]]
+    folders += [root / "images", root / "data", root / "train"]
+    first = next((row["file_name"] for row in rows if isinstance(_get(row, "file_name"), str)), None)
+    for folder in folders if first else ():
+        with contextlib.suppress(ValueError, OSError):
+            if inside(root, str(first), folder).is_file():
+                return folder
+    return folders[0] if folders[0].is_dir() else folders[1]
+
+
+def _common_folder(path: Path, scenes: Sequence[Scene]) -> Path:
+    """Where written names start from: `images` beside the json file where all images lie there, else its folder."""
+    images = (path.parent / "images").absolute()
+    return images if all(Path(scene.path).absolute().is_relative_to(images) for scene in scenes) else path.parent
 
 
 def _relative(path: str, folder: Path) -> str:
@@ -149,7 +179,7 @@ def _relative(path: str, folder: Path) -> str:
 
 
 class _Reader:
-    """Reads the three lists and tells `report` about what is wrong in them."""
+    """Reads the three lists and tells `report` about what is wrong in them. A field that is null says nothing."""
 
     def __init__(self, file: str, report: Report) -> None:
         self.file, self.report = file, report
@@ -160,100 +190,125 @@ class _Reader:
 
     def categories(self, rows: Sequence[Any]) -> dict[int, Mapping[str, Any]]:
         found: dict[int, Mapping[str, Any]] = {}
+        names: set[str] = set()
         for place, row in enumerate(rows):
-            where = f"categories[{place}]"
-            number = _get(row, "id")
-            if not _is_int(number):
-                self.fault(where, f"id is {number!r}; it must be a whole number.")
-            elif not isinstance(_get(row, "name"), str) or not row["name"]:
-                self.fault(where, f"name is {_get(row, 'name')!r}; a class needs a name.")
+            where, number = f"categories[{place}]", whole(_get(row, "id"))
+            try:
+                name = class_name(_get(row, "name"))
+            except ValueError as error:
+                self.fault(where, f"name is {error}")
+                continue
+            if number is None:
+                self.fault(where, f"id is {_short(_get(row, 'id'))}; it must be a whole number.")
             elif number in found:
                 self.fault(where, f"id {number} is that of {found[number]['name']!r} too; ids must differ.")
-            elif row["name"] in [one["name"] for one in found.values()]:
-                self.fault(where, f"the name {row['name']!r} occurs twice; names must differ.")
+            elif name in names:
+                self.fault(where, f"the name {name!r} occurs twice; names must differ.")
             else:
                 found[number] = row
+                names.add(name)
         return dict(sorted(found.items()))
 
-    def images(self, rows: Sequence[Any], folder: Path) -> dict[int, Scene]:
+    def body(self, classes: Mapping[int, Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
+        """The names of keypoints and the pairs that are joined, which all classes that have some must share."""
+        names: tuple[str, ...] = ()
+        pairs: tuple[tuple[int, int], ...] = ()
+        for number, row in classes.items():
+            where, points = f"the category of id {number}", row.get("keypoints") or []
+            if not isinstance(points, list) or not all(isinstance(one, str) for one in points):
+                self.fault(where, f"keypoints are {_short(points)}; they must be a list of names.")
+            elif len(points) > MAX_KEYPOINTS:
+                self.fault(where, f"it has {len(points)} keypoints; at most {MAX_KEYPOINTS} are read.")
+            elif points and names and tuple(points) != names:
+                self.fault(where, "its keypoints are not those of the classes before; one list must do for all.")
+            elif points and not names:
+                names, pairs = tuple(points), self._pairs(where, row.get("skeleton") or [], len(points))
+        return names, pairs
+
+    def _pairs(self, where: str, rows: Any, count: int) -> tuple[tuple[int, int], ...]:
+        pairs = [tuple(map(whole, row)) if isinstance(row, list) else () for row in rows] if _is_list(rows) else [()]
+        if not all(len(pair) == 2 and all(one is not None and 1 <= one <= count for one in pair) for pair in pairs):
+            self.fault(where, f"skeleton is {_short(rows)}; it must list pairs of keypoints, which count from 1.")
+            return ()
+        return tuple((int(a or 0) - 1, int(b or 0) - 1) for a, b in pairs)
+
+    def images(self, rows: Sequence[Any], root: Path, folder: Path) -> dict[int, Scene]:
         found: dict[int, Scene] = {}
         names: set[str] = set()
         for place, row in enumerate(rows):
-            number, name = _get(row, "id"), _get(row, "file_name")
-            where = f"images[{place}]" + (f" (id {number})" if _is_int(number) else "")
-            sides = [_get(row, key) for key in ("height", "width")]
-            before = len(found)
-            if not _is_int(number):
-                self.fault(where, f"id is {number!r}; it must be a whole number.")
-            elif number in found:
-                self.fault(where, f"id {number} is that of {found[number].path} too; ids must differ.")
-            elif not isinstance(name, str) or not name:
-                self.fault(where, f"file_name is {name!r}; it must name the image file.")
-            elif name in names:
-                self.fault(where, f"the file {name!r} occurs twice; list each image once.")
-            elif not all(_is_int(side) and side > 0 for side in sides):
-                self.fault(where, f"height and width are {sides[0]!r} and {sides[1]!r}; they must be pixels above 0.")
-            else:
-                names.add(name)
-                found[number] = Scene(str(folder / name), sides[0], sides[1], id=number)
-            if len(found) == before and _is_int(number):
-                self.spoiled.add(number)
+            number, name = whole(_get(row, "id")), _get(row, "file_name")
+            where = f"images[{place}]" + ("" if number is None else f" (id {number})")
+            try:
+                if number is None:
+                    raise ValueError(f"id is {_short(_get(row, 'id'))}; it must be a whole number.")
+                if number in found:
+                    raise ValueError(f"id {number} is that of {found[number].path} too; ids must differ.")
+                found[number] = _scene(row, name, names, number, root, folder)
+            except ValueError as error:
+                self.fault(where, str(error))
+                if number is not None:
+                    self.spoiled.add(number)
         return found
 
     def objects(
-        self, rows: Sequence[Any], scenes: Mapping[int, Scene], classes: Mapping[int, Mapping[str, Any]]
+        self,
+        rows: Sequence[Any],
+        scenes: Mapping[int, Scene],
+        classes: Mapping[int, Mapping[str, Any]],
+        num_keypoints: int,
     ) -> dict[int, list[Object]]:
         labels = {number: label for label, number in enumerate(classes)}
         found: dict[int, list[Object]] = {}
         seen: set[int] = set()
         for place, row in enumerate(rows):
-            number, image, kind = (_get(row, key) for key in ("id", "image_id", "category_id"))
-            where = f"annotations[{place}]" + (f" (id {number})" if _is_int(number) else "")
+            number, image, kind = (whole(_get(row, key)) for key in ("id", "image_id", "category_id"))
+            where = f"annotations[{place}]" + ("" if number is None else f" (id {number})")
             if not isinstance(row, dict):
-                self.fault(where, f"it is {row!r}; an annotation is an object.")
+                self.fault(where, f"it is {_short(row)}; an annotation is an object.")
                 continue
-            if number is not None and not _is_int(number):
-                self.fault(where, f"id is {number!r}; it must be a whole number.")
+            if number is None and row.get("id") is not None:
+                self.fault(where, f"id is {_short(row['id'])}; it must be a whole number.")
             elif number in seen:
                 self.fault(where, f"id {number} occurs twice; ids must differ.")
-            seen.add(number)
-            if _is_int(image) and image in self.spoiled - scenes.keys():
+            if number is not None:
+                seen.add(number)
+            if image in self.spoiled - scenes.keys():
                 continue
-            if not _is_int(image) or image not in scenes:
-                self.fault(where, f"image_id is {image!r}, and no image has that id.")
-            elif not _is_int(kind) or kind not in labels:
+            if image is None or image not in scenes:
+                self.fault(where, f"image_id is {_short(row.get('image_id'))}, and no image has that id.")
+            elif kind is None or kind not in labels:
                 known = f"{min(labels)} to {max(labels)}" if labels else "none"
-                self.fault(where, f"category_id is {kind!r}, and no category has that id (there are {known}).")
+                said = _short(row.get("category_id"))
+                self.fault(where, f"category_id is {said}, and no category has that id (there are {known}).")
             else:
-                one = self._object(where, row, scenes[image], labels[kind], classes[kind])
+                one = self._object(where, row, scenes[image], labels[kind], classes[kind], num_keypoints)
                 if one is not None:
                     found.setdefault(image, []).append(one)
         return found
 
     def _object(
-        self, where: str, row: Mapping[str, Any], scene: Scene, label: int, kind: Mapping[str, Any]
+        self, where: str, row: Mapping[str, Any], scene: Scene, label: int, kind: Mapping[str, Any], num_keypoints: int
     ) -> Object | None:
-        crowd, area = row.get("iscrowd", 0), row.get("area")
+        crowd, area = row.get("iscrowd") or 0, row.get("area")
         if crowd not in (0, 1):
-            self.fault(where, f"iscrowd is {crowd!r}; it must be 0 or 1.")
-        if area is not None and not (_is_number(area) and area >= 0):
-            self.fault(where, f"area is {area!r}; it must be a number of square pixels, 0 or more.")
+            self.fault(where, f"iscrowd is {_short(crowd)}; it must be 0 or 1.")
+        if area is not None and not (is_number(area) and area >= 0):
+            self.fault(where, f"area is {_short(area)}; it must be a number of square pixels, 0 or more.")
             area = None
         mask = self._mask(where, row.get("segmentation"), scene)
         box = self._box(where, row.get("bbox"), scene, mask)
         if box is None:
             return None
-        keypoints = self._keypoints(where, row, kind)
+        keypoints = self._keypoints(where, row, kind, num_keypoints)
         area = None if area is None else float(area)
         return Object(label, box, mask, keypoints, crowd == 1, area, bool(row.get("difficult", 0)))
 
     def _box(self, where: str, value: Any, scene: Scene, mask: Mask | None) -> Box | None:
-        if value is None and mask is not None:
-            whole = scene.rle(Object(0, (0, 0, 1, 1), mask))
-            assert whole is not None
-            value = [whole.box[0], whole.box[1], whole.box[2] - whole.box[0], whole.box[3] - whole.box[1]]
-        if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
-            self.fault(where, f"bbox is {value!r}; it must be four numbers: left, top, width, height.")
+        if value in (None, []) and mask is not None:
+            whole_box = extent(mask) if isinstance(mask, Polygons) else mask.box
+            value = [whole_box[0], whole_box[1], whole_box[2] - whole_box[0], whole_box[3] - whole_box[1]]
+        if not isinstance(value, list) or len(value) != 4 or not all(map(is_number, value)):
+            self.fault(where, f"bbox is {_short(value)}; it must be four numbers: left, top, width, height.")
             return None
         x, y, width, height = map(float, value)
         box = (x, y, x + width, y + height)
@@ -266,88 +321,77 @@ class _Reader:
         return None
 
     def _mask(self, where: str, value: Any, scene: Scene) -> Mask | None:
-        if value is None or value == []:
-            return None
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             return self._runs(where, value, scene)
-        if not isinstance(value, list):
+        if value and not isinstance(value, list):
             self.fault(where, f"segmentation is a {type(value).__name__}; it must be polygons (lists) or runs.")
+        if not isinstance(value, list):
             return None
         rings = []
         for place, ring in enumerate(value):
+            if ring == []:
+                continue
             problem = ring_problem(ring, scene)
             if problem is not None:
                 self.fault(where, f"segmentation[{place}] {problem}")
                 return None
             rings.append(np.array(ring, dtype=np.float64).reshape(-1, 2))
-        return Polygons(tuple(rings))
+        return Polygons(tuple(rings)) if rings else None
 
     def _runs(self, where: str, value: Mapping[str, Any], scene: Scene) -> RLE | None:
-        size, counts = value.get("size"), value.get("counts")
-        if size != [scene.height, scene.width]:
-            self.fault(where, f"segmentation.size is {size!r}; the image is {[scene.height, scene.width]} (h, w).")
-            return None
+        size = value.get("size")
+        if not isinstance(size, list) or list(map(whole, size)) != [scene.height, scene.width]:
+            said = f"the image is {[scene.height, scene.width]} (h, w)."
+            return self.fault(where, f"segmentation.size is {_short(size)}; {said}")
         try:
-            if isinstance(counts, list) and all(map(_is_int, counts)):
-                runs = np.array(counts, dtype=np.int64)
-            elif isinstance(counts, str):
-                runs = read_counts(counts)
-            else:
-                raise ValueError(f"counts are {str(counts)[:40]!r}; they must be a list of whole numbers, or text")
-            if (runs < 0).any():
-                raise ValueError(f"counts hold {int(runs.min())}; a run cannot be below 0")
-            if runs.sum() != scene.height * scene.width:
-                raise ValueError(
-                    f"counts add up to {int(runs.sum())}; the image has {scene.height * scene.width} pixels"
-                )
-        except (ValueError, OverflowError) as error:
-            self.fault(where, f"segmentation.{error}.")
-            return None
-        return RLE(scene.height, scene.width, runs)
+            return checked_runs(value.get("counts"), scene.height, scene.width)
+        except ValueError as error:
+            return self.fault(where, f"segmentation.{error}.")
 
-    def _keypoints(self, where: str, row: Mapping[str, Any], kind: Mapping[str, Any]) -> np.ndarray | None:
+    def _keypoints(
+        self, where: str, row: Mapping[str, Any], kind: Mapping[str, Any], num_keypoints: int
+    ) -> np.ndarray | None:
         value = row.get("keypoints")
-        if value is None:
+        if value is None or value == []:
             return None
-        if not isinstance(value, list) or len(value) % 3 or not all(map(_is_number, value)):
-            self.fault(where, "keypoints are not a list of numbers x, y, v, x, y, v, ...")
-            return None
+        if not isinstance(value, list) or len(value) % 3 or not all(map(is_number, value)):
+            return self.fault(where, "keypoints are not a list of numbers x, y, v, x, y, v, ...")
         points = np.array(value, dtype=np.float64).reshape(-1, 3)
-        wanted = kind.get("keypoints")
-        if isinstance(wanted, list) and len(wanted) != len(points):
-            self.fault(where, f"there are {len(points)} keypoints; the class {kind['name']!r} has {len(wanted)}.")
-            return None
-        if not np.isin(points[:, 2], (0, 1, 2)).all():
-            self.fault(where, "a keypoint's visibility is neither 0 (not labelled), 1 (hidden) nor 2 (visible).")
-            return None
+        if len(points) != num_keypoints:
+            said = f"the class {kind['name']!r} has {num_keypoints}"
+            return self.fault(where, f"there are {len(points)} keypoints; {said}.")
+        problem = visibility_problem(points)
+        if problem is not None:
+            return self.fault(where, problem)
         count, have = row.get("num_keypoints"), int((points[:, 2] > 0).sum())
-        if count is not None and count != have:
-            self.fault(where, f"num_keypoints is {count!r}, and {have} keypoints are labelled.")
+        if count is not None and whole(count) != have:
+            self.fault(where, f"num_keypoints is {_short(count)}, and {have} keypoints are labelled.")
         return points
 
 
-def ring_problem(ring: Any, scene: Scene) -> str | None:
-    """What is wrong with an outline x, y, x, y, ... in pixels, or None. One pixel beyond the border is forgiven."""
-    if not isinstance(ring, list) or not all(map(_is_number, ring)):
-        return f"is {str(ring)[:40]}; it must be a list of numbers x, y, x, y, ..."
-    if len(ring) % 2:
-        return f"has {len(ring)} numbers; they come in pairs x, y."
-    if len(ring) < 6:
-        return f"has {len(ring) // 2} points; an outline needs at least 3."
-    points = np.array(ring, dtype=np.float64).reshape(-1, 2)
-    if (points < -1).any() or (points > (scene.width + 1, scene.height + 1)).any():
-        outside = points[((points < -1) | (points > (scene.width + 1, scene.height + 1))).any(axis=1)][0]
-        return f"has the point {outside.tolist()} outside of the image of {scene.width} x {scene.height} pixels."
-    return None
+def _scene(row: Mapping[str, Any], name: Any, names: set[str], number: int, root: Path, folder: Path) -> Scene:
+    """An image without its objects. Raises ValueError with what is wrong."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"file_name is {_short(name)}; it must name the image file.")
+    if name in names:
+        raise ValueError(f"the file {name!r} occurs twice; list each image once.")
+    problem = size_problem(row.get("height"), row.get("width"))
+    if problem is not None:
+        raise ValueError(problem)
+    place = inside(root, name, folder)
+    names.add(name)
+    return Scene(str(place), int(row["height"]), int(row["width"]), id=number)
 
 
 def _get(row: Any, key: str) -> Any:
     return row.get(key) if isinstance(row, dict) else None
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
 
 
-def _is_number(value: Any) -> bool:
-    return (_is_int(value) or isinstance(value, float)) and bool(np.isfinite(float(value)))
+def _short(value: Any) -> str:
+    """A value of a file in a message, which stays one short line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

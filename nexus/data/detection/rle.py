@@ -16,6 +16,12 @@ from jaxtyping import Bool, Float, Int
 SCALE = 5
 """Parts of a pixel that COCO rounds vertices to."""
 
+MAX_BITS = 45
+"""Of a number in COCO's text: more than the pixels of any image need, so that no number grows without end."""
+
+CHUNK = 500_000
+"""Points of an outline that are worked on at once."""
+
 
 @dataclass(frozen=True, eq=False)
 class RLE:
@@ -48,11 +54,15 @@ class RLE:
     @property
     def box(self) -> tuple[float, float, float, float]:
         """The smallest box (x1, y1, x2, y2) around all pixels inside; zeros for an empty mask."""
-        mask = self.decode()
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if not len(rows):
+        ends = np.cumsum(self.counts)
+        begin, end = ends[0:-1:2], ends[1::2] - 1  # first and last pixel of each run inside
+        begin, end = begin[end >= begin], end[end >= begin]
+        if not len(begin):
             return 0.0, 0.0, 0.0, 0.0
-        return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+        whole_column = (begin // self.height != end // self.height).any()
+        top = 0 if whole_column else (begin % self.height).min()
+        bottom = self.height - 1 if whole_column else (end % self.height).max()
+        return float(begin[0] // self.height), float(top), float(end[-1] // self.height + 1), float(bottom + 1)
 
     def decode(self) -> Bool[np.ndarray, "h w"]:
         """The mask pixel by pixel."""
@@ -91,7 +101,7 @@ def write_counts(counts: Int[np.ndarray, " n"]) -> str:
     return "".join(text)
 
 
-def read_counts(text: str) -> Int[np.ndarray, " n"]:
+def read_counts(text: str) -> list[int]:
     """The counts that COCO's text means.
 
     Raises:
@@ -105,6 +115,8 @@ def read_counts(text: str) -> Int[np.ndarray, " n"]:
             raise ValueError(f"counts hold {character!r} at place {place}, which no run length is written with")
         value |= (code & 31) << shift
         shift += 5
+        if shift > MAX_BITS:
+            raise ValueError("counts are longer than any image")
         if code & 32:
             continue
         if code & 16:
@@ -113,47 +125,65 @@ def read_counts(text: str) -> Int[np.ndarray, " n"]:
         value = shift = 0
     if shift:
         raise ValueError("counts break off inside a number")
-    if any(abs(count) > 1 << 40 for count in counts):
-        raise ValueError("counts are longer than any image")
-    return np.array(counts, dtype=np.int64)
+    return counts
 
 
 def from_polygons(rings: Sequence[Float[np.ndarray, "v 2"]], height: int, width: int) -> RLE:
     """The union of the insides of several outlines, x and y in pixels."""
-    parts = [from_changes(_crossings(ring, height, width), height, width) for ring in rings]
+    parts = [_crossings(ring, height, width) for ring in rings]
     if len(parts) == 1:
-        return parts[0]
-    mask = np.zeros((height, width), dtype=bool)
-    for part in parts:
-        mask |= part.decode()
-    return encode(mask)
+        return from_changes(parts[0], height, width)
+    return from_changes(_union(parts, height * width), height, width)
+
+
+def _union(parts: Sequence[Int[np.ndarray, " n"]], pixels: int) -> Int[np.ndarray, " n"]:
+    """Places where the union of masks begins or ends, of the places where each does; no pixel is touched."""
+    closed = [np.append(part, pixels) if len(part) % 2 else part for part in parts]
+    places = np.concatenate([np.zeros(0, dtype=np.int64), *closed])
+    steps = np.concatenate([np.zeros(0, dtype=np.int64), *(1 - 2 * (np.arange(len(part)) % 2) for part in closed)])
+    places, where = np.unique(places, return_inverse=True)
+    depth = np.cumsum(np.bincount(where, steps, len(places)).astype(np.int64))
+    turns = (depth > 0) != (np.concatenate([[0], depth])[:-1] > 0)
+    return places[turns & (places < pixels)]
+
+
+def outline_length(ring: Float[np.ndarray, "v 2"]) -> float:
+    """How long a closed outline is, in pixels along the longer axis of each edge."""
+    return float(np.abs(np.roll(ring, -1, axis=0) - ring).max(axis=1).sum())
 
 
 def _crossings(ring: Float[np.ndarray, "v 2"], height: int, width: int) -> Int[np.ndarray, " n"]:
-    """Places in column order where the inside begins or ends."""
-    x, y = _outline_points(ring)
+    """Places in column order where the inside begins or ends: where the outline crosses them an odd number of times."""
+    start = (SCALE * np.asarray(ring, dtype=np.float64) + 0.5).astype(np.int64)
+    end = np.roll(start, -1, axis=0)
+    length = np.cumsum(np.abs(end - start).max(axis=1) + 1) if len(start) else np.zeros(0)
+    chunks = np.split(np.arange(len(start)), np.flatnonzero(np.diff(length // CHUNK)) + 1)
+    parts = [_edge_crossings(start[edges], end[edges], height, width) for edges in chunks]
+    places, times = np.unique(np.concatenate(parts), return_counts=True)
+    return places[(times % 2 == 1) & (places < height * width)]
+
+
+def _edge_crossings(start: np.ndarray, end: np.ndarray, height: int, width: int) -> Int[np.ndarray, " n"]:
+    """Places that edges cross, each time anew. From one edge to the next nothing is crossed: they share a point."""
+    x, y = _outline_points(start, end)
     moves = np.flatnonzero(x[1:] != x[:-1])
     before, after = moves, moves + 1
     column = (np.where(x[after] < x[before], x[after], x[after] - 1) + 0.5) / SCALE - 0.5
     row = np.ceil(np.clip((np.minimum(y[after], y[before]) + 0.5) / SCALE - 0.5, 0, height))
     used = (np.floor(column) == column) & (column >= 0) & (column <= width - 1)
-    places = column[used].astype(np.int64) * height + row[used].astype(np.int64)
-    places, times = np.unique(places, return_counts=True)
-    return places[(times % 2 == 1) & (places < height * width)]
+    return column[used].astype(np.int64) * height + row[used].astype(np.int64)
 
 
-def _outline_points(ring: Float[np.ndarray, "v 2"]) -> tuple[np.ndarray, np.ndarray]:
-    """Every point of the outline on the fine grid, from each vertex to the next, both included.
+def _outline_points(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every point of edges of an outline on the fine grid, from each vertex to the next, both included.
 
     A line steps by one along its longer axis. It is always counted from its lower end, so that a way there and back
     has the same points and cancels.
     """
-    corners = (SCALE * np.asarray(ring, dtype=np.float64) + 0.5).astype(np.int64)
-    start, end = corners, np.roll(corners, -1, axis=0)
     reach = np.abs(end - start)
     flat = reach[:, 0] >= reach[:, 1]
     along = np.where(flat, 0, 1)
-    edges = np.arange(len(corners))
+    edges = np.arange(len(start))
     flipped = start[edges, along] > end[edges, along]
     low, high = np.where(flipped[:, None], end, start), np.where(flipped[:, None], start, end)
     steps = reach.max(axis=1)

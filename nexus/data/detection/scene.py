@@ -107,6 +107,7 @@ class Annotations:
         class_ids: Number of each class in the COCO file; 1, 2, ... unless a file says otherwise.
         keypoint_names: In the order of `Object.keypoints`; empty without keypoints.
         skeleton: Pairs of keypoints that a picture joins, counted from 0.
+        mirror: For each keypoint the one that it becomes in a mirror, where a file says so; see `mirror_of`.
     """
 
     scenes: tuple[Scene, ...]
@@ -114,6 +115,7 @@ class Annotations:
     class_ids: tuple[int, ...] = ()
     keypoint_names: tuple[str, ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
+    mirror: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.class_ids:

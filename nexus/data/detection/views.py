@@ -117,7 +117,7 @@ class Flip:
     """Mirrors left to right with a probability.
 
     Attributes:
-        swap: For each keypoint the one that it becomes: a left eye becomes a right one; see `mirrored_names`.
+        swap: For each keypoint the one that it becomes: a left eye becomes a right one; see `mirror`.
     """
 
     probability: float = 0.5
@@ -139,17 +139,6 @@ class Flip:
             masks=None if view.masks is None else view.masks[:, :, ::-1],
             keypoints=keypoints,
         )
-
-
-def mirrored_names(names: Sequence[str]) -> tuple[int, ...]:
-    """For each keypoint the place of its mirror image: "left_eye" and "right_eye" change places, others stay."""
-    swapped = [
-        name.replace("left", "\0").replace("right", "left").replace("\0", "right")
-        if ("left" in name) != ("right" in name)
-        else name
-        for name in names
-    ]
-    return tuple(names.index(other) if other in names else place for place, other in enumerate(swapped))
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,15 @@ Its boxes are pixels counted from 1, the last one included. What VOC has no plac
 keypoints) is written as further elements of an object, which other readers pass over, so that nothing is lost.
 """
 
+import contextlib
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as XML
 
 import numpy as np
@@ -18,7 +22,7 @@ import numpy as np
 from nexus.core.config import nearest
 from nexus.core.files import write_whole
 from nexus.data.dataset import DataError
-from nexus.data.detection.rle import RLE, read_counts, write_counts
+from nexus.data.detection.rle import write_counts
 from nexus.data.detection.scene import (
     Annotations,
     Box,
@@ -28,14 +32,28 @@ from nexus.data.detection.scene import (
     Polygons,
     Report,
     Scene,
-    box_problem,
     refuse,
 )
+from nexus.data.detection.values import (
+    checked_box,
+    checked_runs,
+    class_name,
+    number_of,
+    polygons,
+    size_problem,
+    visibility_problem,
+    whole_text,
+)
+from nexus.data.documents import read_json, read_text, read_xml
+from nexus.data.images import EXTENSIONS
+from nexus.data.places import children, inside, split_folders, split_of, walk
 
 CLASSES = "classes.json"
 """Written beside the folders: names of classes and keypoints in their order, which VOC itself does not keep."""
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+ANNOTATIONS = "Annotations"
+IMAGE_FOLDERS = ("jpegimages", "images", "imgs", "img")
 
 
 def read_voc(
@@ -44,28 +62,120 @@ def read_voc(
     """Returns the annotations of a VOC folder.
 
     Args:
-        root: The folder that holds `Annotations` and `JPEGImages`.
-        split: Only the images that `ImageSets/Main/<split>.txt` lists.
-        class_names: Of the objects; without them those of `classes.json`, or all names that occur, sorted.
+        root: The folder; see `voc_files` for its layouts.
+        split: Only the images of this split.
+        class_names: Of the objects; without them those of `classes.json`, or all names that occur in any split, sorted.
         report: Told about each fault; what a fault spoils is left out.
 
     Raises:
         DataError: There is a fault, and `report` is not given; the message names file and object.
     """
     root = Path(root)
-    files = _files(root, split)
-    trees = [(file, tree) for file in files if (tree := _parse(file, report)) is not None]
-    stored = json.loads((root / CLASSES).read_text(encoding="utf-8")) if (root / CLASSES).is_file() else {}
-    found = {str(name.text) for _, tree in trees for name in tree.iterfind("object/name") if name.text}
-    names = tuple(class_names) or tuple(stored.get("names", ())) or tuple(sorted(found))
-    scenes = [scene for file, tree in trees if (scene := _Page(file, root, names, report).scene(tree)) is not None]
-    return Annotations(
-        tuple(scenes),
-        names,
-        tuple(stored.get("ids", ())),
-        tuple(stored.get("keypoints", ())),
-        tuple((a, b) for a, b in stored.get("skeleton", ())),
-    )
+    splits = voc_files(root)
+    if split is not None and split not in splits:
+        there = ", ".join(str(name) for name in splits if name) or "none"
+        table = root / "ImageSets" / "Main" / f"{split}.txt"
+        raise DataError(f"{root} has no split {split!r} (there are {there}); {table} would list its images by name.")
+    trees = {file: tree for file in _every(splits) if (tree := _parse(file, report)) is not None}
+    known = _Known(root)
+    found = {name for tree in trees.values() for name in _names(tree)}
+    names = tuple(class_names) or known.names or tuple(sorted(found))
+    chosen = _every(splits) if split is None else splits[split]
+    pages = ((_Page(file, root, names, len(known.keypoints), report), trees[file]) for file in chosen if file in trees)
+    scenes = [scene for page, tree in pages if (scene := page.scene(tree)) is not None]
+    return Annotations(tuple(scenes), names, known.ids, known.keypoints, known.skeleton)
+
+
+def voc_files(root: Path) -> dict[str | None, list[Path]]:
+    """The annotation files of each split; of the split None where nothing says which is which.
+
+    They lie in `Annotations`, with lists in `ImageSets/Main/<split>.txt`, or in folders that are called as splits are,
+    or beside their images.
+
+    Raises:
+        DataError: There is none, or a list is not text.
+    """
+    try:
+        folders = split_folders(root)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    folder = next((child for child in children(root) if child.name.lower() == ANNOTATIONS.lower()), None)
+    if folder is not None and folder.is_dir():
+        files = list(walk(folder, [".xml"]))
+        lists = _lists(root)
+        return {split: _listed(folder, files, table) for split, table in lists.items()} if lists else {None: files}
+    beside = {split: list(walk(place, [".xml"])) for split, place in folders.items()}
+    if any(beside.values()):
+        return {split: files for split, files in beside.items() if files}
+    files = list(walk(root, [".xml"]))
+    if not files:
+        raise DataError(f"{root} has no annotations of VOC: neither a folder {ANNOTATIONS}/, nor .xml files by images.")
+    return {None: files}
+
+
+def _lists(root: Path) -> dict[str, Path]:
+    for folder in (root / "ImageSets" / "Main", root / "ImageSets" / "Segmentation", root / "ImageSets"):
+        found: dict[str, Path] = {}
+        for file in children(folder):
+            split = split_of(file.stem) if file.suffix.lower() == ".txt" else None
+            if split in found:
+                raise DataError(f"{found[split]} and {file} both list {split!r}; remove or rename one of them.")
+            if split is not None:
+                found[split] = file
+        if found:
+            return found
+    return {}
+
+
+def _listed(folder: Path, files: Sequence[Path], table: Path) -> list[Path]:
+    """The files that a list names: by their stem or the image's file, and a flag of the class may follow."""
+    known = {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+    found = []
+    for line in read_text(table).splitlines():
+        whole, word = line.strip(), (line.split() or [""])[0]
+        if whole:
+            names = [whole, word, *(os.path.splitext(name)[0] for name in (whole, word)), Path(whole).stem]
+            found.append(next((known[name] for name in names if name in known), folder / f"{whole}.xml"))
+    return list(dict.fromkeys(found))
+
+
+def _every(splits: Mapping[str | None, Sequence[Path]]) -> list[Path]:
+    return list(dict.fromkeys(file for files in splits.values() for file in files))
+
+
+def _names(tree: XML.Element) -> list[str]:
+    names = []
+    for item in tree.iterfind("object/name"):
+        with contextlib.suppress(ValueError):
+            names.append(class_name(item.text))
+    return names
+
+
+class _Known:
+    """What `classes.json` keeps: names in their order, numbers, keypoints."""
+
+    def __init__(self, root: Path) -> None:
+        path = root / CLASSES
+        stored = read_json(path) if path.is_file() else {}
+        stored = stored if isinstance(stored, dict) else {"names": None}
+        try:
+            self.names = tuple(class_name(name) for name in _list(stored, "names"))
+            self.ids = tuple(int(number) for number in _list(stored, "ids"))
+            self.keypoints = tuple(class_name(name) for name in _list(stored, "keypoints"))
+            self.skeleton = tuple((int(a), int(b)) for a, b in _list(stored, "skeleton"))
+            if (self.ids and len(self.ids) != len(self.names)) or len(set(self.names)) < len(self.names):
+                raise ValueError("names and ids must be as many, and differ")
+            if any(not 0 <= one < len(self.keypoints) for pair in self.skeleton for one in pair):
+                raise ValueError("skeleton joins keypoints that do not exist")
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path} is not as convert writes it: {error}; correct it or remove it.") from None
+
+
+def _list(stored: Mapping[str, Any], key: str) -> list[Any]:
+    value = stored.get(key, [])
+    if not isinstance(value, list):
+        raise ValueError(f"{key} is no list")
+    return value
 
 
 def write_voc(annotations: Annotations, root: str | Path) -> Path:
@@ -145,75 +255,71 @@ def _plain(value: Decimal) -> str:
     return str(int(value)) if value == value.to_integral_value() else str(value)
 
 
-def _files(root: Path, split: str | None) -> list[Path]:
-    folder = root / "Annotations"
-    if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}; a VOC data set has Annotations/ and JPEGImages/ side by side.")
-    if split is None:
-        return sorted(folder.glob("*.xml"))
-    table = root / "ImageSets" / "Main" / f"{split}.txt"
-    if not table.is_file():
-        raise DataError(f"{table} does not exist; it lists the images of the split {split!r}, one name per line.")
-    names = [line.split()[0] for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [folder / f"{name}.xml" for name in names]
-
-
 def _parse(file: Path, report: Report) -> XML.Element | None:
-    try:
-        data = file.read_bytes()
-        if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-            raise ValueError("it declares entities, which annotations do not need; remove the DOCTYPE")
-        return XML.fromstring(data)  # noqa: S314  entities, the danger of XML, are refused above
-    except FileNotFoundError:
+    if not file.exists():
         report(Fault(str(file), "", "the file does not exist, and the split lists it."))
-    except (XML.ParseError, ValueError) as error:
-        report(Fault(str(file), "", f"it is not XML ({error})."))
+        return None
+    try:
+        return read_xml(file)
+    except DataError as error:
+        report(Fault(str(file), "", str(error).removeprefix(f"{file}: ").removeprefix(f"{file} ")))
     return None
 
 
 class _Page:
     """One annotation file."""
 
-    def __init__(self, file: Path, root: Path, class_names: Sequence[str], report: Report) -> None:
+    def __init__(self, file: Path, root: Path, class_names: Sequence[str], num_keypoints: int, report: Report) -> None:
         self.file, self.root, self.class_names, self.report = file, root, class_names, report
+        self.num_keypoints = num_keypoints
 
     def fault(self, place: str, problem: str) -> None:
         self.report(Fault(str(self.file), place, problem))
 
     def scene(self, tree: XML.Element) -> Scene | None:
-        name, sides = tree.findtext("filename"), [tree.findtext(f"size/{key}") for key in ("height", "width")]
-        if not name:
-            return self.fault("filename", "it is missing; it must name the image file.")
-        if not all(side is not None and side.strip().isdigit() and int(side) > 0 for side in sides):
-            return self.fault("size", f"height and width are {sides[0]!r} and {sides[1]!r}; they must be above 0.")
-        height, width = (int(str(side)) for side in sides)
-        number = tree.findtext("id")
-        path = str(self.root / "JPEGImages" / name)
-        scene = Scene(path, height, width, id=int(number) if number and number.isdigit() else None)
+        sides = [tree.findtext(f"size/{key}") for key in ("height", "width")]
+        height, width = (_pixels(side) for side in sides)
+        problem = size_problem(height, width)
+        if problem is not None:
+            return self.fault("size", problem)
+        try:
+            path = str(self._image((tree.findtext("filename") or "").strip()))
+        except ValueError as error:
+            return self.fault("filename", str(error))
+        number = whole_text(tree.findtext("id"))
+        scene = Scene(path, int(height or 0), int(width or 0), id=number)
         objects = [self._object(place, item, scene) for place, item in enumerate(tree.iterfind("object"))]
-        return Scene(path, height, width, tuple(one for one in objects if one is not None), scene.id)
+        return replace(scene, objects=tuple(one for one in objects if one is not None))
+
+    def _image(self, name: str) -> Path:
+        """The image that the page is about: of the name that it gives, else of its own."""
+        above = self.file.parent.parent if self.file.parent.name.lower() == ANNOTATIONS.lower() else self.file.parent
+        folders = [child for child in children(above) if child.name.lower() in IMAGE_FOLDERS and child.is_dir()]
+        folders += [self.file.parent] if self.file.parent == above else [above, self.file.parent]
+        if not name:
+            raise ValueError("it is missing; it must name the image file.")
+        places = [inside(self.root, name, folder) for folder in folders]
+        beside = [folder / f"{self.file.stem}{ending}" for folder in folders for ending in sorted(EXTENSIONS)]
+        return next((place for place in (*places, *beside) if place.is_file()), places[0])
 
     def _object(self, place: int, item: XML.Element, scene: Scene) -> Object | None:
-        name = item.findtext("name")
-        where = f"object {place} ({name})"
-        if name is None or name not in self.class_names:
-            hint = nearest(name, self.class_names) if name else "An object needs a name."
-            return self.fault(where, f"there is no class {name!r}. {hint}")
+        where = f"object {place} ({str(item.findtext('name'))[:40]})"
         try:
-            box = self._box(item)
-            problem = box_problem(box, scene.height, scene.width)
-            if problem is not None:
-                raise ValueError(problem)
-            mask, keypoints = self._mask(item, scene), _numbers(item.findtext("keypoints"), 3)
-            area = item.findtext("area")
-            area = None if area is None else float(area)
+            name = class_name(item.findtext("name")) if item.findtext("name") else None
+            if name is None or name not in self.class_names:
+                hint = nearest(name, self.class_names) if name else "An object needs a name."
+                raise ValueError(f"there is no class {name!r}. {hint}")
+            mask, box = self._mask(item, scene), self._box(item, scene)
+            keypoints = self._keypoints(item)
+            area = None if item.find("area") is None else number_of(item.findtext("area"))
         except ValueError as error:
             return self.fault(where, str(error))
-        flags = [item.findtext(key, "0").strip() in ("1", "true", "True") for key in ("iscrowd", "difficult")]
-        label = list(self.class_names).index(name)
-        return Object(label, box, mask, keypoints, flags[0], area, flags[1])
+        flags = [(item.findtext(key) or "0").strip() in ("1", "true", "True") for key in ("iscrowd", "difficult")]
+        return Object(list(self.class_names).index(name), box, mask, keypoints, flags[0], area, flags[1])
 
-    def _box(self, item: XML.Element) -> Box:
+    def _box(self, item: XML.Element, scene: Scene) -> Box:
+        if item.find("robndbox") is not None:
+            raise ValueError("its robndbox is a turned box, which is not read; draw it upright, or as a polygon.")
         texts = {side: item.findtext(f"bndbox/{side}") for side in SIDES}
         missing = [side for side, text in texts.items() if text is None]
         if missing:
@@ -222,25 +328,44 @@ class _Page:
             x1, y1, x2, y2 = (Decimal(str(text).strip()) for text in texts.values())
         except InvalidOperation:
             raise ValueError(f"its bndbox {list(texts.values())} is not made of numbers.") from None
-        return float(x1 - 1), float(y1 - 1), float(x2), float(y2)
+        # Some tools count from 0: their boxes at the border begin one pixel outside.
+        left, top = (0.0 if 0 <= side < 1 else float(side - 1) for side in (x1, y1))
+        return checked_box((left, top, float(x2), float(y2)), scene)
 
     def _mask(self, item: XML.Element, scene: Scene) -> Mask | None:
-        rings = [_numbers(ring.text, 2) for ring in item.iterfind("polygon") if ring.text and ring.text.strip()]
-        if rings:
-            return Polygons(tuple(ring for ring in rings if ring is not None))
+        rings = [_ring(ring) for ring in item.iterfind("polygon")]
+        if any(rings):
+            return polygons([ring for ring in rings if ring], scene)
         text = item.findtext("rle")
+        return None if text is None else checked_runs(text.strip(), scene.height, scene.width)
+
+    def _keypoints(self, item: XML.Element) -> np.ndarray | None:
+        text = item.findtext("keypoints")
         if text is None:
             return None
-        counts = read_counts(text)
-        if (counts < 0).any() or counts.sum() != scene.height * scene.width:
-            raise ValueError(f"its runs add up to {int(counts.sum())}, not to the pixels of the image.")
-        return RLE(scene.height, scene.width, counts)
+        numbers = [number_of(word) for word in text.split()]
+        if len(numbers) != 3 * self.num_keypoints:
+            raise ValueError(f"its keypoints are {len(numbers)} numbers; {CLASSES} names {self.num_keypoints}.")
+        points = np.array(numbers).reshape(-1, 3)
+        problem = visibility_problem(points)
+        if problem is not None:
+            raise ValueError(problem)
+        return points
 
 
-def _numbers(text: str | None, columns: int) -> np.ndarray | None:
-    if text is None:
-        return None
+def _ring(item: XML.Element) -> list[float]:
+    """The numbers x, y, x, y, ... of an outline: in a text, or in elements x1, y1, x2, y2, ..."""
+    texts = (item.text or "").split() or [child.text or "" for child in item]
+    if not (item.text or "").strip() and len(item):
+        wanted = [f"{axis}{place}" for place in range(1, len(item) // 2 + 1) for axis in "xy"]
+        if [child.tag for child in item] != wanted:
+            raise ValueError("its polygon is not made of x1, y1, x2, y2, ... in this order.")
+    return [number_of(word) for word in texts]
+
+
+def _pixels(text: str | None) -> int | float | str | None:
+    """A side of an image; some tools write 64.0."""
     try:
-        return np.array([float(word) for word in text.split()]).reshape(-1, columns)
+        return None if text is None else number_of(text.strip())
     except ValueError:
-        raise ValueError(f"{text[:40]!r} is not a list of numbers in groups of {columns}.") from None
+        return text

@@ -12,15 +12,16 @@ A mask of several parts, or with holes, becomes one outline whose bridges have n
 """
 
 import math
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nexus.core.files import write_whole
 from nexus.data.dataset import DataError
+from nexus.data.detection.copies import copy_image, write_text
+from nexus.data.detection.mirror import mirror_of
 from nexus.data.detection.scene import (
     Annotations,
     Fault,
@@ -33,9 +34,13 @@ from nexus.data.detection.scene import (
     refuse,
     ring_of,
 )
-from nexus.data.images import EXTENSIONS, ImageError, image_size, open_image
+from nexus.data.detection.values import extent, ring_problem, visibility_problem, whole_text
+from nexus.data.detection.yolo_folder import CLASS_LISTS, SETTINGS, YoloFolder, label_file, open_yolo
+from nexus.data.documents import read_text
+from nexus.data.holding_out import held_out
+from nexus.data.images import ImageError, file_size
+from nexus.data.places import walk
 
-SETTINGS = "data.yaml"
 SAME_BOX = 1e-6
 """Pixels by which a box may differ from its outline's extent, which is what a reader takes for it."""
 
@@ -44,32 +49,37 @@ def read_yolo(root: str | Path, split: str | None = None, report: Report = refus
     """Returns the annotations of a YOLO folder.
 
     Args:
-        root: The folder with `data.yaml`.
-        split: Only the images below `images/<split>`, or the folder that `data.yaml` names for it.
+        root: The folder, or its settings file; see `nexus.data.detection.yolo_folder` for the layouts.
+        split: Only the images of this split.
         report: Told about each fault; what a fault spoils is left out.
 
     Raises:
         DataError: There is a fault, and `report` is not given; the message names file and line.
     """
-    root = Path(root)
-    settings = _settings(root / SETTINGS)
-    names = settings["names"]
-    num_points = settings.get("kpt_shape", [0])[0]
-    folder = root / str(settings.get(split) or f"images/{split}") if split else root / "images"
-    if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}; a YOLO data set has images/ and labels/ side by side.")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS)
+    folder = open_yolo(Path(root))
+    if split is not None and split not in folder.images:
+        there = ", ".join(str(name) for name in folder.images if name) or "none"
+        raise DataError(f"{root} has no split {split!r} (there are {there}); there is no folder images/{split} in it.")
+    every = sorted({file for files in folder.images.values() for file in files})
+    files = every if split is None else folder.images[split]
     scenes = []
     for file in files:
         try:
-            height, width = image_size(open_image(file))
+            height, width = file_size(file)
         except ImageError as error:
             report(Fault(str(file), "", str(error).removeprefix(f"{file}: ").removeprefix(f"{file} ")))
             continue
-        lines = _Lines(_label_file(file, root), Scene(str(file), height, width), len(names), num_points, report)
-        scenes.append(Scene(str(file), height, width, tuple(lines.objects())))
-    _report_strays(folder, root, files, report)
-    return Annotations(tuple(scenes), tuple(names), keypoint_names=tuple(f"point{i}" for i in range(num_points)))
+        scene = Scene(str(file), height, width)
+        lines = _Lines(label_file(file, folder.root), scene, len(folder.names), len(folder.keypoint_names), report)
+        scenes.append(replace(scene, objects=tuple(lines.objects())))
+    _report_strays(folder, report)
+    return Annotations(
+        tuple(scenes),
+        folder.names,
+        keypoint_names=folder.keypoint_names,
+        skeleton=folder.skeleton,
+        mirror=folder.mirror,
+    )
 
 
 def write_yolo(annotations: Annotations, root: str | Path, *, lossy: bool = False) -> Path:
@@ -83,30 +93,68 @@ def write_yolo(annotations: Annotations, root: str | Path, *, lossy: bool = Fals
     Raises:
         DataError: Something would get lost and `lossy` is not set; the message names the first such object.
     """
+    return write_yolo_splits({None: annotations}, root, lossy=lossy)
+
+
+def write_yolo_splits(splits: Mapping[str | None, Annotations], root: str | Path, *, lossy: bool = False) -> Path:
+    """Writes several splits of one data set, each into `images/<split>` and `labels/<split>`; see `write_yolo`.
+
+    The split None goes into `images` itself, and lists say which of its images are held out.
+    """
     import yaml
 
     root = Path(root)
-    if not lossy:
+    for annotations in splits.values() if not lossy else ():
         _check_lossless(annotations)
-    num_points = len(annotations.keypoint_names)
-    for name, scene in zip(_flat_names(annotations.scenes), annotations.scenes):
-        target = root / "images" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists() or not target.samefile(scene.path):
-            shutil.copyfile(scene.path, target)
-        lines = [_line(one, scene, num_points) for one in scene.objects if not one.crowd]
-        label = (root / "labels" / name).with_suffix(".txt")
-        label.parent.mkdir(parents=True, exist_ok=True)
-        _write(label, "".join(f"{line}\n" for line in lines))
-    settings: dict[str, Any] = {"train": "images", "val": "images", "names": dict(enumerate(annotations.class_names))}
-    if num_points:
-        settings["kpt_shape"] = [num_points, 3]
-    _write(root / SETTINGS, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    settings: dict[str, Any] = {}
+    for split, annotations in splits.items():
+        files = _write_split(annotations, root, split or ".")
+        if split is None:
+            settings.update(_write_lists(root, annotations.scenes, files))
+        else:
+            settings[split] = f"images/{split}"
+    settings.update(_described(next(iter(splits.values()))))
+    write_text(root, root / SETTINGS, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     return root
 
 
-def _write(path: Path, text: str) -> None:
-    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+def _write_split(annotations: Annotations, root: Path, split: str) -> list[Path]:
+    files = []
+    for name, scene in zip(_flat_names(annotations.scenes), annotations.scenes):
+        image = root / "images" / split / name
+        copy_image(scene, root, image)
+        lines = [_line(one, scene, len(annotations.keypoint_names)) for one in scene.objects if not one.crowd]
+        label = (root / "labels" / split / name).with_suffix(".txt")
+        write_text(root, label, "".join(f"{line}\n" for line in lines))
+        files.append(image)
+    return files
+
+
+def _write_lists(root: Path, scenes: Sequence[Scene], files: Sequence[Path]) -> dict[str, str]:
+    """Writes which images are trained on and which are held out; returns the keys that name the lists."""
+    held = held_out([file.name for file in files])
+    names = {}
+    for split, wanted in (("train", False), ("val", True)):
+        chosen = [file for file, one in zip(files, held) if one == wanted]
+        if chosen:
+            text = "".join(f"./{file.relative_to(root).as_posix()}\n" for file in chosen)
+            write_text(root, root / f"{split}.txt", text)
+            names[split] = f"{split}.txt"
+    return names
+
+
+def _described(annotations: Annotations) -> dict[str, Any]:
+    """The keys of `data.yaml` that describe classes and keypoints."""
+    settings: dict[str, Any] = {"names": dict(enumerate(annotations.class_names))}
+    if annotations.keypoint_names:
+        names, mirror = list(annotations.keypoint_names), mirror_of(annotations)
+        settings["kpt_shape"] = [len(names), 3]
+        settings["kpt_names"] = {label: list(names) for label in range(len(annotations.class_names))}
+        if mirror is not None:
+            settings["flip_idx"] = list(mirror)
+        if annotations.skeleton:
+            settings["skeleton"] = [list(pair) for pair in annotations.skeleton]
+    return settings
 
 
 def _flat_names(scenes: Sequence[Scene]) -> list[str]:
@@ -171,40 +219,13 @@ def _line(one: Object, scene: Scene, num_points: int) -> str:
     return " ".join([str(one.label), *map(str, box), *shown])
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    """The content of data.yaml with `names` as a list."""
-    import yaml
-
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; it must hold `names`, the names of the classes.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    names = settings.get("names") if isinstance(settings, dict) else None
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-        names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise DataError(f"{path}: names is {names!r}; it must list the classes, or number them 0, 1, ...")
-    shape = settings.get("kpt_shape", [0, 3])
-    if not (isinstance(shape, list) and len(shape) == 2 and isinstance(shape[0], int) and shape[1] in (2, 3)):
-        raise DataError(f"{path}: kpt_shape is {shape!r}; it must be [number of keypoints, 3].")
-    if shape[1] == 2:
-        raise DataError(f"{path}: kpt_shape is {shape!r}; keypoints without visibility are not read, use [j, 3].")
-    return {**settings, "names": [str(name) for name in names]}
-
-
-def _label_file(image: Path, root: Path) -> Path:
-    parts = list(image.relative_to(root).parts)
-    parts[parts.index("images")] = "labels"
-    return (root / Path(*parts)).with_suffix(".txt")
-
-
-def _report_strays(folder: Path, root: Path, files: Sequence[Path], report: Report) -> None:
-    known = {_label_file(file, root) for file in files}
-    labels = root / "labels" / folder.relative_to(root / "images")
-    for file in sorted(labels.rglob("*.txt")) if labels.is_dir() else ():
-        if file not in known:
+def _report_strays(folder: YoloFolder, report: Report) -> None:
+    """Names labels without an image, in the folders where labels of images are looked for."""
+    known = {label_file(file, folder.root) for files in folder.images.values() for file in files}
+    places = {file.parent for file in known if "labels" in (part.lower() for part in file.parts)}
+    tops = [place for place in sorted(places) if not any(above in places for above in place.parents)]
+    for file in dict.fromkeys(file for top in tops if top.is_dir() for file in walk(top, [".txt"])):
+        if file not in known and file.name not in CLASS_LISTS:
             report(Fault(str(file), "", "there is no image for these labels; add it, or remove the file."))
 
 
@@ -216,12 +237,12 @@ class _Lines:
         self.num_classes, self.num_points = num_classes, num_points
 
     def objects(self) -> list[Object]:
-        if not self.file.is_file():
+        if not self.file.exists():
             return []
         try:
-            lines = self.file.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            self.report(Fault(str(self.file), "", f"it is not text in UTF-8 ({error})."))
+            lines = read_text(self.file).splitlines()
+        except DataError as error:
+            self.report(Fault(str(self.file), "", str(error).removeprefix(f"{self.file} ")))
             return []
         found, seen = [], set()
         for number, line in enumerate(lines, start=1):
@@ -238,8 +259,10 @@ class _Lines:
     def _object(self, words: list[str]) -> Object | str:
         """The object of a line, or what is wrong with it."""
         try:
-            label, numbers = int(words[0]), [float(word) for word in words[1:]]
+            label, numbers = whole_text(words[0]), [float(word) for word in words[1:]]
         except ValueError:
+            label, numbers = None, []
+        if label is None:
             return f"{' '.join(words)[:60]!r} is not a class (a whole number) and numbers."
         if not 0 <= label < self.num_classes:
             return f"the class is {label}; {SETTINGS} names {self.num_classes}, 0 to {self.num_classes - 1}."
@@ -265,14 +288,18 @@ class _Lines:
             corners = np.concatenate([centre - half, centre + half])
         else:
             ring = np.array(numbers).reshape(-1, 2) * sides
+            problem = ring_problem(ring.reshape(-1).tolist(), self.scene)
+            if problem is not None:
+                return f"its outline {problem}"
             mask = Polygons((ring,))
-            corners = np.concatenate([ring.min(axis=0), ring.max(axis=0)])
+            corners = np.array(extent(mask))
         x1, y1, x2, y2 = corners.tolist()
         problem = box_problem((x1, y1, x2, y2), self.scene.height, self.scene.width)
         if problem is not None:
             return problem
         if points:
             keypoints = np.array(points).reshape(-1, 3) * [*sides, 1]
-            if not np.isin(keypoints[:, 2], (0, 1, 2)).all():
-                return "a keypoint's visibility is neither 0 (not labelled), 1 (hidden) nor 2 (visible)."
+            problem = visibility_problem(keypoints)
+            if problem is not None:
+                return problem
         return Object(label, (x1, y1, x2, y2), mask, keypoints)

@@ -10,8 +10,9 @@ import numpy as np
 
 from nexus.data.dataset import DataError
 from nexus.data.detection import RLE, read_coco
-from nexus.data.detection.rle import from_polygons, read_counts
+from nexus.data.detection.rle import from_polygons
 from nexus.data.detection.scene import Annotations, Scene
+from nexus.data.detection.values import checked_runs
 from nexus.tasks.detection.coco_figures import CocoFigures, Found, Kind, coco_figures
 
 
@@ -86,10 +87,9 @@ def _mask(value: Any, scene: Scene) -> RLE:
     if isinstance(value, list):
         rings = [np.array(ring, dtype=np.float64).reshape(-1, 2) for ring in value]
         return from_polygons(rings, scene.height, scene.width)
-    counts = value["counts"]
-    runs = read_counts(counts) if isinstance(counts, str) else np.array(counts, dtype=np.int64)
-    height, width = value["size"]
-    return RLE(int(height), int(width), runs)
+    if list(value["size"]) != list(scene.size):
+        raise ValueError(f"a mask has the size {value['size']!r}; the image is {list(scene.size)} (h, w)")
+    return checked_runs(value["counts"], scene.height, scene.width)
 
 
 def _rows(results: str | Path | Sequence[dict[str, Any]], name: str) -> Sequence[dict[str, Any]]:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from nexus.data import DataError, load_dataset
 from nexus.data.captions import sentences
-from nexus.data.datasets.folder import HELD_OUT, held_out_draw
+from nexus.data.holding_out import HELD_OUT, held_out_draw
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image as PIL
 
 from nexus.data import DataError, ImageError, load_dataset
-from nexus.data.datasets.folder import HELD_OUT, ImageFolder, held_out_draw
+from nexus.data.datasets.folder import ImageFolder
+from nexus.data.holding_out import HELD_OUT, held_out_draw
 
 
 def write(path, colour=(200, 30, 30), mode="RGB"):

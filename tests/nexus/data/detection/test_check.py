@@ -191,7 +191,7 @@ def test_faults_of_yolo_folders(tmp_path):
     assert_one_fault(root, "", r"broken\.png: is not an image")
     (root / "images" / "broken.png").unlink()
     (root / "labels" / "a.txt").write_bytes(b"\xff\xfe0")
-    assert_one_fault(root, "", "not text in UTF-8")
+    assert_one_fault(root, "", "(not|no) text in UTF-8")
     (root / "data.yaml").write_text("nc: 3\n")
     assert_one_fault(root, "", "names is None")
     (root / "data.yaml").write_text("names: [a]\nkpt_shape: 3\n")
@@ -208,7 +208,7 @@ VOC_FAULTS = [
     ("<annotation>", "", "is not XML"),
     ('<!DOCTYPE x [<!ENTITY a "b">]><annotation/>', "", "remove the DOCTYPE"),
     (f"<annotation>{HEAD.replace('a.png', '')}</annotation>", "filename", "it is missing"),
-    (f"<annotation>{HEAD.replace('30', 'x')}</annotation>", "size", "must be above 0"),
+    (f"<annotation>{HEAD.replace('30', 'x')}</annotation>", "size", "must be pixels above 0"),
     (f"<annotation>{HEAD.replace('30', '33')}</annotation>", "", "30 x 20 pixels and its annotations say 33 x 20"),
     (f"<annotation>{HEAD}{OBJECT.replace('<xmin>2</xmin>', '')}</annotation>", r"object 0 \(cat\)", "lacks xmin"),
     (f"<annotation>{HEAD}{OBJECT.replace('>2<', '>two<')}</annotation>", r"object 0 \(cat\)", "not made of numbers"),

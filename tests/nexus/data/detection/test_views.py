@@ -9,6 +9,7 @@ from nexus.core.preprocessing import Preprocessing
 from nexus.data import AugmentConfig, Loader
 from nexus.data.detection import AnnotatedFiles, Annotations, DetectionSample, Object, Scene
 from nexus.data.detection.batches import DetectionTransform, stack_images
+from nexus.data.detection.mirror import mirrored_names
 from nexus.data.detection.rle import encode
 from nexus.data.detection.views import (
     Crop,
@@ -17,7 +18,6 @@ from nexus.data.detection.views import (
     ResizeTo,
     ScaleJitter,
     copy_paste,
-    mirrored_names,
     mosaic,
     view_of,
     windowed,
