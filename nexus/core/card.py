@@ -11,6 +11,15 @@ if TYPE_CHECKING:
     from nexus.core.module import NexusModule
 
 
+LONG_NAMES = {"image-classification": "classification", "object-detection": "detection"}
+"""What model hubs call two of the tasks."""
+
+
+def task_called(name: str) -> str:
+    """Returns the task that is meant by `name`: "object-detection" and "detection" are one."""
+    return LONG_NAMES.get(name, name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """A published result: `Metric(name="imagenet-1k top-1", value=76.13, source="torchvision metadata")`."""
@@ -54,24 +63,25 @@ class ModelCard:
         name: The registered name.
         model_class: The class that builds it.
         config: Its configuration.
-        task: "classification", "detection", "segmentation", ...
         num_parameters: The published number of parameters.
         weights: Published files; the first is the default.
         paper: Address of the paper.
-        good_for: Keys of the selection matrices that it answers, such as "image-classification", with the suffix
+        good_for: Keys of the selection matrices that it answers, such as "classification", with the suffix
             ":alternative" where it is the second choice (see `nexus.models.selection`).
-        throughput: Published images per second, for ordering only; None if unknown.
     """
 
     name: str
     model_class: "type[NexusModule]"
     config: Config
-    task: str = "classification"
     num_parameters: int | None = None
     weights: tuple[Weights, ...] = ()
     paper: str = ""
     good_for: tuple[str, ...] = ()
-    throughput: float | None = None
+
+    @property
+    def task(self) -> str:
+        """What the variant is for: its class's `task`."""
+        return self.model_class.task
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -33,7 +33,7 @@ class NexusModule(nn.Module):
         formats: Names that other libraries give to the same weights; set below the class.
         head_prefixes: Names of the weights whose shapes follow from `num_classes`.
         hub_types: The `model_type`s of the hub's config.json that `config_from_hub` understands.
-        default_task: What a model without a card is for.
+        task: What models of this class are for: the name of a task, "classification" unless a class says otherwise.
         config: The frozen configuration (or the mapping that was given).
         preprocessing: How an image becomes the model's input; None until weights or a trainer bring it.
         class_names: Names of the outputs in order; empty when unknown.
@@ -46,7 +46,7 @@ class NexusModule(nn.Module):
     formats: ClassVar[tuple[Format, ...]] = ()
     head_prefixes: ClassVar[tuple[str, ...]] = ("head.",)
     hub_types: ClassVar[tuple[str, ...]] = ()
-    default_task: ClassVar[str] = "classification"
+    task: ClassVar[str] = "classification"
     config: Any
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -118,11 +118,6 @@ class NexusModule(nn.Module):
         from nexus.core.weights import push_to_hub
 
         return push_to_hub(self, repo_id, private=private, token=token)
-
-    @property
-    def task(self) -> str:
-        """What the model is for: its card's task, or its class's."""
-        return self.card.task if self.card else self.default_task
 
     def num_parameters(self, *, trainable: bool = False) -> int:
         """Returns how many numbers the parameters hold, or only those that are trained."""

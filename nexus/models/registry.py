@@ -4,7 +4,7 @@ import fnmatch
 from difflib import get_close_matches
 from typing import Any
 
-from nexus.core.card import ModelCard
+from nexus.core.card import ModelCard, task_called
 from nexus.core.module import NexusModule
 
 _CARDS: dict[str, ModelCard] = {}
@@ -45,8 +45,9 @@ def list_models(pattern: str = "*", *, task: str | None = None, pretrained: bool
         task: Only models of this task, such as "detection".
         pretrained: Only models that have published weights.
     """
+    wanted = None if task is None else task_called(task)
     named = [_CARDS[name] for name in sorted(_CARDS) if fnmatch.fnmatch(name, pattern)]
-    return [card.name for card in named if task in (None, card.task) and (card.weights or not pretrained)]
+    return [card.name for card in named if wanted in (None, card.task) and (card.weights or not pretrained)]
 
 
 def create_model(name: str, *, pretrained: bool = False, **changes: Any) -> NexusModule:

@@ -6,13 +6,13 @@ where it is the second choice.
 
 from typing import Any
 
-from nexus.core.card import ModelCard
+from nexus.core.card import LONG_NAMES, ModelCard, task_called
 from nexus.core.config import nearest
 from nexus.models.registry import list_models, model_info
 
 TASKS = {
-    "image-classification": "a label for each image",
-    "object-detection": "boxes with labels",
+    "classification": "a label for each image",
+    "detection": "boxes with labels",
     "instance-segmentation": "a mask for each object",
     "semantic-segmentation": "a label for each pixel",
     "pose-estimation": "keypoints of people",
@@ -53,11 +53,12 @@ def recommend(
     Raises:
         ValueError: A need is unknown (the nearest is named), or no registered model answers all of them.
     """
-    needs = {"task": task, "constraint": constraint, "data": _amount(data) if data else None}
+    needs = {"task": task and task_called(task), "constraint": constraint, "data": _amount(data) if data else None}
     given = {kind: need for kind, need in needs.items() if need is not None}
     for kind, need in given.items():
         if need not in _MATRICES[kind]:
-            raise ValueError(f"There is no {kind} {need!r}. {nearest(need, _MATRICES[kind])}")
+            known = [*_MATRICES[kind], *(LONG_NAMES if kind == "task" else ())]
+            raise ValueError(f"There is no {kind} {need!r}. {nearest(need, known)}")
     cards = [model_info(name) for name in list_models()]
     if not given:
         return [row for kind, matrix in _MATRICES.items() for need in matrix for row in _answers(cards, {kind: need})]

@@ -212,7 +212,7 @@ class CLIP(NexusModule):
 
     config: CLIPConfig
     head_prefixes = ()
-    default_task = "image-text"
+    task = "image-text"
 
     def __init__(self, config: CLIPConfig | Mapping[str, Any]) -> None:
         super().__init__(config)

@@ -22,13 +22,13 @@ from torch.utils.checkpoint import checkpoint
 
 from nexus.core.config import Config
 from nexus.core.formats import Format, State
-from nexus.core.module import NexusModule
 from nexus.layers import channels_last
+from nexus.layers.detector_input import Size, Target
 from nexus.layers.frozen_norm import freeze_batch_norm
 from nexus.layers.mlp import Mlp
 from nexus.layers.perceptron import Perceptron
 from nexus.layers.post_norm import CrossAttention, PostNormBlock
-from nexus.models.cv.rcnn.images import Size, Target, check_targets, pad_images
+from nexus.models.cv.detector import Detector
 from nexus.models.cv.rcnn.pyramid import backbone_maps, freeze_stages, make_backbone
 from nexus.models.cv.resnet import Bottleneck, ResNet
 from nexus.ops.set_prediction import (
@@ -149,10 +149,11 @@ class DecoderBlock(nn.Module):
         return self.norm1(x + self.drop(self.self_attn(placed, placed, x)))
 
 
-class DETR(NexusModule):
+class DETR(Detector):
     """Object detector. `config` is a `DETRConfig` or a mapping of its fields. Images may have any size."""
 
     config: DETRConfig
+    multiple_of = 1
 
     def __init__(self, config: DETRConfig | Mapping[str, Any]) -> None:
         super().__init__(config)
@@ -187,11 +188,6 @@ class DETR(NexusModule):
                 if weight.ndim > 1:
                     nn.init.xavier_uniform_(weight)
 
-    @property
-    def task(self) -> str:
-        """What the model is for, with or without a card."""
-        return "detection"
-
     def forward(
         self,
         images: Float[Tensor, "b c h w"] | Sequence[Float[Tensor, "c _ _"]],
@@ -200,26 +196,26 @@ class DETR(NexusModule):
         image_sizes: Sequence[Size] | None = None,
         output_attentions: bool = False,
     ) -> dict[str, Any]:
-        """Detects objects in normalized images.
+        """Detects objects, as every `Detector` does.
 
-        Args:
-            images: A batch, or a list of images of different sizes.
-            targets: For each image `boxes` (n, 4), xyxy in pixels of that image, and `labels` (n,); n may be 0.
-            image_sizes: (height, width) of images in a batch that is padded below and to the right.
-            output_attentions: Return `attentions`, where each query looks: one (b, heads, q, n) per decoder block,
-                over the places of `features[-1]` row by row.
-
-        Returns:
-            `boxes` (q, 4), xyxy in pixels, `scores` (q,), `labels` (q,) and `queries` (q,), which query each of them
-            is from: lists with one entry per image, best first; `pred_logits` (b, q, k + 1) and `pred_boxes`
-            (b, q, 4), cxcywh from 0 to 1 across each image, in the order of the queries; `embeddings` (b, q, d);
-            `features`, the backbone's maps. With `targets` also `losses`, a dict of scalars; in training mode then
-            neither boxes nor scores nor labels.
-
-        Raises:
-            ValueError: Images or targets do not fit the model.
+        With `output_attentions` also returns `attentions`, where each query looks: one (b, heads, q, n) per decoder
+        block, over the places of `features[-1]` row by row.
         """
-        batch, sizes = pad_images(images, self.config.in_channels, image_sizes=image_sizes, multiple_of=1)
+        batch, sizes = self.read(images, targets, image_sizes)
+        return self.detect(batch, sizes, targets, output_attentions=output_attentions)
+
+    def detect(
+        self,
+        batch: Float[Tensor, "b c h w"],
+        sizes: Sequence[Size],
+        targets: Sequence[Target] | None,
+        *,
+        output_attentions: bool = False,
+    ) -> dict[str, Any]:
+        """Returns `boxes` (q, 4), `scores` (q,), `labels` (q,) and `queries` (q,), which query each of them is from;
+        `pred_logits` (b, q, k + 1) and `pred_boxes` (b, q, 4), cxcywh from 0 to 1 across each image, in the order of
+        the queries; `embeddings` (b, q, d); `features`, the backbone's maps; with `targets` `losses`.
+        """
         features = self.backbone(channels_last(batch))["features"]
         seen = seen_places(batch, sizes, features[self.map_index])
         position = sine_positions(seen, self.config.embed_dim, batch.dtype)
@@ -237,7 +233,6 @@ class DETR(NexusModule):
             blocks = [block for block in self.decoder if isinstance(block, DecoderBlock)]
             outputs["attentions"] = [block.attention_maps(x, *around) for block, x in zip(blocks, states)]
         if targets is not None:
-            check_targets(targets, len(sizes), self.config.num_classes)
             outputs["losses"] = self._losses(logits, boxes, relative_objects(targets, sizes))
         if targets is None or not self.training:
             outputs |= rank_queries(logits[-1], boxes[-1], sizes)

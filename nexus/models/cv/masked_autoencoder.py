@@ -122,7 +122,7 @@ class MaskedAutoencoder(WeightInitMixin, NexusModule):
     """
 
     grid: tuple[int, int]
-    default_task = "masked-image-modeling"
+    task = "masked-image-modeling"
     num_prefix: ClassVar[int]
     """Tokens before the patches."""
 

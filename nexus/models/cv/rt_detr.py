@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from nexus.core.config import Config
 from nexus.core.formats import State
-from nexus.core.module import NexusModule
 from nexus.layers import channels_last
 from nexus.layers.conv_norm import ConvNorm
+from nexus.layers.detector_input import Size, Target
 from nexus.layers.perceptron import Perceptron
-from nexus.models.cv.rcnn.images import Size, Target, check_targets, pad_images
+from nexus.models.cv.detector import Detector
 from nexus.models.cv.rt_detr_backbone import DEPTHS, STEM_DIM, build_backbone
 from nexus.models.cv.rt_detr_decoder import (
     Decoder,
@@ -131,7 +131,7 @@ class RTDETRConfig(Config):
             raise ValueError(f"num_points is {self.num_points}; every level needs at least 1.")
 
 
-class RTDETR(NexusModule):
+class RTDETR(Detector):
     """Object detector. `config` is an `RTDETRConfig` or a mapping of its fields. Images may have any size."""
 
     config: RTDETRConfig
@@ -173,40 +173,16 @@ class RTDETR(NexusModule):
         self.decoder = Decoder(blocks, width, classes, look_forward_twice=config.look_forward_twice)
         self._init_heads()
 
-    @property
-    def task(self) -> str:
-        """What the model is for, with or without a card."""
-        return "detection"
-
-    def forward(
-        self,
-        images: Float[Tensor, "b c h w"] | Sequence[Float[Tensor, "c _ _"]],
-        targets: Sequence[Target] | None = None,
-        *,
-        image_sizes: Sequence[Size] | None = None,
+    def detect(
+        self, batch: Float[Tensor, "b c h w"], sizes: Sequence[Size], targets: Sequence[Target] | None
     ) -> dict[str, Any]:
-        """Detects objects in images scaled to [0, 1].
-
-        Args:
-            images: A batch, or a list of images of different sizes. They are padded with zeros to one size, a
-                multiple of 32, and the model sees the padding: resize to one size where that is possible.
-            targets: For each image `boxes` (n, 4), xyxy in pixels of that image, and `labels` (n,); n may be 0.
-            image_sizes: (height, width) of images in a batch that is padded below and to the right.
-
-        Returns:
-            `boxes` (q, 4), xyxy in pixels, `scores` (q,) and `labels` (q,), lists with one entry per image, best
-            first; a query may occur with several labels. `pred_logits` (b, q, k) and `pred_boxes` (b, q, 4), cxcywh
-            from 0 to 1 across the padded batch; `embeddings` (b, q, d); `features`, the backbone's maps. With
-            `targets` also `losses`, a dict of scalars; in training mode then neither boxes nor scores nor labels.
-
-        Raises:
-            ValueError: Images or targets do not fit the model.
+        """Returns `boxes` (q, 4), `scores` (q,) and `labels` (q,); a query may occur with several labels. `pred_logits`
+        (b, q, k) and `pred_boxes` (b, q, 4), cxcywh from 0 to 1 across the padded batch; `embeddings` (b, q, d);
+        `features`, the backbone's maps; with `targets` `losses`.
         """
-        batch, sizes = pad_images(images, self.config.in_channels, image_sizes=image_sizes)
-        canvas = [(batch.shape[-2], batch.shape[-1])] * len(batch)
+        canvas = [(batch.shape[-2], batch.shape[-1])] * len(sizes)
         objects = None
         if targets is not None:
-            check_targets(targets, len(sizes), self.config.num_classes)
             objects = relative_objects(targets, canvas)
         features = self.backbone(channels_last(batch), checkpointing=self.checkpointing)
         maps = [layer(x) for layer, x in zip(self.input_proj, self.encoder(features))]

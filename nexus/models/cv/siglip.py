@@ -186,7 +186,7 @@ class SigLIP(NexusModule):
 
     config: SigLIPConfig
     head_prefixes = ()
-    default_task = "image-text"
+    task = "image-text"
 
     def __init__(self, config: SigLIPConfig | Mapping[str, Any]) -> None:
         super().__init__(config)

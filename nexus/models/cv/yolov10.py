@@ -23,9 +23,9 @@ from torch.utils.checkpoint import checkpoint
 
 from nexus.core.config import Config, nearest
 from nexus.core.formats import Format
-from nexus.core.module import NexusModule
 from nexus.layers.conv_norm import ConvNorm
-from nexus.models.cv.rcnn.images import Size, Target, check_targets, pad_images
+from nexus.layers.detector_input import Size, Target
+from nexus.models.cv.detector import Detector
 from nexus.models.cv.yolov10_blocks import (
     Downsample,
     LargeDepthwise,
@@ -156,12 +156,11 @@ class Places(NamedTuple):
     strides: Tensor
 
 
-class YOLOv10(NexusModule):
+class YOLOv10(Detector):
     """Object detector. `config` is a `YOLOv10Config` or a mapping of its fields. Images may have any size."""
 
     config: YOLOv10Config
     head_prefixes = tuple(f"{head}.cls." for head in ("one_to_one", "one_to_many"))
-    default_task = "detection"
 
     def __init__(self, config: YOLOv10Config | Mapping[str, Any]) -> None:
         super().__init__(config)
@@ -195,31 +194,13 @@ class YOLOv10(NexusModule):
             large_kernel=name in config.large_kernel,
         )
 
-    def forward(
-        self,
-        images: Float[Tensor, "b c h w"] | Sequence[Float[Tensor, "c _ _"]],
-        targets: Sequence[Target] | None = None,
-        *,
-        image_sizes: Sequence[Size] | None = None,
+    def detect(
+        self, batch: Float[Tensor, "b c h w"], sizes: Sequence[Size], targets: Sequence[Target] | None
     ) -> dict[str, Any]:
-        """Detects objects in images from 0 to 1.
-
-        Args:
-            images: A batch, or a list of images of different sizes.
-            targets: For each image `boxes` (n, 4), xyxy in pixels of that image, and `labels` (n,); n may be 0.
-            image_sizes: (height, width) of images in a batch that is padded below and to the right.
-
-        Returns:
-            `boxes` (n, 4), xyxy in pixels, `scores` (n,) and `labels` (n,), lists with one entry per image, best
-            first; a place may occur with several labels. `pred_logits` (b, n, k) and `pred_boxes` (b, n, 4), xyxy in
-            pixels, of the one-to-one head at every place of its three maps; `features`, the backbone's maps of
-            strides 8, 16 and 32. With `targets` also `losses`, a dict of scalars; in training mode then neither boxes
-            nor scores nor labels.
-
-        Raises:
-            ValueError: Images or targets do not fit the model.
+        """Returns `boxes`, `scores` and `labels`; a place may occur with several labels. `pred_logits` (b, n, k) and
+        `pred_boxes` (b, n, 4), xyxy in pixels, of the one-to-one head at every place of its three maps; `features`, the
+        backbone's maps of strides 8, 16 and 32; with `targets` `losses`.
         """
-        batch, sizes = pad_images(images, self.config.in_channels, image_sizes=image_sizes)
         batch = fill_padding(batch, sizes, self.config.padding_value)
         features = self._backbone(batch)
         maps = self._neck(*features)
@@ -229,7 +210,6 @@ class YOLOv10(NexusModule):
         boxes = boxes_from_bins(bins, places)
         outputs: dict[str, Any] = {"pred_logits": logits, "pred_boxes": boxes, "features": features}
         if targets is not None:
-            check_targets(targets, len(sizes), self.config.num_classes)
             outputs["losses"] = self._losses("one_to_one", logits, bins, places, targets, 1)
             if self.one_to_many is not None:
                 logits, bins = self.one_to_many(maps)

@@ -9,6 +9,7 @@ import nexus
 from nexus import Config, NexusModule, Preprocessing, create_model, list_models, model_info
 from nexus.core.card import ModelCard
 from nexus.models.registry import all_cards, register
+from nexus.models.selection import recommend
 
 
 def test_names_are_listed_by_pattern_and_task():
@@ -16,6 +17,16 @@ def test_names_are_listed_by_pattern_and_task():
     assert list_models("resnet1??") == ["resnet101", "resnet152"]
     assert "resnet50" in list_models(task="classification")
     assert list_models("resnet*", task="no such task") == []
+
+
+def test_a_task_is_one_thing_under_both_its_names():
+    assert list_models(task="object-detection") == list_models(task="detection") != []
+    assert recommend(task="image-classification") == recommend(task="classification")
+    for card in all_cards():
+        model_class = card.model_class
+        assert card.task == model_class.task, card.name
+        with torch.device("meta"):
+            assert model_class(card.config).task == card.task, card.name
 
 
 def test_unknown_names_and_fields_are_named():
@@ -89,6 +100,7 @@ class LineConfig(Config):
 
 class Line(NexusModule):
     config: LineConfig
+    task = "lines"
 
     def __init__(self, config):
         super().__init__(config)
@@ -103,8 +115,9 @@ def test_a_module_takes_its_own_configuration_or_a_mapping():
     model = Line({})
     model.line.bias.requires_grad_(False)
     assert model.num_parameters(trainable=True) == 2
-    assert model.task == "classification"
-    card = ModelCard(name="line", model_class=Line, config=LineConfig(), task="lines")
+    assert model.task == "lines"
+    card = ModelCard(name="line", model_class=Line, config=LineConfig())
+    assert card.task == "lines"
     assert card.preprocessing.image_size == (224, 224)
 
 

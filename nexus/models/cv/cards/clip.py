@@ -99,7 +99,6 @@ register(
             name=name,
             model_class=CLIP,
             config=config,
-            task="image-text",
             num_parameters=_FACTS[name][0],
             weights=_weights(name),
             paper="https://arxiv.org/abs/2103.00020",

@@ -19,7 +19,6 @@ def detr_card(name: str, file: str, num_parameters: int, average_precision: floa
         name=name,
         model_class=DETR,
         config=VARIANTS[name],
-        task="detection",
         num_parameters=num_parameters,
         weights=(
             Weights(
@@ -31,7 +30,7 @@ def detr_card(name: str, file: str, num_parameters: int, average_precision: floa
             Weights(tag="coco_hub", url=hub, **shared),
         ),
         paper="https://arxiv.org/abs/2005.12872",
-        good_for=("object-detection:alternative",),
+        good_for=("detection:alternative",),
     )
 
 

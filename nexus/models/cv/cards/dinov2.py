@@ -62,8 +62,7 @@ register(
             num_parameters=_FACTS[name][0],
             weights=_weights(name),
             paper="https://arxiv.org/abs/2309.16588" if config.num_registers else "https://arxiv.org/abs/2304.07193",
-            good_for=("image-classification", "zero-shot", "few-shot", "none", "10-100"),
-            throughput=600 if name == "dinov2_vitb14" else None,  # the seeds' table
+            good_for=("classification", "zero-shot", "few-shot", "none", "10-100"),
         )
         for name, config in VARIANTS.items()
     )

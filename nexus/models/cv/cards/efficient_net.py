@@ -181,8 +181,7 @@ def _card(name: str) -> ModelCard:
         num_parameters=_NUM_PARAMETERS[f"v2_{size}" if version_2 else size],
         weights=(*timm, *torchvision, *pypi) if first_timm else (*torchvision, *timm),
         paper="https://arxiv.org/abs/2104.00298" if version_2 else "https://arxiv.org/abs/1905.11946",
-        good_for=("image-classification:alternative", "mobile", "100k+"),
-        throughput=800 if name == "efficientnet_b3" else None,  # the seeds' table
+        good_for=("classification:alternative", "mobile", "100k+"),
     )
 
 

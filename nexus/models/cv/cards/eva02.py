@@ -104,7 +104,7 @@ register(
             num_parameters=_NUM_PARAMETERS[name],
             weights=_weights(name, int(name.rpartition("_")[2])),
             paper="https://arxiv.org/abs/2303.11331",
-            good_for=("image-classification:alternative", "1k-10k:alternative", "100k+"),
+            good_for=("classification:alternative", "1k-10k:alternative", "100k+"),
         )
         for name, config in VARIANTS.items()
     )

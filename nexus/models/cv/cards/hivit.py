@@ -31,7 +31,6 @@ register(
         name="mae_hivit_base",
         model_class=HiViTMAE,
         config=MASKED_VARIANTS["mae_hivit_base"],
-        task="masked-image-modeling",
         num_parameters=87_041_152,  # with the decoder and its frozen position embedding
         paper=_PAPER,
     ),

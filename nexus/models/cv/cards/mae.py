@@ -44,7 +44,6 @@ register(
             name=name,
             model_class=MAE,
             config=config,
-            task="masked-image-modeling",
             num_parameters=_NUM_PARAMETERS[name],
             weights=tuple(_published(name.split("_")[2])),
             paper="https://arxiv.org/abs/2111.06377",

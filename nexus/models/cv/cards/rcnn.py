@@ -63,27 +63,24 @@ register(
         name="fasterrcnn_resnet50_fpn",
         model_class=FasterRCNN,
         config=faster_rcnn.VARIANTS["fasterrcnn_resnet50_fpn"],
-        task="detection",
         num_parameters=41_808_406,  # 41,755,286 with the published weights, whose normalization is constant
         weights=(coco_weights("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", FIRST, box=37.0),),
         paper="https://arxiv.org/abs/1506.01497",
-        good_for=("object-detection:alternative",),
+        good_for=("detection:alternative",),
     ),
     ModelCard(
         name="fasterrcnn_resnet50_fpn_v2",
         model_class=FasterRCNN,
         config=faster_rcnn.VARIANTS["fasterrcnn_resnet50_fpn_v2"],
-        task="detection",
         num_parameters=43_712_278,
         weights=(coco_weights("fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", {}, box=46.7),),
         paper="https://arxiv.org/abs/2111.11429",
-        good_for=("object-detection:alternative",),
+        good_for=("detection:alternative",),
     ),
     ModelCard(
         name="maskrcnn_resnet50_fpn",
         model_class=MaskRCNN,
         config=mask_rcnn.VARIANTS["maskrcnn_resnet50_fpn"],
-        task="detection",
         num_parameters=44_454_513,  # 44,401,393 with the published weights
         weights=(coco_weights("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", FIRST, box=37.9, mask=34.6),),
         paper="https://arxiv.org/abs/1703.06870",
@@ -93,7 +90,6 @@ register(
         name="maskrcnn_resnet50_fpn_v2",
         model_class=MaskRCNN,
         config=mask_rcnn.VARIANTS["maskrcnn_resnet50_fpn_v2"],
-        task="detection",
         num_parameters=46_359_409,
         weights=(coco_weights("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth", {}, box=47.4, mask=41.8),),
         paper="https://arxiv.org/abs/2111.11429",
@@ -103,7 +99,6 @@ register(
         name="keypointrcnn_resnet50_fpn",
         model_class=KeypointRCNN,
         config=keypoint_rcnn.VARIANTS["keypointrcnn_resnet50_fpn"],
-        task="detection",
         num_parameters=59_190_378,  # 59,137,258 with the published weights
         weights=(
             coco_weights("keypointrcnn_resnet50_fpn_coco-fc266e95.pth", FIRST, box=54.6, keypoint=65.0),
@@ -116,7 +111,6 @@ register(
         name="cascadercnn_resnet50_fpn",
         model_class=CascadeRCNN,
         config=cascade_rcnn.VARIANTS["cascadercnn_resnet50_fpn"],
-        task="detection",
         num_parameters=69_394_766,
         weights=(
             mmdet_weights(
@@ -131,13 +125,12 @@ register(
             ),
         ),
         paper="https://arxiv.org/abs/1712.00726",
-        good_for=("object-detection:alternative",),
+        good_for=("detection:alternative",),
     ),
     ModelCard(
         name="cascadercnn_resnet101_fpn",
         model_class=CascadeRCNN,
         config=cascade_rcnn.VARIANTS["cascadercnn_resnet101_fpn"],
-        task="detection",
         num_parameters=88_386_894,
         weights=(
             mmdet_weights(
@@ -147,13 +140,12 @@ register(
             ),
         ),
         paper="https://arxiv.org/abs/1712.00726",
-        good_for=("object-detection:alternative",),
+        good_for=("detection:alternative",),
     ),
     ModelCard(
         name="cascademaskrcnn_resnet50_fpn",
         model_class=CascadeRCNN,
         config=cascade_rcnn.VARIANTS["cascademaskrcnn_resnet50_fpn"],
-        task="detection",
         num_parameters=77_324_606,
         weights=(
             mmdet_weights(

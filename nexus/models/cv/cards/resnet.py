@@ -124,8 +124,7 @@ register(
             num_parameters=_NUM_PARAMETERS[name],
             weights=(*(_from_timm(name, tag, top1) for tag, top1 in _TIMM[name].items()), *_TORCHVISION[name]),
             paper="https://arxiv.org/abs/1512.03385",
-            good_for=("image-classification:alternative", "100k+"),
-            throughput=1200 if name == "resnet50" else None,  # the seeds' table
+            good_for=("classification:alternative", "100k+"),
         )
         for name, config in VARIANTS.items()
     )

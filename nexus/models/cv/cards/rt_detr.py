@@ -50,11 +50,10 @@ def rt_detr_card(name: str) -> ModelCard:
         name=name,
         model_class=RTDETR,
         config=VARIANTS[name],
-        task="detection",
         num_parameters=NUM_PARAMETERS[size],
         weights=tuple(weights),
         paper="https://arxiv.org/abs/2407.17140" if version else "https://arxiv.org/abs/2304.08069",
-        good_for=("object-detection", "real-time"),
+        good_for=("detection", "real-time"),
     )
 
 

@@ -63,7 +63,6 @@ register(
             name=name,
             model_class=SigLIP,
             config=config,
-            task="image-text",
             num_parameters=_FACTS[name][0],
             weights=(_weights(name),),
             paper=f"https://arxiv.org/abs/{'2502.14786' if name.startswith('siglip2') else '2303.15343'}",

@@ -97,12 +97,11 @@ register(
             ),
             paper="https://arxiv.org/abs/2103.14030",
             good_for=(
-                "image-classification",
+                "classification",
                 "1k-10k",
                 "100k+",
                 *(("high-accuracy",) if name.startswith("swin_large") else ()),
             ),
-            throughput=580 if name == "swin_base_patch4_window7_224" else None,  # the seeds' table
         )
         for name, config in VARIANTS.items()
     )

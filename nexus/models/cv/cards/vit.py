@@ -169,8 +169,7 @@ register(
                 *([_from_mae(*_MAE[name])] if name in _MAE else []),
             ),
             paper="https://arxiv.org/abs/2010.11929",
-            good_for=("image-classification", "1k-10k", "100k+"),
-            throughput=650 if name == "vit_base_patch16_224" else None,  # the seeds' table
+            good_for=("classification", "1k-10k", "100k+"),
         )
         for name, config in VARIANTS.items()
     )

@@ -41,14 +41,13 @@ def yolov10_card(name: str) -> ModelCard:
         name=name,
         model_class=YOLOv10,
         config=VARIANTS[name],
-        task="detection",
         num_parameters=num_parameters,
         weights=(
             Weights(tag="coco", url=f"hf-hub:jameslahm/{name}", **shared),
             Weights(tag="coco_release", url=f"{RELEASE}/{name}.pt", **shared),
         ),
         paper="https://arxiv.org/abs/2405.14458",
-        good_for=("object-detection", "real-time"),
+        good_for=("detection", "real-time"),
     )
 
 

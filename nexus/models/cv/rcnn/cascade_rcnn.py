@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nexus.core.formats import Format, State
-from nexus.models.cv.rcnn.images import Size, Target
+from nexus.layers.detector_input import Size, Target
 from nexus.models.cv.rcnn.mask_rcnn import MaskHead, MaskHeadConfig, pasted
 from nexus.models.cv.rcnn.parts import Branch, Detections, Samples, SecondStage
 from nexus.models.cv.rcnn.rcnn import RCNN, RCNNConfig

@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from nexus.core.config import Config
+from nexus.layers.detector_input import Size, Target
 from nexus.models.cv.rcnn.faster_rcnn import box_stage
-from nexus.models.cv.rcnn.images import Size, Target
 from nexus.models.cv.rcnn.parts import Branch, Detections, Samples
 from nexus.models.cv.rcnn.rcnn import RCNN, RCNNConfig
 from nexus.models.cv.rcnn.roi_heads import PoolConfig, pool_regions

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from nexus.models.cv.rcnn.images import Size, Target
+from nexus.layers.detector_input import Size, Target
 
 
 class Samples(NamedTuple):

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.config import Config
-from nexus.core.module import NexusModule
-from nexus.models.cv.rcnn.images import Size, Target, check_targets, pad_images
+from nexus.layers.detector_input import Size, Target
+from nexus.models.cv.detector import Detector
 from nexus.models.cv.rcnn.parts import Branch, Detections, SecondStage
 from nexus.models.cv.rcnn.pyramid import PyramidBackbone
 from nexus.models.cv.rcnn.roi_heads import BoxHeadConfig, DetectConfig, SamplerConfig
@@ -64,7 +64,7 @@ class RCNNConfig(Config):
             raise ValueError(f"num_frozen_stages is {self.num_frozen_stages}; it must lie in 0 to 5.")
 
 
-class RCNN(NexusModule):
+class RCNN(Detector):
     """The flow of the family; its members pass their second stage and their branches.
 
     Args:
@@ -90,40 +90,19 @@ class RCNN(NexusModule):
         self.second_stage = second_stage
         self.branches = nn.ModuleDict(branches or {})
 
-    @property
-    def task(self) -> str:
-        """What the model is for, with or without a card."""
-        return "detection"
+    def target_keys(self) -> list[str]:
+        return [branch.target_key for branch in self._branches()]
 
-    def forward(
-        self,
-        images: Float[Tensor, "b c h w"] | Sequence[Float[Tensor, "c _ _"]],
-        targets: Sequence[Target] | None = None,
-        *,
-        image_sizes: Sequence[Size] | None = None,
+    def detect(
+        self, batch: Float[Tensor, "b c h w"], sizes: Sequence[Size], targets: Sequence[Target] | None
     ) -> dict[str, Any]:
-        """Detects objects in normalized images.
-
-        Args:
-            images: A batch, or a list of images of different sizes.
-            targets: For each image `boxes` (n, 4), xyxy in pixels of that image, and `labels` (n,), and what the
-                branches need; n may be 0.
-            image_sizes: (height, width) of images in a batch that is padded below and to the right.
-
-        Returns:
-            `boxes` (n, 4), xyxy in pixels, `scores` (n,), `labels` (n,) and what the branches add, each a list with
-            one entry per image, best first. `proposals` (n, 4), a list, and `features`, the levels P2 to P6.
-            With `targets` also `losses`, a dict of scalars; in training mode then only these and the features.
-
-        Raises:
-            ValueError: Images or targets do not fit the model.
+        """Returns `boxes`, `scores`, `labels` and what the branches add; `proposals` (n, 4), a list with one entry per
+        image, and `features`, the levels P2 to P6; with `targets` `losses`.
         """
-        batch, sizes = pad_images(images, self.config.in_channels, image_sizes=image_sizes)
         levels = self.backbone(batch)
         first = self.rpn(levels, (batch.shape[-2], batch.shape[-1]))
         outputs: dict[str, Any] = {"features": levels}
         if targets is not None:
-            check_targets(targets, len(sizes), self.config.num_classes, *(b.target_key for b in self._branches()))
             outputs["losses"] = self.rpn.losses(first, targets)
             proposals = self.rpn.propose(first, sizes, for_training=True)
             losses, samples = self.second_stage.losses(levels, proposals, targets, sizes)

@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.config import Config
+from nexus.layers.detector_input import Size, Target
 from nexus.layers.fpn import conv_norm
-from nexus.models.cv.rcnn.images import Size, Target
 from nexus.models.cv.rcnn.parts import Detections, Samples, SecondStage
 from nexus.models.cv.rcnn.pyramid import STRIDES
 from nexus.ops.box_coder import BoxCoder

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.config import Config
+from nexus.layers.detector_input import Size, Target
 from nexus.layers.fpn import conv_norm
-from nexus.models.cv.rcnn.images import Size, Target
 from nexus.ops.anchors import anchor_shapes, grid_anchors
 from nexus.ops.box_coder import BoxCoder
 from nexus.ops.boxes import clip_boxes, full_precision, iou, is_large, pairwise

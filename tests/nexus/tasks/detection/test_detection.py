@@ -37,7 +37,7 @@ SETTINGS = Preprocessing(image_size=(48, 64), resize="within", resize_size=32, m
 class Bright(NexusModule):
     """Finds the bright pixels of an image: the box around them, its mask, and its corners as keypoints."""
 
-    default_task = "detection"
+    task = "detection"
 
     def __init__(self, what=("masks", "keypoints")):
         super().__init__({})

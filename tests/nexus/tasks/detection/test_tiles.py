@@ -24,7 +24,7 @@ SIDE = 32
 class Blobs(NexusModule):
     """Finds each connected bright patch of an image, brighter means surer, and calls bluish ones class 1."""
 
-    default_task = "detection"
+    task = "detection"
 
     def __init__(self, masks=False):
         super().__init__({})
@@ -158,6 +158,6 @@ def test_wrong_settings_say_what_to_change():
     with pytest.raises(ValueError, match=r"match is 0\.0"):
         Tiling(match=0.0)
     classifier = Blobs()
-    classifier.default_task = "classification"
+    classifier.task = "classification"
     with pytest.raises(ValueError, match="tiles are for detectors; this model's task is classification"):
         Predictor(classifier, tiles=32, class_names=("a", "b"))
