@@ -13,13 +13,26 @@ def main() -> None:
         warnings.formatwarning = _one_line
     try:
         app()
-    except (ValueError, OSError, ImportError) as error:
-        if os.environ.get("NEXUS_DEBUG"):
+    except Exception as error:
+        if os.environ.get("NEXUS_DEBUG") or not _is_answer(error):
             raise
-        sys.stderr.write(f"nexus: {error}\n")
+        if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+            sys.stderr.write(f"nexus: {one_line(str(error) or type(error).__name__)}\n")
         sys.exit(2)
+
+
+def _is_answer(error: Exception) -> bool:
+    """Whether an error is meant for a person: a mistake, a file, a missing package, or one of the library's own."""
+    ours = type(error).__module__.partition(".")[0] in ("nexus", "mithril")
+    return ours or isinstance(error, ValueError | OSError | ImportError)
+
+
+def one_line(text: str) -> str:
+    """Returns a message as one line for a terminal: its lines joined, what would move the cursor spelled out."""
+    joined = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in joined)
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> str:
     """Returns what a warning says, without the line of code that gave it."""
-    return f"nexus: {message}\n"
+    return f"nexus: {one_line(str(message))}\n"

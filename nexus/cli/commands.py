@@ -55,11 +55,14 @@ def demo(
 @app.command(context_settings={"ignore_unknown_options": True})
 def train(
     recipe: Annotated[
-        str | None, typer.Argument(help="A recipe's name or YAML file; `--list` shows the names.")
+        str | None, typer.Argument(help="A recipe's name or YAML file (`--list`); with --resume, the run's own.")
     ] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes, such as optimizer.lr=3e-4.")] = None,
     run_dir: Annotated[Path | None, typer.Option("--run-dir", "-o", help="Default: runs/<recipe>.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --run-dir.")] = False,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="With --resume: go on with changed data, length, rate or schedule.")
+    ] = False,
     show_list: Annotated[bool, typer.Option("--list", help="Show the recipes and stop.")] = False,
 ) -> None:
     """Train a model by a recipe.
@@ -71,13 +74,16 @@ def train(
     if show_list:
         typer.echo("\n".join(list_recipes()))
         return
+    if resume and run_dir is not None and (recipe is None or "=" in recipe):
+        overrides = [] if recipe is None else [recipe, *(overrides or [])]
+        recipe = str(run_dir / "recipe.yaml")
     if recipe is None:
         fail("train needs a recipe, such as digits/vit_tiny. `nexus train --list` shows them all.")
     if unknown := [word for word in (recipe, *(overrides or [])) if word.startswith("-")]:
         fail(f"train has no option {unknown[0]}. Changes are written without dashes, such as training.epochs=3.")
     settings = load_recipe(recipe, overrides or [])
     folder = run_dir or Path("runs") / Path(recipe).with_suffix("").as_posix().replace("/", "-")
-    result = Trainer(settings, folder, resume=resume).fit()
+    result = Trainer(settings, folder, resume=resume, allow_changes=allow_changes).fit()
     if result.metrics:
         show_table([{"metric": name, "value": value} for name, value in result.metrics.items()])
     typer.echo(f"The model lies in {result.run_dir / 'model'}.")

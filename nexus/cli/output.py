@@ -9,7 +9,9 @@ import typer
 
 def fail(message: str) -> NoReturn:
     """Ends the command with a message on standard error and exit status 2."""
-    typer.echo(f"nexus: {message}", err=True)
+    from nexus.cli import one_line
+
+    typer.echo(f"nexus: {one_line(message)}", err=True)
     raise typer.Exit(2)
 
 

@@ -1,15 +1,17 @@
 """The processes of a run. One process is a world of size 1 and needs no process group; `torchrun` makes more."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,21 @@ class World:
     def any(self, flag: bool) -> bool:
         """Returns whether the flag is set in any process."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(int(flag))).item())
+
+    def main_alone(self, work: Callable[[], T]) -> T:
+        """Returns what `work` gives in the main process; its error is raised in all processes, so that none waits."""
+        result, error = None, None
+        if self.is_main:
+            try:
+                result = work()
+            except Exception as raised:
+                if self.size == 1:
+                    raise
+                error = raised
+        result, error = self.gather((result, error))[0]
+        if error is not None:
+            raise error
+        return cast(T, result)
 
     def gather(self, value: Any) -> list[Any]:
         """Returns the values of all processes, in the order of ranks."""

@@ -154,12 +154,21 @@ class Engine:
         if self.average is not None:
             load_values(self.average.values, state["model_ema"], "averaged weight")
             self.average.updates = state["ema_updates"]
+        rates = list(self.schedule.base_lrs)
         load_optimizer_state(self.optimizer, self.model, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self._put_rates(rates)
         self.precision.scaler.load_state_dict(state["scaler"])
         self.loss_names = tuple(state["loss_names"])
         if self.world.rank < len(state["random"]):
             set_random_state(state["random"][self.world.rank])
+
+    def _put_rates(self, rates: list[Any]) -> None:
+        """Lets the recipe decide the rates at the step that was reached; they are the old ones unless it changed."""
+        self.schedule.base_lrs = rates
+        for group, rate, factor in zip(self.optimizer.param_groups, rates, self.schedule.lr_lambdas, strict=True):
+            group["initial_lr"], group["lr"] = rate, rate * factor(self.schedule.last_epoch)
+        self.schedule._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def first_broken_weight(self) -> str | None:
         """Returns the name of a weight that is not finite in some process, or None. This waits for the device."""

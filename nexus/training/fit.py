@@ -19,6 +19,7 @@ def fit(
     recipe: Recipe | str | Path | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    allow_changes: bool = False,
     progress: DisplayName = "auto",
     **overrides: Any,
 ) -> FitResult:
@@ -30,6 +31,7 @@ def fit(
         recipe: A shipped recipe's name, a file, or a `Recipe`; by default AdamW with a cosine, as `Recipe()` says.
         run_dir: Where the run is kept; by default a new folder under `runs/`.
         resume: Continue the run in `run_dir`.
+        allow_changes: See `Trainer`.
         progress: What to show on standard error: a "bar", "lines", "off", or "auto".
         **overrides: Changes of the recipe. A key that only one section has needs no section, `lr=3e-4`; a section is
             given as a mapping, `schedule={"name": "wsd"}`.
@@ -54,7 +56,14 @@ def fit(
     settings = recipe_from_mapping(tree)
     folder = Path(run_dir) if run_dir is not None else _new_folder(settings, given)
     trainer = Trainer(
-        settings, folder, model=given, train_data=train, val_data=held_out, resume=resume, progress=progress
+        settings,
+        folder,
+        model=given,
+        train_data=train,
+        val_data=held_out,
+        resume=resume,
+        allow_changes=allow_changes,
+        progress=progress,
     )
     return trainer.fit()
 

@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TextIO
 
@@ -43,9 +44,10 @@ class MetricsFile:
         return b"".join(json.dumps(record).encode() + b"\n" for record in self.records)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file; what a full disk did not take stands in the checkpoints."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
 
 
 class TensorBoard:
@@ -66,8 +68,9 @@ class TensorBoard:
                 self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
 
     def close(self) -> None:
-        """Writes what is buffered."""
-        self._writer.close()
+        """Writes what is buffered; what a full disk does not take stands in `metrics.jsonl`."""
+        with suppress(OSError):
+            self._writer.close()
 
 
 class Display(Protocol):

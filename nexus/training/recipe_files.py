@@ -1,7 +1,6 @@
 """Recipes as files: the shipped ones, safe reading, changes from a command line, errors with the key's path."""
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -9,41 +8,12 @@ from typing import Any, TypeVar, get_args
 import yaml
 
 from nexus.core.config import Config, field_types, nearest
+from nexus.core.documents import parse_yaml, read_yaml
+from nexus.core.files import write_whole
 from nexus.training.recipe import Recipe
 
 FOLDER = Path(__file__).parent / "recipes"
-# YAML 1.1, which PyYAML speaks, reads 3e-4 as text; this is the number of YAML 1.2.
-_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+")
-
 C = TypeVar("C", bound=Config)
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader, with numbers as in YAML 1.2 and without repeated keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node)
-            if key in seen:
-                raise ValueError(f"The key {key!r} occurs twice (line {key_node.start_mark.line + 1}).")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
-
-
-def parse_yaml(text: str) -> Any:
-    """Returns the plain values that a YAML text describes.
-
-    Raises:
-        ValueError: The text is not YAML, repeats a key, or asks for an object.
-    """
-    try:
-        return _Loader(text).get_single_data()
-    except yaml.YAMLError as error:
-        raise ValueError(f"This is not plain YAML: {error}") from error
 
 
 def list_recipes() -> list[str]:
@@ -62,10 +32,10 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         ValueError: There is no such recipe, a key is unknown, or a value is wrong.
     """
     path = _find(str(source))
+    tree = read_yaml(path)
+    if not isinstance(tree, dict):
+        raise ValueError(f"{source}: A recipe is a mapping with sections such as 'model:' and 'optimizer:'.")
     try:
-        tree = parse_yaml(path.read_text(encoding="utf-8"))
-        if not isinstance(tree, dict):
-            raise ValueError("A recipe is a mapping with sections such as 'model:' and 'optimizer:'.")
         recipe = recipe_from_mapping(tree)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
@@ -79,7 +49,7 @@ def override_recipe(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
         path, equals, value = text.partition("=")
         if not equals or not path:
             raise ValueError(f"The change {text!r} is not of the form section.key=value, such as optimizer.lr=3e-4.")
-        set_key(tree, path.strip(), parse_yaml(value))
+        set_key(tree, path.strip(), parse_yaml(value, f"The change {text!r}"))
     return recipe_from_mapping(tree)
 
 
@@ -90,7 +60,8 @@ def recipe_from_mapping(tree: Mapping[str, Any]) -> Recipe:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Writes a recipe, whole, as YAML."""
-    path.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
+    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False)
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def key_paths(cls: type[Config] = Recipe, prefix: str = "") -> Iterator[str]:

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nexus.core.module import NexusModule
 from nexus.data import Dataset
 from nexus.training.assembly import Parts, assemble
 from nexus.training.checkpoint import (
     Checkpoint,
+    CheckpointError,
     discard_newer,
     newest_checkpoint,
+    newest_step,
     prune_checkpoints,
     save_checkpoint,
     tidy,
@@ -26,8 +27,10 @@ from nexus.training.distributed import World, world
 from nexus.training.engine import Engine
 from nexus.training.log import Callback, DisplayName, MetricsFile, Record, TensorBoard, announce, make_display
 from nexus.training.random_state import seed_everything
-from nexus.training.recipe import Recipe, differing_keys
-from nexus.training.recipe_files import load_recipe, save_recipe
+from nexus.training.recipe import Recipe
+from nexus.training.recipe_files import save_recipe
+from nexus.training.resuming import check_data, check_free, check_recipe
+from nexus.training.run_folder import held, write_model
 from nexus.training.signals import Interrupted, StopRequest
 
 
@@ -83,6 +86,7 @@ class Trainer:
         train_data: The data to train on instead of the recipe's.
         val_data: The data to validate on; with `train_data` and without it there is no validation.
         resume: Continue the run in `run_dir` from its newest whole checkpoint, or start it if there is none.
+        allow_changes: Go on though the data is no longer what it was, or with another length, rate or schedule.
         progress: What to show on standard error: a "bar", "lines", "off", or "auto".
         callbacks: Called with every record of the metrics, in the main process.
     """
@@ -96,10 +100,11 @@ class Trainer:
         train_data: Dataset | None = None,
         val_data: Dataset | None = None,
         resume: bool = False,
+        allow_changes: bool = False,
         progress: DisplayName = "auto",
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.recipe, self.run_dir, self.resume = recipe, Path(run_dir), resume
+        self.recipe, self.run_dir, self.resume, self.allow_changes = recipe, Path(run_dir), resume, allow_changes
         self.model, self.train_data, self.val_data = model, train_data, val_data
         self.progress, self.callbacks = progress, tuple(callbacks)
 
@@ -110,59 +115,57 @@ class Trainer:
             ValueError: Recipe, model, data and folder do not fit together.
             TrainingError: A loss is not a number.
             CheckpointError: A checkpoint cannot be written, or none can be read.
+            RunFolderError: The folder is in use, holds another run, or a file in it cannot be written.
             Interrupted: SIGTERM or SIGINT came; a checkpoint was saved.
         """
         started = time.monotonic()
         settings = self.recipe.training
-        with cpu_threads(settings.num_threads), world(settings.device) as processes:
+        with cpu_threads(settings.num_threads), world(settings.device) as processes, held(self.run_dir, processes):
+            checkpoint = processes.main_alone(self._find_checkpoint)
             seed_everything(self.recipe.training.seed)
             parts = assemble(self.recipe, processes, self.model, self.train_data, self.val_data)
+            data = processes.main_alone(lambda: self._check_data(checkpoint, parts))
             engine = Engine(parts.model, parts.task, self.recipe, processes, len(parts.train))
-            run = Run(self, parts, processes, engine, self._open_folder(processes))
+            processes.main_alone(lambda: save_recipe(self.recipe, self.run_dir / "recipe.yaml"))
+            run = Run(self, parts, processes, engine, checkpoint, data)
             with run, StopRequest() as stop:
                 run.train(stop)
             model = run.finish()
         records = run.metrics.records
         return FitResult(self.run_dir, records, last_figures(records), model, time.monotonic() - started)
 
-    def _open_folder(self, processes: World) -> Checkpoint | None:
-        """Makes or checks the run's folder, and returns the checkpoint to go on from."""
-        checkpoint = None
-        if processes.is_main:
-            checkpoint = self._resumable() if self.resume else None
-            if checkpoint is None:
-                self._start_folder()
-        return processes.gather(checkpoint)[0]
-
-    def _resumable(self) -> Checkpoint | None:
-        folder, stored = self.run_dir / "checkpoints", self.run_dir / "recipe.yaml"
-        if stored.is_file():
-            changed = differing_keys(load_recipe(stored), self.recipe)
-            if changed:
-                raise ValueError(
-                    f"The run in {self.run_dir} was started with another recipe; these keys differ:"
-                    f" {', '.join(changed)}. Put them back, or use another run_dir."
-                )
+    def _find_checkpoint(self) -> Checkpoint | None:
+        """Returns the checkpoint to go on from, once the folder is this run's to use."""
+        if not self.resume:
+            check_free(self.run_dir)
+            return None
+        folder = self.run_dir / "checkpoints"
         tidy(folder)
         checkpoint = newest_checkpoint(folder)
         if checkpoint is not None:
+            check_recipe(self.run_dir, self.recipe, self.allow_changes)
             discard_newer(folder, checkpoint.step)
         return checkpoint
 
-    def _start_folder(self) -> None:
-        if not self.resume and (self.run_dir / "recipe.yaml").exists():
-            raise ValueError(f"{self.run_dir} holds a run already; resume it (resume=True), or use another run_dir.")
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        save_recipe(self.recipe, self.run_dir / "recipe.yaml")
+    def _check_data(self, checkpoint: Checkpoint | None, parts: Parts) -> bytes:
+        """Returns what the data is, once it is what the run was started with."""
+        now = {name: loader.dataset for name, loader in (("train", parts.train), ("val", parts.val)) if loader}
+        return check_data(self.run_dir, checkpoint.data() if checkpoint else b"", now, self.allow_changes)
 
 
 class Run:
     """A run under way: the engine, how far it is, and what it writes."""
 
     def __init__(
-        self, trainer: Trainer, parts: Parts, processes: World, engine: Engine, checkpoint: Checkpoint | None
+        self,
+        trainer: Trainer,
+        parts: Parts,
+        processes: World,
+        engine: Engine,
+        checkpoint: Checkpoint | None,
+        data: bytes,
     ) -> None:
-        self.settings, self.run_dir = trainer.recipe.training, trainer.run_dir
+        self.settings, self.run_dir, self.data = trainer.recipe.training, trainer.run_dir, data
         self.parts, self.world, self.engine = parts, processes, engine
         seed_everything(self.settings.seed + processes.rank)  # dropout differs between processes, weights do not
         self.position = Position()
@@ -202,7 +205,7 @@ class Run:
         """Writes `model/` and returns the model."""
         model = self.engine.finished_model()
         if self.world.is_main and model is not None:
-            save_model(model, self.run_dir / "model")
+            write_model(model, self.run_dir)
         self.world.barrier()
         return model
 
@@ -273,8 +276,7 @@ class Run:
         return f"{', '.join(advice)}, or look for broken images."
 
     def _last_saved(self) -> int:
-        names = sorted(path.name for path in (self.run_dir / "checkpoints").glob("step-*"))
-        return int(names[-1].rpartition("-")[2]) if names else 0
+        return newest_step(self.run_dir / "checkpoints")
 
     def _validate(self) -> bool:
         """Writes the figures on held-out data if the epoch asks for it; returns whether they are the best so far."""
@@ -309,18 +311,23 @@ class Run:
         state = {**self.engine.state(), "position": vars(position).copy(), "window": rows}
         facts = {"epoch": position.epoch, "batches": position.batches, "best": position.best_step}
         if self.world.is_main:
-            save_checkpoint(folder, position.step, state, self.metrics.content(), facts)
-            prune_checkpoints(folder, self.settings.keep_checkpoints, position.best_step)
+            save_checkpoint(folder, position.step, state, self.metrics.content(), facts, self.data)
+            prune_checkpoints(folder, position.step, self.settings.keep_checkpoints, position.best_step)
         self.world.barrier()
         return folder / f"step-{position.step:08d}"
 
     def _load(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state()
-        self.engine.load_state(state)
-        self.position = Position(**state["position"])
-        rows = state["window"]
-        row = rows[self.world.rank] if len(rows) == self.world.size else None
-        self.window = list(row.to(self.world.device)) if row is not None else []
+        try:
+            self.engine.load_state(state)
+            self.position = Position(**state["position"])
+            rows = state["window"]
+            row = rows[self.world.rank] if len(rows) == self.world.size else None
+            self.window = list(row.to(self.world.device)) if row is not None else []
+        except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{checkpoint.path} is not of this run ({type(error).__name__}: {' '.join(str(error).split())[:200]})."
+            ) from error
 
 
 @contextmanager
@@ -340,14 +347,3 @@ def last_figures(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         if record["kind"] == "val":
             return {name: value for name, value in record.items() if name not in ("kind", "step", "epoch")}
     return {}
-
-
-def save_model(model: nn.Module, folder: Path) -> None:
-    """Writes a trained model: `save_pretrained` for a model of the zoo, its weights alone for any other."""
-    if isinstance(model, NexusModule):
-        model.save_pretrained(folder)
-        return
-    from safetensors.torch import save_model as save_weights
-
-    folder.mkdir(parents=True, exist_ok=True)
-    save_weights(model, str(folder / "model.safetensors"))

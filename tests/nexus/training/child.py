@@ -20,7 +20,7 @@ fsync = os.fsync
 
 
 def fsync_or_die(descriptor):
-    """Counts the flushes: one for `metrics.jsonl` at the start, then five for each checkpoint."""
+    """Counts the flushes: three at the start (owner, recipe, metrics), then six for each checkpoint."""
     global flushes
     flushes += 1
     if flushes == settings.get("die_at_flush"):

@@ -39,14 +39,14 @@ def test_round_trip(tmp_path):
     assert torch.equal(state["model"]["w"], torch.arange(1000.0) + 40)
     manifest = json.loads((found.path / "manifest.json").read_text())
     assert manifest["files"]["state.pt"]["bytes"] == (found.path / "state.pt").stat().st_size
-    assert names(found.path) == ["manifest.json", "metrics.jsonl", "state.pt"]
+    assert names(found.path) == ["data.gz", "manifest.json", "metrics.jsonl", "state.pt"]
 
 
 def test_nothing_there(tmp_path):
     assert newest_checkpoint(tmp_path / "none") is None
 
 
-@pytest.mark.parametrize("failing", range(1, 5))
+@pytest.mark.parametrize("failing", range(1, 6))
 def test_disk_full_leaves_the_previous_whole(tmp_path, monkeypatch, failing):
     before = save(tmp_path, 5)
     calls = 0
@@ -100,7 +100,7 @@ def test_tidy_puts_back_what_was_being_replaced(tmp_path):
 def test_keeps_the_newest_and_the_best(tmp_path):
     for step in (1, 2, 3, 4, 5):
         save(tmp_path, step, size=1)
-    prune_checkpoints(tmp_path, keep=2, best_step=2)
+    prune_checkpoints(tmp_path, 5, keep=2, best_step=2)
     assert names(tmp_path) == ["step-00000002", "step-00000004", "step-00000005"]
     discard_newer(tmp_path, 4)
     assert names(tmp_path) == ["step-00000002", "step-00000004"]

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from nexus.core.documents import parse_yaml
 from nexus.training import Recipe, list_recipes, load_recipe
 from nexus.training.assembly import make_model
 from nexus.training.recipe import differing_keys
-from nexus.training.recipe_files import override_recipe, parse_yaml, recipe_from_mapping, save_recipe
+from nexus.training.recipe_files import override_recipe, recipe_from_mapping, save_recipe
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -42,8 +43,8 @@ def test_round_trip(tmp_path):
     ],
 )
 def test_numbers_are_those_of_yaml_1_2(text, value):
-    assert parse_yaml(text) == value
-    assert type(parse_yaml(text)) is type(value)
+    assert parse_yaml(text, "here") == value
+    assert type(parse_yaml(text, "here")) is type(value)
 
 
 def test_overrides():
@@ -91,11 +92,11 @@ def test_unknown_recipe():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("optimizer: {lr: 1.0}\noptimizer: {lr: 2.0}", r"The key 'optimizer' occurs twice \(line 2\)"),
+        ("optimizer: {lr: 1.0}\noptimizer: {lr: 2.0}", r"line 2, column 1\): the key 'optimizer' occurs twice"),
         ("a: !!python/object/apply:os.system ['true']", "not plain YAML"),
         ("[1, 2]", "A recipe is a mapping"),
         ("", "A recipe is a mapping"),
-        ("a: [", "not plain YAML"),
+        ("a: [", r"is not YAML \(line 2, column 1\)"),
         ("optimizer: 3", "optimizer is 3; it must be a section"),
     ],
 )

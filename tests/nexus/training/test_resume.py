@@ -45,7 +45,7 @@ def test_run_is_what_it_should_be(small, uninterrupted):
 
 
 # In the weights of the first checkpoint and before its rename; in the second one's manifest and after its rename.
-@pytest.mark.parametrize("flush", [2, 5, 9, 11])
+@pytest.mark.parametrize("flush", [4, 8, 13, 15])
 def test_killed_while_writing_a_checkpoint(small, recipe, uninterrupted, tmp_path, flush):
     process = small.start(tmp_path / "run", recipe, die_at_flush=flush)
     process.join()

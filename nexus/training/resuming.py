@@ -1,0 +1,68 @@
+"""What a run must find as it was when it goes on: its recipe and its data; what differs is named."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from nexus.data.dataset import Dataset
+from nexus.training.fingerprint import differences, fingerprint, pack, unpack
+from nexus.training.recipe import Recipe, differing_keys
+from nexus.training.recipe_files import load_recipe
+from nexus.training.run_folder import RunFolderError, is_taken
+
+CHANGEABLE = ("training.epochs", "training.log_every", "training.validate_every", "optimizer.lr", "schedule.")
+"""Keys, or starts of keys, that a run can change under way if it is allowed to: how long and how fast it learns."""
+
+
+class ChangedError(ValueError):
+    """A run cannot go on as it was: its recipe or its data is another. The message names what differs."""
+
+
+def check_free(run_dir: Path) -> None:
+    """Raises RunFolderError if a folder holds a run."""
+    if is_taken(run_dir):
+        raise RunFolderError(
+            f"{run_dir} holds a run already; resume it (resume=True, --resume), or use another run_dir."
+        )
+
+
+def check_recipe(run_dir: Path, recipe: Recipe, allow_changes: bool) -> None:
+    """Raises ChangedError if a run was started with another recipe than it shall go on with."""
+    stored = run_dir / "recipe.yaml"
+    if not stored.is_file():
+        return
+    changed = differing_keys(load_recipe(stored), recipe)
+    if not changed:
+        return
+    fixed = [key for key in changed if not key.startswith(CHANGEABLE)]
+    if fixed or not allow_changes:
+        way = "Put them back, or use another run_dir." if fixed else f"Put them back, or {_ALLOW}."
+        raise ChangedError(
+            f"The run in {run_dir} was started with another recipe; these keys differ: {', '.join(changed)}. {way}"
+        )
+    warnings.warn(f"The run in {run_dir} goes on with other values of {', '.join(changed)}.", stacklevel=2)
+
+
+def check_data(run_dir: Path, before: bytes, now: Mapping[str, Dataset], allow_changes: bool) -> bytes:
+    """Returns the fingerprints of a run's data, to be kept with its checkpoints.
+
+    Args:
+        run_dir: Of the run, for messages.
+        before: The fingerprints at the last checkpoint; b"" if there is none.
+        now: The data sets by split.
+        allow_changes: Go on though they differ, with a warning.
+
+    Raises:
+        ChangedError: They differ.
+    """
+    found = {split: fingerprint(dataset) for split, dataset in now.items()}
+    changed = differences(unpack(before), found) if before else ""
+    if changed:
+        text = f"The data of the run in {run_dir} has changed since its last checkpoint: {changed}."
+        if not allow_changes:
+            raise ChangedError(f"{text} Put it back, start a new run, or {_ALLOW}.")
+        warnings.warn(text, stacklevel=2)
+    return pack(found)
+
+
+_ALLOW = "go on with the change (allow_changes=True, --allow-changes)"
