@@ -5,11 +5,22 @@ from __future__ import annotations
 import builtins
 import enum
 import math
-from collections.abc import Callable, Iterable, Mapping
-from operator import floordiv, mod
+import unicodedata
+from collections.abc import Callable, Container, Iterable, Mapping
+from operator import floordiv, index, mod
+from types import EllipsisType
 from typing import Any
 
-from mithril.errors import DtypeError, nearest
+from mithril.errors import DtypeError, OperatorError, ShapeError, nearest
+
+MAX_NAME = 200
+"""Longest name of a model, a connection, a key or a size, in characters."""
+
+MAX_ALGEBRA = 300
+"""Most symbols, numbers and functions in the expression of one size."""
+
+MAX_INTEGER = 2**63
+"""Sizes and numbers that are computed while shapes are inferred stay below it."""
 
 
 class Tensor:
@@ -63,6 +74,58 @@ def as_dtype(value: Any) -> DType:
         return DType(name)
     except ValueError:
         raise DtypeError(f"{value!r} is not a dtype.{nearest(name, [d.value for d in DType])}") from None
+
+
+def identifier(text: str) -> str:
+    """A Python identifier that looks like the text, in the form in which Python compares identifiers (NFKC)."""
+    name = unicodedata.normalize("NFKC", text[: MAX_NAME - 20])  # a number may follow
+    name = "".join(c if f"a{c}".isidentifier() else "_" for c in name) or "x"
+    name = f"_{name}" if not name.isidentifier() else name
+    if name.isidentifier() and unicodedata.normalize("NFKC", name) == name:
+        return name
+    return identifier(name.encode("ascii", "replace").decode())
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """`name`, or `name_2`, `name_3` ... if it is taken."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free
+
+
+def is_name(text: object) -> bool:
+    """Whether it can name a connection, a model or a size: an identifier of at most `MAX_NAME` characters."""
+    return isinstance(text, str) and len(text) <= MAX_NAME and text.isidentifier()
+
+
+def plain(value: Any) -> Any:
+    """The plain Python value (number, text, None, dtype, size, slice, or tuple of these) for one of a library's own
+    (`np.int64(1)`, a member of an `IntEnum`, `torch.Size`), which has no text that means it in generated source.
+
+    Raises:
+        OperatorError: there is none.
+    """
+    if value is None or type(value) in _PLAIN:
+        return value
+    if isinstance(value, tuple | list):
+        return tuple(map(plain, value))
+    if isinstance(value, slice):
+        return slice(plain(value.start), plain(value.stop), plain(value.step))
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int | float):
+        return int(value) if isinstance(value, int) else float(value)
+    if hasattr(value, "tolist") and type(inner := value.tolist()) is not type(value):
+        return plain(inner)
+    if hasattr(value, "__index__"):
+        return index(value)
+    try:
+        return as_dtype(value)
+    except DtypeError:
+        message = f"{type(value).__name__} is no number, text, size, dtype, or tuple of these."
+        raise OperatorError(message) from None
 
 
 _DEFAULTS: dict[type, DType] = {bool: DType.bool, int: DType.int64, float: DType.float32}
@@ -125,11 +188,16 @@ class Dim:
     non-negative. Ordering is undecided for most expressions, so `<` raises; `==` is structural.
     """
 
-    __slots__ = ("_hash", "terms")
+    __slots__ = ("_hash", "length", "terms")
     terms: tuple[tuple[Monomial, int], ...]
+    length: int
+    """How many symbols, numbers and functions it is written with."""
 
     def __init__(self, name: str):
+        if not is_name(name):
+            raise ShapeError(f"{name!r:.80} cannot name a size: a name is a Python identifier.")
         self.terms = ((((name, 1),), 1),)
+        self.length = 1
         self._hash = hash(self.terms)
 
     @property
@@ -176,7 +244,10 @@ class Dim:
     def __mul__(self, other: Dimension) -> Dimension:
         if not isinstance(other, Dim | int):
             return NotImplemented
-        return _sum([(_merge(m, n), a * b) for m, a in self.terms for n, b in _terms(other)])
+        factors = _terms(other)
+        if len(self.terms) * len(factors) > MAX_ALGEBRA:
+            raise _too_long()
+        return _sum([(_merge(m, n), a * b) for m, a in self.terms for n, b in factors])
 
     __rmul__ = __mul__
 
@@ -212,6 +283,8 @@ class Dim:
         return "".join(parts)
 
 
+_PLAIN = frozenset({bool, int, float, str, EllipsisType, DType, Dim})
+
 Dimension = int | Dim
 Shape = tuple[Dimension, ...]
 
@@ -219,6 +292,8 @@ Shape = tuple[Dimension, ...]
 def apply(function: str, left: Dimension, right: Dimension) -> Dimension:
     """`left // right`, `left % right`, `min` or `max`, as simple as it can be made."""
     if isinstance(left, int) and isinstance(right, int):
+        if right == 0 and function in ("//", "%"):
+            raise ShapeError(f"the size {left} cannot be divided by 0")
         return _FUNCTIONS[function](left, right)
     if left == right:
         return {"//": 1, "%": 0}.get(function, left)
@@ -319,8 +394,19 @@ def _sum(terms: Iterable[tuple[Monomial, int]]) -> Dimension:
 def _make(terms: tuple[tuple[Monomial, int], ...]) -> Dim:
     dim = Dim.__new__(Dim)
     dim.terms = terms
+    dim.length = sum(1 + sum(_length(atom) * power for atom, power in monomial) for monomial, _ in terms)
+    if dim.length > MAX_ALGEBRA or any(abs(factor) >= MAX_INTEGER for _, factor in terms):
+        raise _too_long()
     dim._hash = hash(terms)
     return dim
+
+
+def _length(atom: Atom) -> int:
+    return 1 if isinstance(atom, str) else 1 + sum(p.length if isinstance(p, Dim) else 1 for p in atom[1:])
+
+
+def _too_long() -> ShapeError:
+    return ShapeError(f"a size has become an expression of more than {MAX_ALGEBRA} parts; give the sizes as numbers")
 
 
 def _atom(function: str, left: Dimension, right: Dimension) -> Dim:

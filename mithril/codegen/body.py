@@ -7,8 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mithril.codegen.regions import Flow, Item, Region, chains
+from mithril.codegen.literal import MARK, Variable, formatted, quoted
+from mithril.codegen.regions import Flow, Item, Region, chains, numbered
 from mithril.codegen.text import Names, Texts, shape_comment
+from mithril.errors import ShapeError
 from mithril.physical.graph import Node, Value, Variadic
 from mithril.types import Dim
 
@@ -62,7 +64,8 @@ class Body:
         self.close_state()
         ending = self.settle(f"return {self.results_text()}" + (", new_state" if self.module.graph.new_state else ""))
         sizes, missing = self.size_lines(list(self.module.graph.inputs.values()))
-        assert not missing, f"the sizes {missing} are no size of an input"
+        if missing:
+            raise ShapeError(f"{self.module.graph.name}: {missing[0]} is needed, a size that no input has.")
         self.module.kernels += self.texts.kernels
         return define_function("evaluate", arguments, [*head, *sizes, *self.lines, ending])
 
@@ -73,9 +76,9 @@ class Body:
         for value in graph.inputs.values():
             if value.kind == "input":
                 name = texts.values[id(value)] = texts.names.new(value.hint)
-                head.append(f'{name} = data["{value.name}"]{shape_comment([value])}')
+                head.append(f"{name} = data[{quoted(value.name)}]{shape_comment([value])}")
             else:
-                texts.values[id(value)] = f'params["{value.name}"]'
+                texts.values[id(value)] = f"params[{quoted(value.name)}]"
         if not graph.new_state:
             return head, ["params", "data"]
         return [*head, "params = {**params, **state}", "new_state = {}"], ["params", "data", "state"]
@@ -84,10 +87,11 @@ class Body:
         """New state that no block has kept."""
         for key, value in self.module.graph.new_state.items():
             if key not in self.written and id(value) in self.texts.values:
-                self.lines.append(self.settle(f'new_state["{key}"] = {self.texts.values[id(value)]}'))
+                self.lines.append(self.settle(f"new_state[{quoted(key)}] = {self.texts.values[id(value)]}"))
 
     def results_text(self) -> str:
-        return "{" + ", ".join(f'"{k}": {self.texts.result(v)}' for k, v in self.module.graph.outputs.items()) + "}"
+        results = self.module.graph.outputs.items()
+        return "{" + ", ".join(f"{quoted(key)}: {self.texts.result(value)}" for key, value in results) + "}"
 
     def function(self, name: str) -> Function:
         """The function of a repeated region."""
@@ -98,7 +102,7 @@ class Body:
             texts.values[id(value)] = text
             self.flow.holds[text] = value
         for value in region.parameters:
-            texts.values[id(value)] = f'params[f"{{prefix}}_{value.name.removeprefix(region.prefix)}"]'
+            texts.values[id(value)] = f"params[{self.key_text(value.name)}]"
         self.uses_params = bool(region.parameters)
         self.write_items(region.items)
         ending = self.settle(f"return {', '.join(texts.values[id(v)] for v in region.results)}")
@@ -138,7 +142,7 @@ class Body:
         expression = self.settle(expression)
         if self.may_wait(node, expression):
             self.steps += 1
-            mark = f"_pending_{self.steps}_"
+            mark = f"{MARK}{self.steps}{MARK}"
             self.pending[mark] = node.outputs[0], expression
             self.texts.values[id(node.outputs[0])] = mark
             return
@@ -219,12 +223,13 @@ class Body:
         self.flow.now = self.flow.places[id(last.nodes[0])]
         place = next(i for i, v in enumerate(run[1].arguments) if v is first.results[0])
         name = self.loop_variable(first, first.arguments[place])
-        number = int(first.name[len(first.name.rstrip("0123456789")) :])
+        _, number = numbered(first.label)
+        assert number is not None, f"{first.label} has no number"
         self.counter = self.counter or self.texts.names.new("i")
-        key = self.key_text(first.prefix.removesuffix("_")).removeprefix("f").strip('"').removesuffix(str(number))
+        key = formatted(*self.key_parts(first.prefix.removesuffix(f"{number}_")), Variable(self.counter))
         arguments = [self.settle(self.texts.values[id(v)]) for v in first.arguments]
         arguments[place] = name
-        call = self.call_text(first, arguments, f'f"{key}{{{self.counter}}}"')
+        call = self.call_text(first, arguments, key)
         for region in run[1:]:
             self.written |= {region.prefix + k for k, _ in region.new_state}
         span = f"{len(run)}" if number == 0 else f"{number}, {number + len(run)}"
@@ -263,10 +268,14 @@ class Body:
 
     def key_text(self, key: str) -> str:
         """A parameter's key or a prefix as it is written here."""
+        return formatted(*self.key_parts(key))
+
+    def key_parts(self, key: str) -> list[str | Variable]:
+        """A key or its beginning; inside of a block, what follows the block's own prefix."""
         if not self.region.prefix:
-            return f'"{key}"'
+            return [key]
         rest = key.removeprefix(self.region.prefix)
-        return "prefix" if rest == key else f'f"{{prefix}}_{rest}"'
+        return [Variable("prefix")] if rest == key else [Variable("prefix"), f"_{rest}"]
 
     # Lines
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from mithril.codegen.body import Body, define_function
+from mithril.codegen.literal import quoted
 from mithril.codegen.module import Source
 from mithril.codegen.text import Names
 from mithril.errors import OperatorError
@@ -47,10 +48,10 @@ class Backward(Body):
         self.close_state()
         for key, value in graph.outputs.items():
             if isinstance(value, Value) and id(value) in self.needs:
-                self.add(value, f'output_gradients.get("{key}", np.zeros_like({self.texts.values[id(value)]}))')
+                self.add(value, f"output_gradients.get({quoted(key)}, np.zeros_like({self.texts.values[id(value)]}))")
         for node in reversed(graph.nodes):
             self.write_reverse(node)
-        items = [f'    "{value.name}": {self.gradient(value)},' for value in self.trainable]
+        items = [f"    {quoted(value.name)}: {self.gradient(value)}," for value in self.trainable]
         sizes, _ = self.size_lines(list(graph.inputs.values()))
         ending = f"return {self.results_text()}, gradients, {'new_state' if graph.new_state else '{}'}"
         lines = [*head, *sizes, *self.lines, "gradients = {", *items, "}", ending]

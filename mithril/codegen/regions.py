@@ -149,8 +149,8 @@ def chains(items: list[Item], uses: dict[int, int]) -> dict[int, list[Region]]:
 def _follows(first: Item, second: Item, uses: dict[int, int]) -> bool:
     if not (isinstance(first, Region) and isinstance(second, Region)) or first.signature != second.signature:
         return False
-    (stem, number), (other, following) = _numbered(first.name), _numbered(second.name)
-    if stem != other or following != number + 1 or len(first.results) != 1:
+    (stem, number), (other, following) = numbered(first.label), numbered(second.label)
+    if stem != other or number is None or following != number + 1 or len(first.results) != 1:
         return False
     handed = first.results[0]
     reads = sum(value is handed for node in second.nodes for value in node.values())
@@ -161,9 +161,12 @@ def _follows(first: Item, second: Item, uses: dict[int, int]) -> bool:
     return all(first.arguments[i] is second.arguments[i] for i in others)
 
 
-def _numbered(name: str) -> tuple[str, int]:
+def numbered(name: str) -> tuple[str, int | None]:
+    """A name's stem and the number that ends it; None where that is no number as a loop counts (`b`, `b07`)."""
     stem = name.rstrip("0123456789")
-    return stem, int(name[len(stem) :] or -1)
+    digits = name[len(stem) :]
+    counts = digits == "0" or (0 < len(digits) < 10 and digits[0] != "0")
+    return (stem, int(digits)) if counts else (name, None)
 
 
 MAP_RANK = 4

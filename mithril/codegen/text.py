@@ -6,34 +6,37 @@ import math
 import re
 import string
 from collections import UserDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from mithril.ops.table import HELPERS, Call, Code, implementation, is_kernel
-from mithril.physical.graph import Graph, Node, Value, Variadic, dtype_of, free_name, shape_of, show_shape
-from mithril.types import Dim, DType
+from mithril.codegen.kernels import pasted_name
+from mithril.codegen.literal import MARK, plain_source
+from mithril.errors import MithrilError, OperatorError
+from mithril.ops.table import HELPERS, WORDS, Call, Code, implementation, is_kernel
+from mithril.physical.graph import Graph, Node, Value, Variadic, dtype_of, shape_of, show_shape
+from mithril.types import Dim, DType, free_name, identifier
 
 RESERVED = {
     *keyword.kwlist, "math", "torch", "F", "jax", "jnp", "lax", "mx", "nn", "np", "params", "data", "state",
     "new_state", "prefix", "min", "max", "range", "len", "tuple", "list", "int", "float", "evaluate", "grads",
+    "map", "reversed", "slice",
 }  # fmt: skip
-"""Words that no variable of generated source may be called."""
+"""Words that no variable of generated source may be called, since the templates of the table mean something by them."""
 
 CALLED = re.compile(r"(?<![\w.])(\w+)\(")
 """The name of a function that is called, as no attribute of a module or a value."""
 
 
 class Names:
-    """Unique identifiers of one function."""
+    """Unique identifiers of one function: made after a hint, which may be any text."""
 
     def __init__(self, taken: Iterable[str] = ()):
-        self.taken = {*RESERVED, *taken}
+        self.taken = {*RESERVED, *WORDS, *taken}
 
     def new(self, hint: str) -> str:
         """`hint`, or `hint_2`, `hint_3` ... if it is taken."""
-        hint = re.sub(r"\W", "_", hint) or "x"
-        name = free_name(f"_{hint}" if hint[0].isdigit() else hint, self.taken)
+        name = free_name(identifier(hint.replace(MARK, "_")), self.taken)
         self.taken.add(name)
         return name
 
@@ -47,7 +50,7 @@ class Texts:
         self.names = names
         self.values: dict[int, str] = {}
         self.symbols: dict[str, str] = {}
-        self.kernels: list[Callable[..., Any]] = []
+        self.kernels: list[tuple[str, str]] = []  # keys of HELPERS
 
     def value(self, item: Any) -> Any:
         """Text of an input: a value's name, a number; None and lists stay structured."""
@@ -81,7 +84,7 @@ class Texts:
             return "math.nan" if math.isnan(value) else "math.inf" if value > 0 else "-math.inf"
         if isinstance(value, slice):
             return f"slice({', '.join(map(self.source, (value.start, value.stop, value.step)))})"
-        return repr(value)
+        return plain_source(value)
 
     def symbol(self, name: str) -> str:
         """Text of a size's symbol; remembers that the function needs it."""
@@ -90,11 +93,22 @@ class Texts:
         return self.symbols[name]
 
     def expression(self, node: Node) -> str:
-        """The code of one operator."""
+        """The code of one operator.
+
+        Raises:
+            OperatorError: what writes it cannot work with the attributes.
+        """
         call = self.call(node)
         code: Any = implementation(node.op, self.backend)
-        text = None if is_kernel(node.op, self.backend) else self.write(code, call)
-        return self.kernel_call(HELPERS[self.backend, node.op.name], node, call) if text is None else text
+        try:
+            text = None if is_kernel(node.op, self.backend) else self.write(code, call)
+            return self.kernel_call(node.op.name, node, call) if text is None else text
+        except MithrilError:
+            raise
+        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+            given = ", ".join(f"{name}={value!r:.60}" for name, value in node.attributes.items())
+            path = ".".join(step.name for step in node.scope)
+            raise OperatorError(f"{path}: {node.op.name} cannot be written with {given}: {error}.") from error
 
     def call(self, node: Node) -> Call:
         """The node as code functions see it."""
@@ -117,12 +131,13 @@ class Texts:
     def with_helpers(self, text: str) -> str:
         """The text itself; helpers of the backend that it calls will be pasted."""
         called = ((self.xp, name) for name in CALLED.findall(text))
-        self.kernels += [HELPERS[key] for key in called if key in HELPERS]
+        self.kernels += [key for key in called if key in HELPERS]
         return text
 
-    def kernel_call(self, function: Callable[..., Any], node: Node, call: Call) -> str:
+    def kernel_call(self, name: str, node: Node, call: Call) -> str:
         """`name(inputs, attributes that differ from the row's defaults)`; the kernel's source will be pasted."""
-        self.kernels.append(function)
+        function = HELPERS[self.backend, name]
+        self.kernels.append((self.backend, name))
         texts = [call[name] for name in node.op.input_names]
         parameters = enumerate(inspect.signature(function).parameters.values(), 1)
         optional = {number for number, parameter in parameters if parameter.default is not parameter.empty}
@@ -131,7 +146,7 @@ class Texts:
         defaults = node.op.attributes
         changed = [k for k, v in node.attributes.items() if type(v) is not type(defaults[k]) or v != defaults[k]]
         texts += [f"{k}={call[k]}" for k in changed]
-        return f"{function.__name__}({', '.join(texts)})"
+        return f"{pasted_name(name, function)}({', '.join(texts)})"
 
 
 class _Watched(UserDict[str, Any]):

@@ -1,12 +1,17 @@
 """Folding: what depends on constants only is computed once, on NumPy, when a model is compiled."""
 
+import math
 from typing import Any
 
 import numpy as np
 
-from mithril.physical.graph import Graph, Node, Value, free_name
+from mithril.errors import OperatorError
+from mithril.physical.graph import Graph, Node, Value
 from mithril.physical.passes import count_uses, replace_values
-from mithril.types import Dim, DType
+from mithril.types import Dim, DType, free_name
+
+MAX_FOLDED = 2**24
+"""Most values that are computed from fewer when a model is compiled."""
 
 CHANNEL_AXIS = {"linear": 0, **{f"conv{n}d": 0 for n in (1, 2, 3)}, **{f"conv_transpose{n}d": 1 for n in (1, 2, 3)}}
 """Operators that a batch norm can be folded into, with the axis of their weight that holds output channels."""
@@ -83,7 +88,8 @@ def fold_constants(graph: Graph, backend: Any) -> Graph:
     folded: list[Node] = []
     for node in graph.nodes:
         read = list(node.values())
-        if read and all(id(v) in constants for v in read) and not node.op.random and not _is_open(node):
+        fixed = read and all(id(v) in constants for v in read) and not node.op.random
+        if fixed and not _is_open(node) and not _is_large(node):
             folded.append(node)
             constants |= {id(v) for v in node.outputs}
     if folded:
@@ -93,6 +99,12 @@ def fold_constants(graph: Graph, backend: Any) -> Graph:
 
 def _is_open(node: Node) -> bool:
     return any(isinstance(p, Dim) for v in node.attributes.values() for p in (v if isinstance(v, tuple) else (v,)))
+
+
+def _is_large(node: Node) -> bool:
+    """Whether it makes many values of few, which are better made when they are needed."""
+    made, read = ([math.prod(v.shape) for v in part if not v.is_open] for part in (node.outputs, node.values()))  # type: ignore[type-var]
+    return max(made, default=0) > max(MAX_FOLDED, *read)  # type: ignore[type-var]
 
 
 def _run(folded: list[Node], graph: Graph, backend: Any) -> None:
@@ -112,7 +124,11 @@ def _run(folded: list[Node], graph: Graph, backend: Any) -> None:
     namespace: dict[str, Any] = {}
     exec(compile(text, "<mithril constants>", "exec"), namespace)  # noqa: S102  (our own source)
     data = {k: _numpy(v, backend, reference) for k, v in sources.items()}
-    results = namespace["evaluate"](data, {})
+    try:
+        results = namespace["evaluate"](data, {})
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        steps = ", ".join(node.op.name for node in folded[:5])
+        raise OperatorError(f"{graph.name}: its constants cannot be computed with ({steps}): {error}.") from error
     graph.nodes = rest
     for key, value in names.items():
         assert value.node is not None

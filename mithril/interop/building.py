@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from mithril.interop.weights import as_numpy, key_of
 from mithril.logical.connection import Connection, IOKey, place
 from mithril.logical.model import Model
 from mithril.logical.primitive import primitive
+from mithril.types import free_name, identifier, is_name
 
 
 def build_model(exported: Exported, root_type: str) -> Model:
@@ -80,6 +82,7 @@ class _Builder:
 
     def __init__(self, exported: Exported, root: Region, regions: dict[Node, Region]):
         self.exported = exported
+        self.keys = _keys(exported.graph.nodes)
         self.first: dict[str, Model] = {}  # the model of a module's first call
         self.homes = {node: self._home(node, root, regions) for node in (*exported.tensors, *exported.constants)}
         self.place = place()
@@ -106,7 +109,7 @@ class _Builder:
     def _build(self, region: Region, outer: dict[Node, Any]) -> Model:
         """The model of a region. `outer` has the values that it reads, as its own connections or static."""
         model = Model()
-        model.name, model.type_name = region.name or None, region.type
+        model.name, model.type_name = region.name or None, identifier(region.type)
         first = self.first.setdefault(region.path, model)
         if first is not model and region.path:
             model.shares = first
@@ -132,12 +135,11 @@ class _Builder:
             kind = _kind(value.dtype)
             values[node] = model._from_key(IOKey(name, shape=shape, type=kind))
 
-    @staticmethod
-    def _argument(model: Model, node: Node, value: Any, count: int) -> Any:
+    def _argument(self, model: Model, node: Node, value: Any, count: int) -> Any:
         """A key of the model for a value from outside; a size or number stays what it is."""
         if not isinstance(value, Connection):
             return value
-        return model._named("input" if count == 1 else node.name)
+        return model._named("input" if count == 1 else self.keys[node])
 
     def _place(self, model: Model, region: Region, inner: Region, values: dict[Node, Any]) -> None:
         """Add the model of an inner region, and take over what others read of it."""
@@ -145,7 +147,7 @@ class _Builder:
         for tensor in self._tensors_from_outside(inner):
             needed[tensor] = self._value(model, region, tensor, values)
         child = self._build(inner, needed)
-        keys = {node: "input" if len(needed) == 1 else node.name for node in needed}
+        keys = {node: "input" if len(needed) == 1 else self.keys[node] for node in needed}
         wiring = child(**{keys[n]: v for n, v in needed.items() if isinstance(v, Connection)})
         wiring.place = self._place_of(inner.nodes[0])
         node = model._add(wiring)
@@ -171,11 +173,12 @@ class _Builder:
         name = self.exported.tensors[node]
         value = self.exported.values[name]
         inside = name[len(region.path) + 1 :] if region.path else name
-        connection = model._named(key_of(inside)) if key_of(inside).isidentifier() else model._new(key_of(inside))
+        key = key_of(inside)
+        connection = model._named(key) if is_name(key) else model._new(key)
         learned = name in self.exported.learned
-        key = IOKey(type=_kind(value.dtype), shape=list(value.shape), trainable=learned, buffer=not learned)
-        key.place = self.place
-        connection.describe(key)
+        facts = IOKey(type=_kind(value.dtype), shape=list(value.shape), trainable=learned, buffer=not learned)
+        facts.place = self.place
+        connection.describe(facts)
         connection.state_name = name
         return connection
 
@@ -229,6 +232,16 @@ class _Builder:
         for name, item in self.exported.outputs.items():
             value = self._value(model, region, item, values) if isinstance(item, Node) else item
             model |= primitive("buffer")(input=value, output=IOKey(name))
+
+
+def _keys(nodes: Iterable[Node]) -> dict[Node, str]:
+    """What a value is called in a model that reads it."""
+    keys: dict[Node, str] = {}
+    taken: set[str] = set()
+    for node in nodes:
+        keys[node] = free_name(identifier(node.name), taken)
+        taken.add(keys[node])
+    return keys
 
 
 def _result_keys(region: Region) -> list[str]:

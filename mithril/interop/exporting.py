@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from mithril.errors import ConversionError
 from mithril.interop.gradients import detach_no_grad, own_gradients_refused
 from mithril.interop.mapping.decompose import decompose, unmapped
+from mithril.types import free_name, identifier, is_name
 
 MAY_ALIAS = {"dropout", "contiguous", "reshape", "flatten", "to", "type_as", "expand_as", "view_as", "detach_"}
 """Operators that may return their input itself although their schema does not say so."""
@@ -146,7 +147,11 @@ def _named_sizes(shapes: Any) -> Any:
 def _input_names(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
     """Names of all leaves of the arguments, by the parameters of `forward`: `images`, `features_0`."""
     by_position = inspect.signature(module.forward).bind_partial(*args).arguments
-    return [name for key, value in {**by_position, **kwargs}.items() for name, _ in named_leaves(value, key)]
+    leaves = (name for key, value in {**by_position, **kwargs}.items() for name, _ in named_leaves(value, key))
+    names: list[str] = []
+    for name in leaves:
+        names.append(free_name(identifier(name), names))
+    return names
 
 
 def named_leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -173,7 +178,10 @@ def _outputs(program: ExportedProgram) -> dict[str, Any]:
     leaves = output.args[0][len(output.args[0]) - len(program.graph_signature.user_outputs) :]
     assert program.call_spec.out_spec is not None
     returned = pytree.tree_unflatten(list(leaves), program.call_spec.out_spec)
-    named = {re.sub(r"\W", "_", name): leaf for name, leaf in named_leaves(returned) if leaf is not None}
+    named: dict[str, Any] = {}
+    for name, leaf in named_leaves(returned):
+        if leaf is not None:
+            named[free_name(identifier(name), named)] = leaf
     if not named:
         raise ConversionError("The module returns nothing.")
     return named
@@ -190,13 +198,13 @@ def _size_names(inputs: Mapping[Node, str], dynamic_shapes: Any, names: Sequence
         pairs = shape.items() if isinstance(shape, Mapping) else enumerate(shape or ())
         for axis, size in pairs:
             word = size if isinstance(size, str) else getattr(size, "__name__", None)
-            if isinstance(axis, int) and word is not None and word.isidentifier():
+            if isinstance(axis, int) and word is not None and is_name(word):
                 given[name, axis] = word
     found: dict[str, str] = {}
     for node, name in inputs.items():
         for axis, size in enumerate(getattr(node.meta["val"], "shape", ())):
             if not isinstance(size, int):
-                found.setdefault(str(size), given.get((name, axis), str(size)))
+                found.setdefault(str(size), given.get((name, axis), identifier(str(size))))
     return found
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeAlias
 
 from torch.fx import Node
+
+from mithril.types import identifier, is_name
 
 Call = tuple[str, str, str]
 """One step of a node's module stack: the call (`blocks.0@1` for a second one), the module's path, its class."""
@@ -111,9 +112,9 @@ def _open(call: Call, outer: Region) -> Region:
     key, path, kind = call
     inside = not outer.path or path.startswith(f"{outer.path}.")
     name = _relative(path, outer.path).replace(".", "_") if inside else path.rpartition(".")[2]
-    owns = outer.owns_path and inside and name.isidentifier()
-    if not name.isidentifier():
-        name = re.sub(r"\W", "_", f"{kind.lower()}_{name}")
+    owns = outer.owns_path and inside and is_name(name)
+    if not is_name(name):
+        name = identifier(f"{kind.lower()}_{name}")
     taken = {item.name for item in outer.items if isinstance(item, Region)}
     number, unique = 1, name
     while unique in taken:

@@ -14,13 +14,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mithril.errors import ConnectionError, OperatorError, nearest
-from mithril.types import Tensor, as_dtype
+from mithril.types import MAX_INTEGER, MAX_NAME, Dim, Tensor, as_dtype, is_name, plain
 
 if TYPE_CHECKING:
     from mithril.logical.model import Model, Node
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 Place = tuple[str, int]
+
+MAX_RANK = 64
+"""Most sizes in a shape."""
 
 
 class _Missing:
@@ -244,9 +247,7 @@ class IOKey(Expression):
         trainable: bool = False,
         buffer: bool = False,
     ):
-        if name is not None and not name.isidentifier():
-            raise ConnectionError(f"{name!r} cannot name a connection: a name is a Python identifier.")
-        self.name = name
+        self.name = name if name is None else check_name(name, "a connection")
         self.given = value
         self.type = as_type(type)
         self.pattern = as_pattern(shape, name)
@@ -263,6 +264,18 @@ class IOKey(Expression):
         return f"IOKey({self.name!r})"
 
 
+def check_name(name: Any, what: str) -> str:
+    """The name itself.
+
+    Raises:
+        ConnectionError: it is no identifier.
+    """
+    if not is_name(name):
+        length = f" of at most {MAX_NAME} characters" if isinstance(name, str) and len(name) > MAX_NAME else ""
+        raise ConnectionError(f"{name!r:.{MAX_NAME}} cannot name {what}: a name is a Python identifier{length}.")
+    return name
+
+
 def as_type(type: Any) -> Any:
     """None for any tensor, a kind (`int`, `float`, `bool`), or a `DType`."""
     if type is None or type is Tensor:
@@ -276,16 +289,21 @@ def as_pattern(shape: Sequence[Any] | None, name: str | None) -> tuple[Any, ...]
         return None
     if isinstance(shape, str) or not hasattr(shape, "__iter__"):
         raise ConnectionError(f"The shape {shape!r} of '{name}' is not a list of sizes.")
-    pattern = tuple("..." if size is ... else size for size in shape)
+    pattern = tuple("..." if size is ... else size if type(size) is Dim else plain(size) for size in shape)
+    if len(pattern) > MAX_RANK:
+        raise ConnectionError(f"The shape of '{name}' has {len(pattern)} sizes; there may be {MAX_RANK} at most.")
     if pattern.count("...") > 1:
         raise ConnectionError(f"The shape {list(shape)} of '{name}' has '...' more than once.")
     for size in pattern:
-        if isinstance(size, bool) or not (size is None or isinstance(size, str) or hasattr(size, "__index__")):
+        if not (size is None or type(size) in (int, str, Dim)):
             raise ConnectionError(
                 f"The shape {list(shape)} of '{name}' has the size {size!r}; a size is a number, a name, None or '...'."
             )
-        if isinstance(size, int) and size < 0:
-            raise ConnectionError(f"The shape {list(shape)} of '{name}' has the negative size {size}.")
+        if isinstance(size, int) and not 0 <= size < MAX_INTEGER:
+            which = "negative size" if size < 0 else "impossible size"
+            raise ConnectionError(f"The shape {list(shape)} of '{name}' has the {which} {size}.")
+        if isinstance(size, str) and size != "...":
+            check_name(size, "a size")
     return pattern
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mithril.errors import ConnectionError
-from mithril.logical.connection import Connection, IOKey, as_pattern, as_type, place
+from mithril.logical.connection import Connection, IOKey, as_pattern, as_type, check_name, place
 
 if TYPE_CHECKING:
     from mithril.logical.model import Model
@@ -92,8 +92,7 @@ def rename(model: Model, connection: Connection, name: str) -> None:
     """Change the key of a connection, which nothing outside of the model may know yet."""
     if name in model.connections:
         raise ConnectionError(f"{model!r} already has a connection named '{name}'.")
-    if not name.isidentifier():
-        raise ConnectionError(f"{name!r} cannot name a connection: a name is a Python identifier.")
+    check_name(name, "a connection")
     old = connection.key
     model.connections = {name if k == old else k: c for k, c in model.connections.items()}
     model.exposed = [name if k == old else k for k in model.exposed]

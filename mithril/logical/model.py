@@ -17,9 +17,11 @@ from mithril.logical.connection import (
     ShapeOf,
     Wiring,
     WiringOutput,
+    check_name,
     place,
     show_place,
 )
+from mithril.types import identifier
 
 
 class Node:
@@ -71,9 +73,7 @@ class Model(Expression):
         cls.type_name = cls.__name__
 
     def __init__(self, name: str | None = None):
-        if name is not None and not name.isidentifier():
-            raise ConnectionError(f"{name!r} cannot name a model: a name is a Python identifier.")
-        self.name = name
+        self.name = name if name is None else check_name(name, "a model")
         self.nodes: list[Node] = []
         self.submodels: dict[str, Node] = {}
         self.connections: dict[str, Connection] = {}
@@ -298,7 +298,7 @@ class Model(Expression):
                     [f"first added at {show_place(self.submodels[name].place)}", f"again at {show_place(where)}"],
                 )
         else:
-            kind = snake_case(child.type_name)
+            kind = identifier(snake_case(child.type_name))
             number = self._counts.get(kind, 0)
             while (name := f"{kind}_{number}") in self.submodels:
                 number += 1
@@ -367,9 +367,7 @@ class Model(Expression):
         if name == "input" and self._cin is not None and not self._cin.named:
             editing.rename(self, self._cin, name)
             return self._cin
-        if not name.isidentifier():
-            raise ConnectionError(f"{name!r} cannot name a connection: a name is a Python identifier.")
-        connection = self._new(name)
+        connection = self._new(check_name(name, "a connection"))
         connection.place = place()
         return connection
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from mithril.errors import ConnectionError, OperatorError
-from mithril.logical.connection import expansion, show_place
+from mithril.errors import ConnectionError, MithrilError, OperatorError
+from mithril.logical.connection import check_name, expansion, show_place
 from mithril.logical.leaf import Leaf
 from mithril.logical.model import Model
 
@@ -42,7 +42,7 @@ class Operator(Leaf):
         key = tuple(sorted(shapes.items()))
         if key not in self._created:
             with expansion(shapes):
-                model = self.create_model()
+                model = self._create(path)
             if not isinstance(model, Model):
                 raise OperatorError(f"{path}: create_model of {self.type_name} returned {model!r}, not a Model.")
             missing = [k for k in shapes if k not in model.connections and not (k == "input" and model.cin_key)]
@@ -54,15 +54,25 @@ class Operator(Leaf):
             self._created[key] = model
         return self._created[key]
 
+    def _create(self, path: str) -> Model:
+        try:
+            return self.create_model()
+        except MithrilError:
+            raise
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise OperatorError(f"{path}: {error}") from error
+
     def is_stateless(self) -> bool:
         return False
 
     def binding_key(self, key: str) -> str:
-        if not key.isidentifier():
-            raise ConnectionError(f"{key!r} cannot name a connection: a name is a Python identifier.")
-        return key
+        return check_name(key, "a connection")
 
     def arguments(self) -> dict[str, Any]:
         """What its constructor was given, by the attributes of the same names."""
-        names = [p for p in inspect.signature(type(self).__init__).parameters if p not in ("self", "name")]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in self.argument_names()}
+
+    @classmethod
+    def argument_names(cls) -> list[str]:
+        """What its constructor takes, its name apart."""
+        return [p for p in inspect.signature(cls.__init__).parameters if p not in ("self", "name")]

@@ -98,6 +98,10 @@ class GRUCell(Cell):
     kind = GATED
 
 
+MAX_STEPS = 10_000
+"""Longest sequence that is unrolled."""
+
+
 class Recurrent(Operator):
     """A recurrent layer over a sequence (n, t, i), unrolled in time.
 
@@ -119,6 +123,8 @@ class Recurrent(Operator):
         n, t, _ = sequence.shape
         if not isinstance(t, int):
             raise ValueError(f"{type(self).__name__} is unrolled in time, and the length {t} of its input is unknown.")
+        if t > MAX_STEPS:
+            raise ValueError(f"{type(self).__name__} is unrolled in time; {t} steps are too many, {MAX_STEPS} may be.")
         zeros = zero_state(sequence[:, 0], n, self.hidden_size)
         kind, size, outputs = self.kind, self.hidden_size, []
         states = tuple(IOKey(s) if is_given(s) else zeros for s in kind.states)

@@ -3,6 +3,7 @@
 Dims: d features, k classes, o outputs.
 """
 
+import math
 from itertools import combinations_with_replacement
 
 from mithril.logical.connection import IOKey
@@ -32,6 +33,10 @@ class LogisticRegression(Model):
         self.set_cout("output")
 
 
+MAX_PRODUCTS = 1_000_000
+"""Most features that are made of others."""
+
+
 class PolynomialFeatures(Operator):
     """Products of up to `degree` of the features (..., d), each once: x, y, x², xy, y², ... without the constant 1."""
 
@@ -46,6 +51,9 @@ class PolynomialFeatures(Operator):
         size = x.shape[-1]
         if not isinstance(size, int):
             raise ValueError(f"PolynomialFeatures needs to know how many features there are; the input has {size}.")
+        fewer = min(size, self.degree)
+        if fewer > 20 or math.comb(size + self.degree, fewer) > MAX_PRODUCTS:
+            raise ValueError(f"PolynomialFeatures of degree {self.degree} has over {MAX_PRODUCTS} products of {size}.")
         products = [x[..., :]]
         before: dict[tuple[int, ...], int] = {(place,): place for place in range(size)}
         for degree in range(2, self.degree + 1):

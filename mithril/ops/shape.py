@@ -185,6 +185,9 @@ def flip_mlx(call: Call) -> str:
     return f"{call['input']}[{', '.join('::-1' if a in axes else ':' for a in range(max(axes) + 1))}]"
 
 
+MAX_PIECES = 10_000
+"""Most tensors in a list."""
+
 BACK = {"input": "{grad}.reshape({input}.shape)"}
 TRANSPOSE = {"torch": transpose_torch, "any": called("{xp}.transpose", "input", "axes")}
 SWAPAXES = {"torch": "{input}.transpose({axis1}, {axis2})", "any": "{xp}.swapaxes({input}, {axis1}, {axis2})"}
@@ -268,7 +271,13 @@ def split_sizes(size: Dimension, split_size: Any) -> tuple[Dimension, ...]:
     if split_size < 1:
         raise ShapeError(f"split: split_size {split_size} must be positive.")
     pieces, rest = divmod(size, split_size)
+    check_count("split", pieces)
     return (split_size,) * pieces + ((rest,) if rest else ())
+
+
+def check_count(name: str, pieces: int) -> None:
+    if pieces > MAX_PIECES:
+        raise ShapeError(f"{name}: {pieces} pieces are too many; a list may have {MAX_PIECES} tensors.")
 
 
 def split_shape(shape: Shape, *, split_size: Any, axis: int = 0) -> tuple[Shape, ...]:
@@ -286,9 +295,11 @@ def split_any(call: Call) -> str:
 
 def unbind_shape(shape: Shape, *, axis: int = 0) -> tuple[Shape, ...]:
     axis = axis_of(axis, len(shape))
-    if not isinstance(shape[axis], int):
-        raise ShapeError(f"unbind: the size {shape[axis]} of axis {axis} must be known.")
-    return (recut(shape, axis),) * shape[axis]
+    size = shape[axis]
+    if not isinstance(size, int):
+        raise ShapeError(f"unbind: the size {size} of axis {axis} must be known.")
+    check_count("unbind", size)
+    return (recut(shape, axis),) * size
 
 
 def meshgrid_shape(shapes: tuple[Shape, ...], *, indexing: str = "ij") -> tuple[Shape, ...]:

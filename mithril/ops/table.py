@@ -164,6 +164,9 @@ HELPERS: dict[tuple[str, str], Kernel] = {}
 theirs is pasted. One that bears an operator's name is its kernel. Filled when a backend is loaded; its own functions go
 before those that backends share."""
 
+WORDS: set[str] = set()
+"""Names that templates of operators added by users mean something by, so that no variable may take them."""
+
 BACKENDS = ("torch", "jax", "mlx", "numpy")
 
 

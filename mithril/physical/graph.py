@@ -3,7 +3,7 @@
 It is what passes rewrite and what code is generated from. Its rules are written down in `verify`.
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -151,15 +151,6 @@ def show_shape(shape: Any) -> str:
     if isinstance(shape, Variadic):
         return str(shape)
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
-
-
-def free_name(name: str, taken: Container[str]) -> str:
-    """`name`, or `name_2`, `name_3` ... if it is taken."""
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}_{number}"
-    return free
 
 
 def verify(graph: Graph) -> Graph:

@@ -1,7 +1,6 @@
 """Logical model to physical graph: one walk in topological order that opens submodels and infers shapes and dtypes."""
 
-import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from mithril.errors import ConnectionError, OperatorError, ShapeError
@@ -10,19 +9,11 @@ from mithril.logical.model import Model, snake_case
 from mithril.logical.model import Node as LogicalNode
 from mithril.logical.operator import Operator
 from mithril.logical.primitive import Primitive
-from mithril.ops.table import OPS, Op
-from mithril.physical.graph import Graph, Node, Scope, Value, Variadic, free_name, values_in
+from mithril.ops.table import OPS, REQUIRED, Op
+from mithril.physical.graph import Graph, Node, Scope, Value, Variadic, values_in
 from mithril.physical.rules import Rules
-from mithril.types import Dim, DType, as_dtype, maximum, minimum
-
-STATIC: dict[str, Callable[..., Any]] = {
-    "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
-    "floor_divide": operator.floordiv, "remainder": operator.mod, "power": operator.pow, "negative": operator.neg,
-    "equal": operator.eq, "not_equal": operator.ne, "less": operator.lt, "less_equal": operator.le,
-    "greater": operator.gt, "greater_equal": operator.ge, "minimum": minimum, "maximum": maximum,
-    "sqrt": lambda input: input**0.5, "buffer": lambda input: input,
-}  # fmt: skip
-"""Operators that compute on Python values (sizes, numbers) while shapes are inferred."""
+from mithril.physical.static import STATIC, as_static, compute, is_array, pick, split_key
+from mithril.types import DType, as_dtype, free_name, plain
 
 KIND_DTYPES = {int: DType.int64, bool: DType.bool}
 Names = tuple[str, ...]
@@ -104,7 +95,8 @@ class Inference:
             if connection.key in env:
                 self._declare(connection, frame)
         for node in in_order(model):
-            bound = {key: self._bind(binding, frame) for key, binding in node.bindings.items()}
+            takes_static = node.model.takes_static
+            bound = {key: self._bind(value, frame, takes_static(key)) for key, value in node.bindings.items()}
             outputs = self._run(node, bound, frame)
             for key, connection in node.outputs.items():
                 if key not in outputs:
@@ -150,7 +142,7 @@ class Inference:
             shapes[key] = shape
         return child.expand(shapes, self._path(scope))
 
-    def _bind(self, binding: Any, frame: Frame) -> Any:
+    def _bind(self, binding: Any, frame: Frame, static: bool = False) -> Any:
         """The value of a binding: a tensor value, a Python value, or a tuple of these."""
         if isinstance(binding, Connection):
             if binding.key not in frame.env:
@@ -159,10 +151,13 @@ class Inference:
                     self._declare(binding, frame)
             return frame.env[binding.key]
         if isinstance(binding, list | tuple):
-            return tuple(self._bind(part, frame) for part in binding)
+            return tuple(self._bind(part, frame, static) for part in binding)
         if isinstance(binding, slice):
-            return slice(*(self._bind(part, frame) for part in (binding.start, binding.stop, binding.step)))
-        return self._constant(binding, "_".join((*frame.prefix, "constant"))) if is_array(binding) else binding
+            return slice(*(self._bind(part, frame, True) for part in (binding.start, binding.stop, binding.step)))
+        if is_array(binding):
+            static = static and not binding.ndim
+            return plain(binding) if static else self._constant(binding, "_".join((*frame.prefix, "constant")))
+        return binding if isinstance(binding, Value) else plain(binding)
 
     # Inputs
 
@@ -173,7 +168,7 @@ class Inference:
         name = "_".join(names)
         if connection.value is not MISSING:
             value, type = connection.value, connection.type
-            return self._constant(value, name, type) if is_array(value) else value
+            return self._constant(value, name, type) if is_array(value) else as_static(value, name)
         value = self._outside(names, self._path(frame.scope, *words), connection.trainable, connection.type)
         if connection.buffer and value.kind == "input":
             value.kind, value.buffer = "parameter", True
@@ -233,10 +228,10 @@ class Inference:
             return {name: self._static_shape(inputs[0], scope, place)}
         if row.name == "index":
             if isinstance(inputs[0], tuple):
-                return {name: _pick(inputs[0], attributes["key"], self._path(scope))}
-            attributes["key"], inputs[1] = _split_key(attributes["key"])
+                return {name: pick(inputs[0], attributes["key"], self._path(scope))}
+            attributes["key"], inputs[1] = split_key(attributes["key"], self._path(scope))
         elif not tensors and row.name in STATIC and inputs:
-            return {name: STATIC[row.name](*inputs)}
+            return {name: compute(row.name, inputs, self._path(scope))}
         if "training" in attributes and attributes["training"] is None:
             attributes["training"] = self.training
         if not self.training and row.name.endswith("_training"):
@@ -244,10 +239,17 @@ class Inference:
                 _mark_state(inputs[row.input_names.index(source)])
             row = OPS[row.name.removesuffix("_training")]
             attributes = {k: v for k, v in attributes.items() if k in row.attributes}
-        attributes = row.complete({k: as_static(v) for k, v in attributes.items()})
-        if row.identity is not None and row.identity(**attributes):
+        attributes = row.complete(self._attributes(row, attributes, scope))
+        if row.identity is not None and inputs and row.identity(**attributes):
             return {name: inputs[0]}
         return self._emit(row, inputs, attributes, scope, place)
+
+    def _attributes(self, row: Op, given: Values, scope: Scopes) -> Values:
+        """Attributes as plain values."""
+        found = {key: as_static(value, self._path(scope, key)) for key, value in given.items() if value is not REQUIRED}
+        if isinstance(found.get("dtype"), str):
+            found["dtype"] = as_dtype(found["dtype"])
+        return found
 
     def _emit(self, row: Op, inputs: list[Any], attributes: Values, scope: Scopes, place: Place) -> Values:
         if row.random and inputs[-1] is None:
@@ -353,29 +355,3 @@ def _mark_state(value: Any) -> bool:
         return False
     value.kind, value.trainable = "state", False
     return True
-
-
-def is_array(value: Any) -> bool:
-    """Whether it is an array of any framework."""
-    return hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, Value | Dim)
-
-
-def as_static(value: Any) -> Any:
-    """Attributes are immutable, so that equal ones can be recognised."""
-    return tuple(map(as_static, value)) if isinstance(value, list | tuple) else value
-
-
-def _pick(items: tuple[Any, ...], key: Any, path: str) -> Any:
-    """An element of a list of tensors or of a shape."""
-    at = key[0] if isinstance(key, tuple) and len(key) == 1 else key
-    try:
-        return items[at]
-    except (IndexError, TypeError):
-        raise OperatorError(f"{path}: {at!r} does not index a list of {len(items)} elements.") from None
-
-
-def _split_key(key: Any) -> tuple[tuple[Any, ...], tuple[Value, ...]]:
-    """Static parts of an index in place, tensors as "tensor" and in a list."""
-    parts = key if isinstance(key, tuple) else (key,)
-    tensors = tuple(p for p in parts if isinstance(p, Value))
-    return tuple("tensor" if isinstance(p, Value) else as_static(p) for p in parts), tensors

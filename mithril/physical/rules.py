@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mithril.errors import DtypeError, ShapeError
+from mithril.errors import DtypeError, MithrilError, OperatorError, ShapeError
 from mithril.logical.connection import Place, show_place
 from mithril.ops.rules import broadcast
 from mithril.ops.table import Op
@@ -108,6 +108,21 @@ class Rules:
             return shapes, self._dtypes(row, inputs, attributes, len(shapes))
         except (ShapeError, DtypeError) as error:
             raise self._decorated(error, row, inputs, scope, place) from None
+        except MithrilError:
+            raise
+        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise self._misfit(error, row, inputs, attributes, scope, place) from error
+
+    def _misfit(
+        self, error: Exception, row: Op, inputs: list[Any], attributes: dict[str, Any], scope: Scopes, place: Any
+    ) -> OperatorError:
+        """A rule could not work with what it was given."""
+        shapes = ", ".join(show_shape(v.shape) if isinstance(v, Value) else f"{v!r:.40}" for v in inputs)
+        given = ", ".join(f"{name}={value!r:.60}" for name, value in attributes.items())
+        return OperatorError(
+            f"{self.path(scope)}: the operator {row.name} cannot work with {given or 'these operands'}: {error}.",
+            [f"operands: {shapes}", f"composed at {show_place(place)}"],
+        )
 
     def _check_operands(self, row: Op, inputs: list[Any]) -> None:
         for spec, item in zip(row.inputs, inputs):
@@ -116,6 +131,9 @@ class Rules:
                 raise ShapeError(
                     f"{name} is a list of {len(item)} tensors or numbers, where one tensor is needed; take one by index"
                 )
+            for part in item if isinstance(item, tuple) else (item,):
+                if not (part is None or isinstance(part, Value) or type(part) in (bool, int, float, Dim)):
+                    raise ShapeError(f"{name} is {part!r:.60}, where a tensor or a number is needed")
             kind = row.kinds.get(name)
             if kind is not None and isinstance(item, Value):
                 self._check_kind(item, kind, name)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from mithril.errors import ShapeError
 from mithril.physical.graph import Value, ValueShape, Variadic, show_shape
-from mithril.types import Dim, Dimension, substitute
+from mithril.types import Dim, Dimension, identifier, substitute
 
 
 class Term(NamedTuple):
@@ -51,13 +51,17 @@ class Sizes:
     def __init__(self) -> None:
         self.known: dict[str, Dimension] = {}
         self.named: set[str] = set()  # symbols with names of the author's
-        self._names: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
+        self._taken: set[str] = set()
 
     def new(self, hint: str) -> Dim:
         """A fresh symbol, named after `hint`."""
-        number = self._names.get(hint, 0)
-        self._names[hint] = number + 1
-        return Dim(hint if number == 0 else f"{hint}_{number}")
+        stem = name = identifier(hint)
+        while name in self._taken:
+            number = self._counts[stem] = self._counts.get(stem, 0) + 1
+            name = f"{stem}_{number}"
+        self._taken.add(name)
+        return Dim(name)
 
     def resolve(self, size: Any) -> Any:
         """A size, shape or attribute with what is known put in."""
@@ -181,7 +185,11 @@ def apply_signature(
     """
     match = Match(sizes, attributes)
     uses: Any = zip(values, signature.inputs, names, signature.texts)
-    given = [use for use in uses if use[1] is not None and isinstance(use[0], Value)]
+    named = [use for use in uses if use[1] is not None]
+    for value, pattern, name, text in named:
+        if type(value) in (bool, int, float, Dim) and not match.fit(pattern, (), name):
+            raise ShapeError(_misfit(name, (), text, match, sizes, attributes))
+    given = [use for use in named if isinstance(use[0], Value)]
     for value, pattern, name, text in sorted(given, key=lambda use: isinstance(use[0].shape, Variadic)):
         shape = sizes.resolve(value.shape)
         if not match.fit(pattern, shape, value.name):

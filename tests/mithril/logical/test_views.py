@@ -54,7 +54,7 @@ def test_json_keeps_the_model():
         (lambda d: d["model"]["nodes"][0]["model"].update(operator="os.system"), "There is no operator 'os.system'"),
         (lambda d: d["model"]["nodes"][-1]["model"].update({"class": "Popen"}), "'Popen' is not among those given"),
         (lambda d: d.update(mithril=99), "version 99"),
-        (lambda d: d["model"].pop("nodes"), "not a mithril model: KeyError"),
+        (lambda d: d["model"].pop("nodes"), "not a mithril model: model: 'nodes' is missing"),
         (lambda d: d["model"]["nodes"][0].update(outputs={"x": "nowhere"}), "not a mithril model"),
         (lambda d: d["model"]["connections"].update(features={"type": "object"}), "is not a dtype"),
     ],
