@@ -35,43 +35,54 @@ class Checkpoint:
         Raises:
             WeightsError: There are none.
         """
-        found = self._named()
+        found = self.named()
         if not found:
             raise WeightsError(f"{self.path} holds no weights; its content is {_describe(self.content)}.")
-        return _without_wrappers(found)
+        return found
 
-    def best(self, fit: Callable[[StoredState], int], least: int) -> StoredState | None:
-        """Returns the weights that fit a model best, wherever in the file they are; None if nothing fits.
-
-        Args:
-            fit: Says how many of a model's weights are among those given.
-            least: Fewer weights than this are not looked at.
-
-        Raises:
-            WeightsError: Several places fit equally well and no name tells them apart.
-        """
-        rated = [(fit(state), label, state) for label, state in self._candidates(least)]
-        most = max((score for score, _, _ in rated), default=0)
-        best = [(_rank(label), label, state) for score, label, state in rated if score == most] if most else []
-        best.sort(key=lambda one: one[0])
-        equal = [label for rank, label, state in best if rank == best[0][0] and not _same(state, best[0][2])]
-        if equal:
-            raise WeightsError(
-                f"{self.path} holds the weights more than once: {best[0][1]!r} and {equal[0]!r} fit equally well. "
-                "Save the state_dict that you want alone."
-            )
-        return best[0][2] if best else None
-
-    def _named(self) -> StoredState:
+    def named(self) -> StoredState:
+        """Returns what `weights` does, or nothing where there are none."""
         payload = self.content
         for _ in range(DEPTH):
             mapping = _mapping(payload)
             tensors = _tensors(mapping)
             inner = [inside for key in PAYLOADS if (inside := _mapping(mapping.get(key)))]
             if not inner or len(tensors) >= len(inner[0]):
-                return tensors
+                return _without_wrappers(tensors)
             payload = inner[0]
         return {}
+
+    def extent(self) -> tuple[int, int]:
+        """Returns how many tensors the file holds, and how many numbers they have that are stored apart."""
+        tensors = {id(one): one for _, mapping in self._mappings() for one in _tensors(mapping).values()}
+        storages = {id(one.storage): one.storage.count for one in tensors.values()}
+        return len(tensors), sum(storages.values())
+
+    def best(self, fit: Callable[[StoredState], int], least: int, known: int) -> StoredState | None:
+        """Returns the weights that fit a model best, wherever in the file they are; None if none fit better than known.
+
+        Args:
+            fit: Says how many of a model's weights are among those given.
+            least: Fewer weights than this are not looked at.
+            known: How well those fit that are known already.
+
+        Raises:
+            WeightsError: Several places fit equally well and no name tells them apart.
+        """
+        rated = [(fit(state), label, state) for label, state in self._candidates(least)]
+        most = max((score for score, _, _ in rated), default=0)
+        if most <= known:
+            return None
+        best = sorted((_rank(label), label) for score, label, _ in rated if score == most)
+        states = {label: state for score, label, state in rated if score == most}
+        rank, first = best[0]
+        equal = [label for other, label in best if other == rank and not _same(states[label], states[first])]
+        if equal:
+            raise WeightsError(
+                f"{self.path} holds the weights more than once: {first!r} and {equal[0]!r} fit equally well. "
+                "Save the state_dict that you want alone."
+            )
+        return states[first]
 
     def _candidates(self, least: int) -> Iterator[tuple[str, StoredState]]:
         """Yields every mapping with at least `least` tensors, then what stands behind each prefix that has as many."""
@@ -120,10 +131,10 @@ def _prefixes(key: str) -> list[str]:
 
 
 def _without_wrappers(state: StoredState) -> StoredState:
-    state = {key: value for key, value in state.items() if key not in BESIDE} or state
     for prefix in WRAPPERS:
-        if all(key.startswith(prefix) for key in state):
-            return _without_wrappers({key.removeprefix(prefix): value for key, value in state.items()})
+        inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if inside and all(key.startswith(prefix) or key in BESIDE for key in state):
+            return _without_wrappers(inside)
     return state
 
 

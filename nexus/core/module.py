@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
 from nexus.core.config import Config
@@ -92,12 +93,21 @@ class NexusModule(nn.Module):
         return state
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, **changes: Any) -> Self:
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        **changes: Any,
+    ) -> Self:
         """Returns a model with trained weights, in evaluation mode. See `nexus.core.weights.load_pretrained`.
 
         Args:
             source: A registered name (`"vit_base_patch16_224"`, with a tag after a dot if it has several weights),
                 a file, a directory written by `save_pretrained`, or `"hf-hub:org/repo"`.
+            dtype: Of the floating-point weights, such as `torch.bfloat16`; None: float32.
+            device: Where the weights go; None: the CPU.
             **changes: Fields of the configuration to change, such as `num_classes` or `image_size`.
 
         Raises:
@@ -105,7 +115,7 @@ class NexusModule(nn.Module):
         """
         from nexus.core.weights import load_pretrained
 
-        return load_pretrained(source, cls, changes)
+        return load_pretrained(source, cls, changes, dtype, device)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Writes `model.safetensors` and `config.json` (configuration, preprocessing, class names) into `folder`."""

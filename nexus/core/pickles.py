@@ -12,7 +12,7 @@ from typing import IO, Any
 
 PICKLE_BYTES = 32 << 20
 """Of a pickle, without the numbers of its tensors."""
-PICKLE_STEPS = 1_000_000
+PICKLE_STEPS = 500_000
 """Instructions of a pickle, and elements that its calls copy."""
 LONGEST_KEY = 16
 """Elements of a tuple that is a key."""

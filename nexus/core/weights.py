@@ -1,26 +1,25 @@
 """Models with trained weights: from a name, a file, a folder, the hub or an address, and back to a folder."""
 
 import json
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nexus.core import hub, packages
 from nexus.core.card import ModelCard, Weights
 from nexus.core.catalogue import catalogue
 from nexus.core.config import Config, nearest
 from nexus.core.download import download
-from nexus.core.files import SUFFIXES, WeightsError, read_state, write_whole
-from nexus.core.formats import State, adapt_input_channels, to_our_names
+from nexus.core.files import SUFFIXES, WeightsError, write_whole
+from nexus.core.formats import State
+from nexus.core.loading import build_pretrained, load_weights, misfits, setting
 from nexus.core.module import NexusModule
 from nexus.core.preprocessing import Preprocessing
 
-_log = logging.getLogger("nexus")
+__all__ = ["Source", "find_source", "load_pretrained", "load_weights", "push_to_hub", "read_folder", "save_pretrained"]
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
@@ -38,7 +37,13 @@ class Source:
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
-def load_pretrained(source: str | Path, cls: type[NexusModule], changes: Mapping[str, Any]) -> Any:
+def load_pretrained(
+    source: str | Path,
+    cls: type[NexusModule],
+    changes: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Any:
     """Returns a model of class `cls` with trained weights, in evaluation mode.
 
     Changed fields are honoured: another `num_classes` gets a fresh head (and a line in the log), another `image_size`
@@ -48,6 +53,8 @@ def load_pretrained(source: str | Path, cls: type[NexusModule], changes: Mapping
         source: A registered name with an optional tag, a file, a folder, `"hf-hub:org/repo"`, or `"https://..."`.
         cls: The class that the caller named; `NexusModule` takes whatever the source is.
         changes: Fields of the configuration to change.
+        dtype: Of floating-point weights; None: float32.
+        device: Where they go; None: the CPU.
 
     Raises:
         ValueError: The source is unknown, of another class, or cannot be read, or does not fit the configuration.
@@ -58,93 +65,14 @@ def load_pretrained(source: str | Path, cls: type[NexusModule], changes: Mapping
     config = found.config
     if changes:
         config = config.replace(**changes) if isinstance(config, Config) else {**config, **changes}
-    model = found.model_class(config)
-    load_weights(model, found.file, new_head="num_classes" in changes)
-    same_head = _get(config, "num_classes") == _get(found.config, "num_classes")
+    model = build_pretrained(
+        found.model_class, config, found.file, new_head="num_classes" in changes, dtype=dtype, device=device
+    )
+    same_head = setting(config, "num_classes") == setting(found.config, "num_classes")
     model.class_names = found.class_names if same_head else ()
     model.preprocessing = found.preprocessing and found.preprocessing.fitted(changes)
     model.card, model.files = found.card, found.files
     return model.eval()
-
-
-def load_weights(model: NexusModule, file: str | Path, *, new_head: bool = False) -> None:
-    """Loads a weight file into a model, whichever of its formats it is written in; all of it or nothing.
-
-    Args:
-        model: Is changed in place.
-        file: See `nexus.core.files.read_state`.
-        new_head: Keep the model's own head where the file's has another shape, or has none.
-
-    Raises:
-        WeightsError: The file cannot be read, or its names or shapes do not fit.
-    """
-    path = Path(file)
-    state, spelling = to_our_names(read_state(path), model.formats)
-    own = model.state_dict()
-    state = model.fit_state(_fit_channels(state, own, model.config))
-    if new_head:
-        state = _keep_own_head(state, own, model.head_prefixes, path)
-    for key, value in own.items():  # files older than torch 0.4.1 do not count batches
-        if key.endswith("num_batches_tracked"):
-            state.setdefault(key, value)
-    problems = _misfits(state, own, model.head_prefixes)
-    if problems:
-        raise WeightsError(f"{path} (names of {spelling}) does not fit {type(model).__name__}: {'; '.join(problems)}.")
-    model.load_state_dict(state)
-
-
-def _keep_own_head(state: State, own: Mapping[str, Tensor], heads: tuple[str, ...], path: Path) -> State:
-    theirs = {key: value.shape for key, value in state.items() if key.startswith(heads)}
-    ours = {key: value.shape for key, value in own.items() if key.startswith(heads)}
-    if theirs == ours:
-        return state
-    if ours:
-        _log.warning("The head was freshly initialised: %s has another one, or none.", path.name)
-    body = {key: value for key, value in state.items() if not key.startswith(heads)}
-    return body | {key: own[key] for key in ours}
-
-
-def _fit_channels(state: State, own: Mapping[str, Tensor], config: Any) -> State:
-    """Adapts the convolutions that read the image when the model was built for other channels than the file."""
-    channels = _get(config, "in_channels")
-    fitted = dict(state)
-    for key, value in state.items():
-        wanted = list(own[key].shape) if key in own else []
-        given = list(value.shape)
-        if len(wanted) == 4 and given != wanted and given == [wanted[0], 3, *wanted[2:]] and wanted[1] == channels:
-            fitted[key] = adapt_input_channels(value, channels)
-    return fitted
-
-
-def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor], heads: tuple[str, ...]) -> list[str]:
-    problems = []
-    if missing := [key for key in own if key not in state]:
-        problems.append(f"it lacks {_some(missing)}")
-    if unexpected := [key for key in state if key not in own]:
-        problems.append(f"it has {_some(unexpected)} too many")
-    shapes = [
-        f"{key} is {tuple(value.shape)} and should be {tuple(own[key].shape)}"
-        for key, value in state.items()
-        if key in own and value.shape != own[key].shape
-    ]
-    if shapes:
-        problems.append(_some(shapes))
-    if problems and all(key.startswith(heads) for key in own.keys() ^ state.keys()) and _only_head(shapes, heads):
-        problems.append("only the head differs: pass num_classes=... to keep the rest and start a fresh head")
-    return problems
-
-
-def _only_head(shapes: Iterable[str], heads: tuple[str, ...]) -> bool:
-    return all(text.startswith(heads) for text in shapes)
-
-
-def _some(items: list[str]) -> str:
-    rest = len(items) - 6
-    return ", ".join(items[:6]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _get(config: Config | Mapping[str, Any], name: str) -> Any:
-    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
 
 
 def find_source(source: str | Path, cls: type[NexusModule] = NexusModule) -> Source:
@@ -167,7 +95,7 @@ def find_source(source: str | Path, cls: type[NexusModule] = NexusModule) -> Sou
         return read_folder(path, cls, text)
     if path.is_file():
         return _bare_file(path, cls)
-    if isinstance(source, Path) or text.endswith(SUFFIXES) or "/" in text:
+    if isinstance(source, Path) or text.lower().endswith(SUFFIXES) or "/" in text:
         raise WeightsError(f"There is no file or folder {text}.")
     name, _, tag = text.partition(".")
     try:
@@ -345,11 +273,11 @@ def _described_config(model: NexusModule, state: State) -> dict[str, Any]:
         return dict(model.config)
     config = model.config
     head = getattr(model, "head", None)
-    if _get(config, "num_classes") is not None and isinstance(head, torch.nn.Linear | torch.nn.Identity):
+    if setting(config, "num_classes") is not None and isinstance(head, torch.nn.Linear | torch.nn.Identity):
         config = config.replace(num_classes=getattr(head, "out_features", 0))
     with torch.device("meta"):
         built = type(model)(config).state_dict()
-    problems = _misfits(state, built, model.head_prefixes)
+    problems = misfits(state, built, model.head_prefixes)
     if problems:
         raise ValueError(
             f"This {type(model).__name__} was changed after it was built, and its configuration cannot say how: "

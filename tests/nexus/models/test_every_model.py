@@ -1,5 +1,8 @@
 """What every model of the zoo owes, tested once over the registry: one small configuration for each class."""
 
+import contextlib
+import json
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -156,6 +159,41 @@ def test_weights_and_configuration_survive_saving(case, tmp_path):
     again = NexusModule.from_pretrained(model.save_pretrained(tmp_path))
     assert again.config == model.config
     assert torch.equal(again(images(case))["logits"], model(images(case))["logits"])
+
+
+def test_a_model_that_is_built_without_memory_is_the_model(case, tmp_path):
+    """Parameters, buffers that are saved and that are not, ties, what is trained: all as in a model of the usual way."""
+    model = build(case)
+    again = NexusModule.from_pretrained(model.save_pretrained(tmp_path))
+    half = NexusModule.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    for dtype, ours in ((torch.float32, again), (torch.bfloat16, half)):
+        theirs = model.to(dtype)
+        for kind in ("named_parameters", "named_buffers"):
+            wanted, found = (dict(getattr(one, kind)(remove_duplicate=True)) for one in (theirs, ours))
+            assert wanted.keys() == found.keys()
+            for name, value in wanted.items():
+                assert torch.equal(value, found[name]), name
+                assert value.dtype == found[name].dtype
+                assert value.requires_grad == found[name].requires_grad
+                assert found[name].is_contiguous()
+                assert value.stride() == found[name].stride()
+
+
+def test_a_configuration_of_absurd_size_is_refused_at_once(case, tmp_path):
+    """Whatever number of it becomes whatever: nothing is allocated, and the file is named."""
+    model = build(case)
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    settings = json.loads(path.read_text())
+    start = time.process_time()
+    for key, value in settings["config"].items():
+        if type(value) not in (int, float):
+            continue
+        for wrong in (10**9, 10**6, 5_000, -1, 0, 1e308):
+            path.write_text(json.dumps({**settings, "config": {**settings["config"], key: wrong}}))
+            with contextlib.suppress(ValueError):  # a rate or a count of heads may be another without another shape
+                NexusModule.from_pretrained(tmp_path)
+    assert time.process_time() - start < 60
 
 
 @pytest.mark.parametrize("channels", [1, 4])
