@@ -9,14 +9,12 @@ hide the package from its own import.)
 
 import argparse
 import gc
-import importlib.util
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
@@ -26,6 +24,7 @@ import torch
 
 import mithril as ml
 from mithril import models
+from nexus.proofs.libraries import import_library
 
 IMPORT = (
     "import sys, time; start = time.process_time(); import mithril; print(time.process_time() - start);"
@@ -37,12 +36,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="smaller images, three repeats: to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="smaller images, one repeat: to see that it runs")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    repeats, size = (3, 64) if options.quick else (options.repeats, 224)
-    load_oracle_shim()
+    repeats, size = (1, 64) if options.quick else (options.repeats, 224)
     print(f"{'':54}{'measured':>9}{'goal':>8}")
     importing(repeats)
     compiling(repeats)
@@ -87,8 +85,7 @@ def compiling(repeats: int) -> None:
 
 
 def against_torchvision(repeats: int, size: int) -> None:
-    import torchvision
-
+    torchvision = import_library("torchvision")
     theirs = torchvision.models.resnet50(weights=None).eval()
     for name, value in theirs.named_buffers():
         if name.endswith("running_var"):
@@ -109,8 +106,7 @@ def against_torchvision(repeats: int, size: int) -> None:
 
 
 def against_timm(repeats: int, size: int) -> None:
-    import timm
-
+    timm = import_library("timm")
     theirs = timm.models.VisionTransformer(img_size=size).eval()
     image = torch.randn(1, 3, size, size)
     compiled = ml.compile(
@@ -195,14 +191,6 @@ def in_turn(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float
             run()
             seconds[name].append(time.process_time() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}
-
-
-def load_oracle_shim() -> None:
-    """Makes torchvision importable beside a CPU build of torch, if the reference documents are at hand."""
-    shim = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "tvshim.py"
-    spec = importlib.util.spec_from_file_location("tvshim", shim)
-    if shim.is_file() and spec and spec.loader:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,9 @@ milliseconds, their ratio (below 1 is faster here), and the largest difference o
 """
 
 import argparse
-import importlib
-import importlib.util
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,6 +19,7 @@ from nexus.ops.boxes import iou
 from nexus.ops.deformable import deformable_attention
 from nexus.ops.nms import nms
 from nexus.ops.roi import roi_align
+from nexus.proofs.libraries import import_library
 
 Case = tuple[str, Callable[[], Tensor], Callable[[], Tensor]]
 
@@ -30,14 +28,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="fewer boxes, one repeat: to see that it runs")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    load_oracle_shim()
     print(f"{'operator':44} {'nexus':>9} {'peer':>9} {'ratio':>6}  difference")
-    for name, ours, theirs in [*nms_cases(), *roi_cases(), *deformable_cases()]:
+    repeats, number = (1, 500) if options.quick else (options.repeats, 10_000)
+    for name, ours, theirs in [*nms_cases(number), *roi_cases(), *deformable_cases()]:
         difference = (ours() - theirs()).abs().max().item()
         mine, other = [], []
-        for _ in range(options.repeats):  # in turn, so that a busy machine slows both
+        for _ in range(repeats):  # in turn, so that a busy machine slows both
             mine.append(milliseconds(ours))
             other.append(milliseconds(theirs))
         a, b = statistics.median(mine), statistics.median(other)
@@ -48,14 +47,6 @@ def milliseconds(run: Callable[[], Tensor]) -> float:
     start = time.perf_counter()
     run()
     return (time.perf_counter() - start) * 1000
-
-
-def load_oracle_shim() -> None:
-    """Makes torchvision importable beside a CPU build of torch, if the reference documents are at hand."""
-    shim = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "tvshim.py"
-    spec = importlib.util.spec_from_file_location("tvshim", shim)
-    if shim.is_file() and spec and spec.loader:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 def random_boxes(n: int, image: float, largest: float) -> Tensor:
@@ -72,14 +63,14 @@ def greedy_loop(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     return torch.stack(kept)
 
 
-def nms_cases() -> list[Case]:
+def nms_cases(number: int) -> list[Case]:
     cases: list[Case] = []
     for what, image, largest in (("few overlaps", 2000.0, 50.0), ("many overlaps", 600.0, 150.0)):
         torch.manual_seed(0)
-        boxes, scores = random_boxes(10_000, image, largest), torch.rand(10_000)
+        boxes, scores = random_boxes(number, image, largest), torch.rand(number)
         cases.append(
             (
-                f"nms, 10,000 boxes, {what}",
+                f"nms, {number:,} boxes, {what}",
                 lambda b=boxes, s=scores: nms(b, s, 0.5),
                 lambda b=boxes, s=scores: greedy_loop(b, s, 0.5),
             )
@@ -88,7 +79,7 @@ def nms_cases() -> list[Case]:
 
 
 def roi_cases() -> list[Case]:
-    reference = importlib.import_module("torchvision.ops.roi_align")._roi_align
+    reference = import_library("torchvision.ops.roi_align")._roi_align
     torch.manual_seed(0)
     features = torch.randn(1, 64, 50, 68)
     boxes = random_boxes(100, 800.0, 400.0)
@@ -109,7 +100,7 @@ def roi_cases() -> list[Case]:
 
 
 def deformable_cases() -> list[Case]:
-    module = importlib.import_module("transformers.models.rt_detr_v2.modeling_rt_detr_v2")
+    module = import_library("transformers.models.rt_detr_v2.modeling_rt_detr_v2")
     reference = module.multi_scale_deformable_attention_v2
     torch.manual_seed(0)
     sizes, points = [(80, 80), (40, 40), (20, 20)], [4, 4, 4]

@@ -9,21 +9,21 @@ changes them, taken in turn; the ratio is that of the medians.
 """
 
 import argparse
-import importlib.util
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from detection_ops import greedy_loop
 
 from nexus.core.formats import to_our_names
 from nexus.core.module import NexusModule
 from nexus.models.registry import create_model
 from nexus.ops.nms import nms
 from nexus.ops.roi import roi_align
+from nexus.proofs.libraries import import_library
 
 Run = Callable[[], Any]
 
@@ -35,27 +35,28 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("--quick", action="store_true", help="small images, one repeat: to see that it runs")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    load_oracle_shim()
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         for name in options.models or BENCHMARKS:
-            BENCHMARKS[name](options.height, options.width, options.repeats)
+            settings = (64, 96, 1) if options.quick else (options.height, options.width, options.repeats)
+            BENCHMARKS[name](*settings)
 
 
 def rtdetr(height: int, width: int, repeats: int) -> None:
     """RT-DETR-R18 beside transformers', whose post-processing is torch code too."""
-    from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrImageProcessor, RTDetrResNetConfig
-
-    del height, width
-    body = RTDetrResNetConfig(
+    transformers = import_library("transformers")
+    side = 640 if height > 320 else 320  # its published size, unless small images are wanted
+    del width
+    body = transformers.RTDetrResNetConfig(
         layer_type="basic",
         depths=[2, 2, 2, 2],
         hidden_sizes=[64, 128, 256, 512],
         out_features=["stage2", "stage3", "stage4"],
     )
-    config = RTDetrConfig(
+    config = transformers.RTDetrConfig(
         backbone_config=body,
         freeze_backbone_batch_norms=False,
         encoder_in_channels=[128, 256, 512],
@@ -64,28 +65,27 @@ def rtdetr(height: int, width: int, repeats: int) -> None:
         decoder_in_channels=[256, 256, 256],
         num_labels=80,
     )
-    theirs = enlivened(RTDetrForObjectDetection(config), "bbox_embed", "class_embed", "enc_")
+    theirs = enlivened(transformers.RTDetrForObjectDetection(config), "bbox_embed", "class_embed", "enc_")
     ours = from_folder(theirs)
-    image, finish = torch.rand(1, 3, 640, 640), RTDetrImageProcessor().post_process_object_detection
-    sizes = torch.tensor([[640, 640]])
+    image, finish = torch.rand(1, 3, side, side), transformers.RTDetrImageProcessor().post_process_object_detection
+    sizes = torch.tensor([[side, side]])
     run = lambda: finish(theirs(image), threshold=0.0, target_sizes=sizes)[0]["scores"]  # noqa: E731
     compare("RT-DETR-R18", "transformers", lambda: ours(image)["scores"][0], run, repeats)
 
 
 def detr(height: int, width: int, repeats: int) -> None:
     """DETR-R50 beside transformers'."""
-    from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
-
-    config = DetrConfig(
+    transformers = import_library("transformers")
+    config = transformers.DetrConfig(
         backbone="resnet50",
         use_timm_backbone=True,
         use_pretrained_backbone=False,
         backbone_config=None,
         num_labels=91,
     )
-    theirs = enlivened(DetrForObjectDetection(config), "class_labels_classifier")
+    theirs = enlivened(transformers.DetrForObjectDetection(config), "class_labels_classifier")
     ours = from_folder(theirs)
-    image, finish = torch.randn(1, 3, height, width), DetrImageProcessor().post_process_object_detection
+    image, finish = torch.randn(1, 3, height, width), transformers.DetrImageProcessor().post_process_object_detection
     sizes = torch.tensor([[height, width]])
     run = lambda: finish(theirs(image), threshold=0.0, target_sizes=sizes)[0]["scores"]  # noqa: E731
     compare("DETR-R50", "transformers", lambda: ours(image)["scores"][0], run, repeats)
@@ -93,16 +93,16 @@ def detr(height: int, width: int, repeats: int) -> None:
 
 def fasterrcnn(height: int, width: int, repeats: int) -> None:
     """Faster R-CNN with ResNet-50 beside torchvision's, with its own operators and with ours."""
-    from torchvision.models.detection import fasterrcnn_resnet50_fpn
-
+    build = import_library("torchvision.models.detection").fasterrcnn_resnet50_fpn
     sizes = {"min_size": min(height, width), "max_size": max(height, width)}
     unchanged = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
-    theirs = enlivened(fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, **sizes, **unchanged), "cls_score")
+    theirs = enlivened(build(weights=None, weights_backbone=None, **sizes, **unchanged), "cls_score")
     ours = create_model("fasterrcnn_resnet50_fpn").eval()
     ours.load_state_dict(to_our_names(theirs.state_dict(), ours.formats)[0])
     image = torch.randn(3, height, width)
     mine, other = lambda: ours([image])["scores"][0], lambda: theirs([image])[0]["scores"]
-    compare("Faster R-CNN-R50", "torchvision, its Python operators", mine, other, 1)
+    without_compiled_operators()
+    compare("Faster R-CNN-R50", "torchvision, its operators", mine, other, 1)
     with_our_operators()
     compare("Faster R-CNN-R50", "torchvision, nexus's operators", mine, other, repeats)
 
@@ -146,6 +146,12 @@ def seconds(run: Run) -> float:
     return time.process_time() - start
 
 
+def without_compiled_operators() -> None:
+    """Where torchvision's do not load, it pools in Python by itself, but has no such form of suppression."""
+    if not import_library("torchvision.extension")._has_ops():
+        import_library("torchvision.ops.boxes").nms = greedy_loop
+
+
 def with_our_operators() -> None:
     """Puts our pooling and suppression in the place of torchvision's."""
     import torchvision.ops.boxes as boxes
@@ -156,14 +162,6 @@ def with_our_operators() -> None:
         return roi_align(features, rois[:, 1:], rois[:, 0].long(), tuple(output_size), **options)
 
     poolers.roi_align, boxes.nms = pool, nms
-
-
-def load_oracle_shim() -> None:
-    """Makes torchvision importable beside a CPU build of torch, if the reference documents are at hand."""
-    shim = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "tvshim.py"
-    spec = importlib.util.spec_from_file_location("tvshim", shim)
-    if shim.is_file() and spec and spec.loader:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 if __name__ == "__main__":

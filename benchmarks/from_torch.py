@@ -85,9 +85,11 @@ def main() -> None:
     parser.add_argument("--model", action="append", help="a name of the zoo; vit_base_patch16_224 and resnet50 without")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--quick", action="store_true", help="a small model, one pair: to see that it runs")
     options = parser.parse_args()
-    for name in options.model or ["vit_base_patch16_224", "resnet50"]:
-        print("\n".join(bring(name, options.batch, options.pairs)))
+    names = ["resnet18"] if options.quick else ["vit_base_patch16_224", "resnet50"]
+    for name in options.model or names:
+        print("\n".join(bring(name, options.batch, 1 if options.quick else options.pairs)))
 
 
 if __name__ == "__main__":

@@ -109,14 +109,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="eight images, one round: to see that it runs")
     arguments = parser.parse_args()
+    images, rounds = (8, 1) if arguments.quick else (arguments.images, arguments.rounds)
     torch.set_num_threads(1)
     print(f"{'JPEG':12} {'workers':>7} {'nexus':>9} {'plain':>9}  images/s   ratio")
     for name, size in SIZES.items():
         with tempfile.TemporaryDirectory() as folder:
-            files = write_photos(Path(folder), size, arguments.images)
+            files = write_photos(Path(folder), size, images)
             for num_workers in (0, 2):
-                ours, plain = compare(Path(folder), files, num_workers, arguments.rounds)
+                ours, plain = compare(Path(folder), files, num_workers, rounds)
                 print(f"{name:12} {num_workers:7} {ours:9.0f} {plain:9.0f} {ours / plain:16.2f}")
 
 

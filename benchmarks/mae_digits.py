@@ -82,11 +82,11 @@ def recipe_of(changes: list[str], seed: int) -> Recipe:
     return load_recipe(FINE_TUNING, ["training.device=cpu", f"training.seed={seed}", *changes])
 
 
-def pretrain(folder: Path, epochs: int | None) -> MAE:
+def pretrain(folder: Path, changes: list[str]) -> MAE:
     """Trains the masked autoencoder and prints how well it fills in what is hidden."""
     started = time.perf_counter()
-    changes = ["training.device=cpu", *([f"training.epochs={epochs}"] if epochs else [])]
-    result = Trainer(load_recipe(PRE_TRAINING, changes), folder, progress="off").fit()
+    recipe = load_recipe(PRE_TRAINING, ["training.device=cpu", *changes])
+    result = Trainer(recipe, folder, progress="off").fit()
     first = next(record["loss"] for record in result.history if record["kind"] == "train")
     print(
         f"pre-training without labels: {time.perf_counter() - started:.0f} s; loss {first:.3f} ->"
@@ -109,7 +109,7 @@ def choose(pretrained: MAE, train: Dataset, per_class: int, folder: Path) -> Non
         print(f"{' '.join(changes):50} {tuned:8.1%}   {scratch:12.1%}", flush=True)
 
 
-def compare(pretrained: MAE, train: Dataset, per_class: int, seeds: int, folder: Path) -> None:
+def compare(pretrained: MAE, train: Dataset, per_class: int, seeds: int, folder: Path, changes: list[str]) -> None:
     """Prints the accuracy of both arms on the held-out digits, seed by seed."""
     held_out = load_dataset("digits", "val")
     print(f"\n{10 * per_class} labels, {len(held_out)} held-out digits\n")
@@ -117,7 +117,7 @@ def compare(pretrained: MAE, train: Dataset, per_class: int, seeds: int, folder:
     rows = []
     for seed in range(seeds):
         labelled = draw_labels(train, per_class, seed)
-        recipe = recipe_of([], seed)
+        recipe = recipe_of(changes, seed)
         arms = zip(encoders(pretrained, recipe, seed), (f"tuned{seed}", f"scratch{seed}"))
         pair = [accuracy(model, labelled, recipe, held_out, folder / name) for model, name in arms]
         rows.append(pair)
@@ -134,19 +134,22 @@ def main() -> None:
     options.add_argument("--epochs", type=int, default=None, help="of pre-training; the recipe's by default")
     options.add_argument("--pretrained", type=Path, help="model/ of a run of digits/mae_tiny, instead of training one")
     options.add_argument("--choose", action="store_true", help="compare settings on labels that were not drawn")
+    options.add_argument("--quick", action="store_true", help="an epoch of each, one draw: to see that it runs")
     chosen = options.parse_args()
+    seeds, changes = (1, ["training.epochs=1", "schedule.warmup_epochs=0.1"]) if chosen.quick else (chosen.seeds, [])
+    pretraining = [*changes, *([f"training.epochs={chosen.epochs}"] if chosen.epochs else [])]
     train = load_dataset("digits", "train")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         model = (
-            pretrain(folder / "mae", chosen.epochs)
+            pretrain(folder / "mae", pretraining)
             if chosen.pretrained is None
             else MAE.from_pretrained(chosen.pretrained)
         )
         if chosen.choose:
             choose(model, train, chosen.labels, folder)
         else:
-            compare(model, train, chosen.labels, chosen.seeds, folder)
+            compare(model, train, chosen.labels, seeds, folder, changes)
 
 
 if __name__ == "__main__":

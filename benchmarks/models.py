@@ -16,14 +16,12 @@ A ratio below 1 means that nexus is faster, or smaller.
 
 import argparse
 import fnmatch
-import importlib.util
 import itertools
 import json
 import os
 import statistics
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +29,8 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler is not to tell w
 
 import torch
 from torch import Tensor, nn
+
+from nexus.proofs.libraries import import_library
 
 Clock = Callable[[], float]
 
@@ -71,16 +71,8 @@ ROWS = [
 ]
 """One for each family that has a peer; HiViT has none that can be installed."""
 
-SHIM = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "tvshim.py"
-
-
-@cache
-def load_shim() -> None:
-    """Makes torchvision import where its compiled operators do not fit this build of torch."""
-    if SHIM.is_file():
-        spec = importlib.util.spec_from_file_location("tvshim", SHIM)
-        if spec and spec.loader:
-            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+QUICK = {"efficientnet_b0", "vgg11_bn", "clip_vit_base_patch32_224"}
+"""A row for each library."""
 
 
 def build(source: str) -> nn.Module:
@@ -90,21 +82,17 @@ def build(source: str) -> nn.Module:
         from nexus import create_model
 
         return create_model(name)
-    load_shim()
     if library == "transformers":
-        import transformers
-
+        transformers = import_library("transformers")
         transformers.logging.set_verbosity_error()  # SigLIP's default configuration warns about itself
         model, _, config = name.partition(":")
         return getattr(transformers, model)(getattr(transformers, config)())
     if library == "timm":
-        import timm
-
+        timm = import_library("timm")
         name, _, size = name.partition("@")
         changes: dict[str, Any] = {"img_size": int(size)} if size else {}
         return timm.create_model(name, **changes)
-    import torchvision
-
+    torchvision = import_library("torchvision")
     return torchvision.models.get_model(name, weights=None)
 
 
@@ -232,6 +220,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds, for a machine that others use too")
+    parser.add_argument(
+        "--quick", action="store_true", help="one row for each library, one repetition: to see that it runs"
+    )
     options = parser.parse_args()
     clock = time.process_time if options.cpu_time else time.perf_counter
     torch.set_num_threads(options.threads)
@@ -239,11 +230,15 @@ def main() -> None:
     print(f"torch {torch.__version__}, {device}, {options.threads} threads; ratios are nexus / reference")
     print("model                    step       batch       ms   ref ms   time      MB  ref MB memory")
     rows = [row for row in ROWS if fnmatch.fnmatch(row.name, options.pattern)]
+    repetitions = options.repetitions
+    if options.quick:
+        rows = [row._replace(batch_inference=1, batch_training=1) for row in rows if row.name in QUICK]
+        repetitions = 1
     figures = []
     for row, training in itertools.product(rows, (False, True)):
         sources = (f"nexus:{row.name}", row.reference)
         bytes_of_both = tuple(peak_memory(source, row, training, device) for source in sources)
-        figure = compare(row, training, bytes_of_both, options.repetitions, device, clock)
+        figure = compare(row, training, bytes_of_both, repetitions, device, clock)
         figures.append(figure)
         print(
             f"{figure['model']:24} {figure['step']:10} {figure['batch']:5} {1e3 * figure['seconds']:8.1f} "

@@ -41,16 +41,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--quick", action="store_true", help="small images, one repeat: to see that it runs")
     options = parser.parse_args()
+    repeats, size = (1, 64) if options.quick else (options.repeats, 224)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    module, images = Logits(create_model(options.model)).eval(), torch.randn(1, 3, 224, 224)
+    module, images = Logits(create_model(options.model)).eval(), torch.randn(1, 3, size, size)
     ways = {"PyTorch": torch_way(module, images), "ONNX Runtime": onnx_way(module, images), **ours(module, images)}
     expected = ways["PyTorch"]()
     for name, run in ways.items():
         np.testing.assert_allclose(run(), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max(), err_msg=name)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(options.repeats):
+    for _ in range(repeats):
         for name, run in ways.items():
             start = time.process_time()
             run()

@@ -26,6 +26,7 @@ from from_torch import ratio
 
 import mithril as ml
 from mithril.interop.exporting import named_leaves
+from nexus.proofs.libraries import import_library
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = {"torch": "TorchBackend", "numpy": "NumpyBackend", "jax": "JaxBackend", "mlx": "MlxBackend"}
@@ -119,18 +120,6 @@ def _relative(found: np.ndarray, expected: np.ndarray, least: float = 1e-9) -> f
 # Models by library
 
 
-def load(path: Path) -> Any:
-    """A Python file as a module."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def catalogue() -> dict[str, dict[str, Callable[[], Any]]]:
     """Functions that make the models, by library and name."""
     sys.path.insert(0, str(ROOT))
@@ -138,13 +127,7 @@ def catalogue() -> dict[str, dict[str, Callable[[], Any]]]:
 
     @cache
     def libraries() -> tuple[Any, Any]:
-        shim = ROOT.parent / "shared" / "oracles" / "tvshim.py"
-        if shim.is_file():
-            load(shim)
-        import timm
-        import transformers
-
-        return timm, transformers
+        return import_library("timm"), import_library("transformers")
 
     return {
         "nexus": {name: lambda name=name: zoo.make(name) for name in zoo.NAMES},
@@ -234,6 +217,14 @@ def wanted(name: str, measures: Sequence[str]) -> list[str]:
     return [word for word in measures if "gradients" not in word or name in SAMPLE]
 
 
+def quick() -> None:
+    """Measure one model of each library, and print the page."""
+    libraries = catalogue()
+    chosen = {"nexus": "resnet18", "timm": "mobilenet_v2", "transformers": "bert"}
+    made = {name: libraries[library][name] for library, name in chosen.items()}
+    print(page({name: dict(measure(make, ("torch", "numpy"))) for name, make in made.items()}, libraries))
+
+
 def main() -> None:
     """Measure what is missing, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -242,7 +233,13 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure anew what the file has")
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "from_torch.jsonl")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "mithril-models.md")
+    parser.add_argument(
+        "--quick", action="store_true", help="one model on PyTorch and NumPy, printed: to see that it runs"
+    )
     options = parser.parse_args()
+    if options.quick:
+        quick()
+        return
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     if any("jax" in word for word in options.measures):

@@ -21,9 +21,9 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 @pytest.fixture
-def photos(tmp_path, monkeypatch):
+def photos(needed, tmp_path, monkeypatch):
     """A working folder with `photos/{train,val}/{china,flower}`: crops of scikit-learn's two photographs."""
-    datasets = pytest.importorskip("sklearn.datasets")
+    datasets = needed("sklearn.datasets")
     rng = np.random.default_rng(0)
     for name in ("china", "flower"):
         image = datasets.load_sample_image(f"{name}.jpg")
@@ -54,17 +54,17 @@ def test_python_blocks_run(page, photos):
 
 
 @pytest.mark.parametrize("name", sorted(ALONE))
-def test_python_blocks_run_alone(name, tmp_path):
-    pytest.importorskip("jax")
+def test_python_blocks_run_alone(needed, name, tmp_path):
+    needed("jax")
     text = "\n".join(blocks(ROOT / "docs" / f"{name}.md", "python"))
     done = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "NumpyBackend has no device meshes" in done.stdout
 
 
-def test_reference_pages_are_those_of_the_docstrings(tmp_path):
+def test_reference_pages_are_those_of_the_docstrings(needed, tmp_path):
     for needed in ("jax", "mlx.core", "ruff"):
-        pytest.importorskip(needed)
+        needed(needed)
     subprocess.run([sys.executable, str(ROOT / "docs" / "reference.py"), str(tmp_path)], check=True, timeout=280)
     for page in sorted(tmp_path.glob("*.md")):
         kept = (ROOT / "docs" / page.name).read_text(encoding="utf-8")

@@ -4,13 +4,16 @@ import importlib
 import sys
 from types import ModuleType
 
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "skimage": "scikit-image", "faster_coco_eval": "faster-coco-eval"}
+"""What pip installs for a package, where it has another name."""
+
 
 class OracleMissing(ImportError):
     """A library that a proof compares with cannot be imported; the message says why."""
 
 
 def import_library(name: str) -> ModuleType:
-    """Returns the module of a reference library: "timm", "torchvision" or "transformers".
+    """Returns a module of a library that something is compared with, such as "timm" or "sklearn.metrics".
 
     A torchvision whose compiled operators do not fit the installed torch, such as one for CUDA beside a torch for the
     CPU, is imported without them: the networks that we compare with need none.
@@ -18,30 +21,29 @@ def import_library(name: str) -> ModuleType:
     Raises:
         OracleMissing: It is not installed, or does not import.
     """
+    package = name.partition(".")[0]
     try:
-        if name in ("timm", "torchvision", "transformers"):
-            _import_torchvision()
-        return importlib.import_module(name)
-    except ImportError as error:
-        if name == "transformers" and error.name == "torchvision":
-            return _import_alone(name)
-        raise OracleMissing(f"{name} cannot be imported ({error}): pip install {name}") from error
+        if package in ("timm", "torchvision", "transformers"):
+            _import_torchvision(needed=package != "transformers")
+        return importlib.import_module("mlx.core" if name == "mlx" else name)  # `mlx` alone imports without its library
+    except (ImportError, OSError) as error:
+        install = DISTRIBUTIONS.get(package, package)
+        raise OracleMissing(f"{name} cannot be imported ({error}): pip install {install}", name=package) from error
 
 
-def _import_alone(name: str) -> ModuleType:
+def _import_torchvision(*, needed: bool) -> None:
+    """Imports torchvision; where its operators do not load, without the module that describes them to the compiler.
+
+    transformers is imported after it because it looks whether torchvision imports, and does without.
+    """
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise OracleMissing(f"{name} cannot be imported ({error}): pip install {name}") from error
-
-
-def _import_torchvision() -> ModuleType:
-    """Imports torchvision; where its operators do not load, without the module that describes them to the compiler."""
-    try:
-        return importlib.import_module("torchvision")
+        importlib.import_module("torchvision")
+    except ImportError:
+        if needed:
+            raise
     except RuntimeError:  # "operator torchvision::nms does not exist"
         for module in [module for module in sys.modules if module.partition(".")[0] == "torchvision"]:
             del sys.modules[module]
         unneeded = "torchvision._meta_registrations"
         sys.modules[unneeded] = ModuleType(unneeded)
-        return importlib.import_module("torchvision")
+        importlib.import_module("torchvision")

@@ -45,8 +45,8 @@ def reference():
 
 
 @pytest.mark.parametrize("name", ["torch", "jax", "mlx"])
-def test_every_backend_gives_the_same_numbers(name, reference):
-    pytest.importorskip({"mlx": "mlx.core"}.get(name, name))
+def test_every_backend_gives_the_same_numbers(needed, name, reference):
+    needed(name)
     backend = {"torch": "TorchBackend", "jax": "JaxBackend", "mlx": "MlxBackend"}[name]
     found = evaluate_all(getattr(ml, backend)())
     for ours, expected in zip(found, reference):
@@ -178,8 +178,8 @@ def test_an_input_can_be_given_gradients_too():
     np.testing.assert_allclose(compiled.evaluate_gradients({}, {"x": x})["x"], 2 * x)
 
 
-def test_source_makes_its_tensors_on_the_device_of_the_backend():
-    torch = pytest.importorskip("torch")
+def test_source_makes_its_tensors_on_the_device_of_the_backend(needed):
+    torch = needed("torch")
     backend = ml.TorchBackend(device="meta")
     x = IOKey("x", shape=[None, 3])
     model = Model.create(out=x + op("arange")(stop=x.shape[0])[:, None])

@@ -22,9 +22,9 @@ def test_every_example_is_run():
     assert {path.stem for path in EXAMPLES.glob("mithril_*.py")} == PRINTED.keys()
 
 
-def test_sharding_in_a_process_of_its_own():
+def test_sharding_in_a_process_of_its_own(needed):
     """JAX simulates eight devices only from its start."""
-    pytest.importorskip("jax")
+    needed("jax")
     script = EXAMPLES / "mithril_sharding.py"
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -33,10 +33,10 @@ def test_sharding_in_a_process_of_its_own():
 
 
 @pytest.mark.parametrize("name", sorted(PRINTED.keys() - {"mithril_sharding"}))
-def test_example(name, capsys):
+def test_example(needed, name, capsys):
     source = (EXAMPLES / f"{name}.py").read_text()
     for framework in re.findall(r"^(?:import|from) (optax|torch|sklearn)\b", source, re.MULTILINE):
-        pytest.importorskip(framework)
+        needed(framework)
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     printed = capsys.readouterr().out
     for text in PRINTED[name]:

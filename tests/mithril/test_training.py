@@ -1,7 +1,5 @@
 """TrainModel: its loss and gradients against torch, its keys, metrics and errors."""
 
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 import torch
@@ -79,9 +77,8 @@ def torch_loss(module):
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch", "jax", "mlx"])
-def test_loss_and_gradients_equal_torch(name):
-    if find_spec(name) is None:
-        pytest.skip(f"{name} is not installed")
+def test_loss_and_gradients_equal_torch(needed, name):
+    needed(name)
     double = name in ("numpy", "torch")
     classes = {"numpy": "NumpyBackend", "torch": "TorchBackend", "jax": "JaxBackend", "mlx": "MlxBackend"}
     backend = getattr(ml, classes[name])(dtype=ml.float64 if double else ml.float32)

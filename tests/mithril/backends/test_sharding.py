@@ -21,7 +21,6 @@ CUT["jax"] = {"fc1_weight": [4, 12], "fc1_bias": [4], "fc2_weight": [4, 4]}
 
 def run(framework, *cases, launcher=()):
     """The results of `mesh_run.py`, case by case."""
-    pytest.importorskip(framework)
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
     variables["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
     command = [sys.executable, *launcher, str(SCRIPT), framework, *cases]
@@ -39,13 +38,14 @@ def check(results, cases):
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
-def test_a_perceptron_and_mistakes(framework):
+def test_a_perceptron_and_mistakes(needed, framework):
+    needed(framework)
     cases = ["mlp:float32", "mlp:float64"]
     *results, mistakes = run(framework, *cases, "mistakes")
     check(results, cases)
     assert results[0]["local"] == CUT[framework]
     parts = 2 if framework == "torch" else 4
-    needed = "64 processes, there are 4" if framework == "torch" else "64 devices, there are 8"
+    wanted = "64 processes, there are 4" if framework == "torch" else "64 devices, there are 8"
     assert mistakes == [
         "The mesh has no axis 'modle', only 'data', 'model'. Did you mean 'model'?",
         f"Axis 0 of shape (5, 8) cannot be cut into {parts} equal parts, the size of the mesh axis 'model'.",
@@ -53,7 +53,7 @@ def test_a_perceptron_and_mistakes(framework):
         "shard ('data', None, 'model') speaks of 3 axes, the shape is (6, 8).",
         "The shard rule 'fc_weight' fits no key. Did you mean 'fc1_weight'?",
         "'fc1_weight' cannot be sharded: The mesh has no axis 7, only 'data', 'model'.",
-        f"device_mesh (64,) needs {needed}.",
+        f"device_mesh (64,) needs {wanted}.",
     ]
 
 
@@ -61,7 +61,8 @@ def test_a_perceptron_and_mistakes(framework):
 @pytest.mark.parametrize(
     ("framework", "name"), [("torch", "vit"), ("torch", "cnn"), ("jax", "vit"), ("jax", "cnn"), ("jax", "encoder")]
 )
-def test_a_transformer_and_convolutions(framework, name):
+def test_a_transformer_and_convolutions(needed, framework, name):
+    needed(framework)
     cases = [f"{name}:{dtype}" for dtype in ("float32", "float64")]
     check(run(framework, *cases), cases)
 
@@ -73,9 +74,9 @@ def test_under_torchrun():
 
 
 @pytest.mark.parametrize("name", ["NumpyBackend", "MlxBackend"])
-def test_backends_without_meshes_say_so(name):
+def test_backends_without_meshes_say_so(needed, name):
     if name == "MlxBackend":
-        pytest.importorskip("mlx.core")
+        needed("mlx")
     with pytest.raises(BackendError, match=f"{name} has no device meshes; JaxBackend and TorchBackend have"):
         getattr(ml, name)(device_mesh={"data": 2})
     with pytest.raises(BackendError, match=f"needs a {name} with a device_mesh"):

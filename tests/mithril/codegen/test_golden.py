@@ -49,8 +49,8 @@ def path(name, backend):
 
 
 @pytest.mark.parametrize(("name", "backend"), KEPT)
-def test_source_is_the_kept_one_and_short(name, backend):
-    pytest.importorskip(backend)
+def test_source_is_the_kept_one_and_short(needed, name, backend):
+    needed(backend)
     source = compiled(name, backend).source
     assert source == path(name, backend).read_text()
     assert len(source.splitlines()) <= LINES[name]
@@ -59,17 +59,17 @@ def test_source_is_the_kept_one_and_short(name, backend):
 
 @pytest.mark.parametrize("backend", ["jax", "mlx", "numpy"])
 @pytest.mark.parametrize("name", LINES)
-def test_other_backends_are_short_too(name, backend):
+def test_other_backends_are_short_too(needed, name, backend):
     """What a framework has no call for is pasted: for NumPy that is a lot, the error function above all."""
-    pytest.importorskip(backend)
+    needed(backend)
     source = compiled(name, backend).source
     assert len(source.splitlines()) <= LINES[name] + (25 if (name, backend) == ("vision_transformer", "numpy") else 0)
     assert max(map(len, source.splitlines())) <= 120
 
 
 @pytest.mark.parametrize(("name", "backend"), KEPT[:2])  # JAX needs half a minute for a ViT
-def test_kept_source_runs_alone(name, backend, tmp_path):
-    pytest.importorskip(backend)
+def test_kept_source_runs_alone(needed, name, backend, tmp_path):
+    needed(backend)
     model = compiled(name, backend)
     shapes = {key: model.shapes[key] for key in [*model.parameter_keys, *model.state_keys]}
     shapes["input"] = [1, 3, 224, 224]

@@ -58,8 +58,8 @@ def evaluate(params, data):
 '''
 
 
-def test_torch_source():
-    pytest.importorskip("torch")
+def test_torch_source(needed):
+    needed("torch")
     assert compile_network(ml.TorchBackend()).source == TORCH
 
 

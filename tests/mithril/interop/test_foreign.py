@@ -67,14 +67,14 @@ def test_equal_on_numpy_and_torch(name, build):
 
 
 @pytest.mark.parametrize("name", slow_but({"beit"}, sorted(QUICK)))
-def test_equal_on_mlx(name, build):
-    pytest.importorskip("mlx.core")
+def test_equal_on_mlx(needed, name, build):
+    needed("mlx.core")
     check(name, build, [ml.MlxBackend()], 1e-4)
 
 
 @pytest.mark.parametrize("name", slow_but({"beit"}, ALL))
-def test_equal_on_jax(name, build):
-    pytest.importorskip("jax")
+def test_equal_on_jax(needed, name, build):
+    needed("jax")
     check(name, build, [ml.JaxBackend()], 1e-4)
 
 
@@ -85,8 +85,8 @@ def test_equal_in_float64(name, build):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
-def test_equal_in_float64_on_jax(name, build):
-    pytest.importorskip("jax")
+def test_equal_in_float64_on_jax(needed, name, build):
+    needed("jax")
     check(name, build, [ml.JaxBackend(dtype=ml.float64)], FLOAT64.get(name, 1e-9), torch.float64)
 
 
@@ -116,8 +116,8 @@ def test_gradients_on_numpy(name, build):
 
 
 @pytest.mark.parametrize("name", slow_but({"beit"}, ["beit", "convnext", "coatnet", "segformer", "bert"]))
-def test_gradients_on_jax(name, build):
-    pytest.importorskip("jax")
+def test_gradients_on_jax(needed, name, build):
+    needed("jax")
     gradients(*build(name), ml.JaxBackend(dtype=ml.float64))
 
 

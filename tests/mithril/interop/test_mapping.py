@@ -53,8 +53,8 @@ def test_fold_adds_where_windows_overlap(options, batched):
 
 
 @pytest.mark.slow
-def test_fold_and_unfold_on_jax():
-    pytest.importorskip("jax")
+def test_fold_and_unfold_on_jax(needed):
+    needed("jax")
     compare(lambda x: F.fold(F.unfold(x, 3, padding=1, stride=2), (6, 7), 3, padding=1, stride=2),
             random(2, 3, 6, 7).float(), backend=ml.JaxBackend())  # fmt: skip
 

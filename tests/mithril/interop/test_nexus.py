@@ -17,14 +17,14 @@ def test_equal_on_numpy_and_torch(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.NAMES)
-def test_equal_on_mlx(name):
-    pytest.importorskip("mlx.core")
+def test_equal_on_mlx(needed, name):
+    needed("mlx.core")
     check(name, zoo.make, [ml.MlxBackend()], 1e-4)
 
 
 @pytest.mark.parametrize("name", slow_but({"resnet18"}, zoo.NAMES))
-def test_equal_on_jax(name):
-    pytest.importorskip("jax")
+def test_equal_on_jax(needed, name):
+    needed("jax")
     check(name, zoo.make, [ml.JaxBackend()], 1e-4)
 
 
@@ -35,15 +35,15 @@ def test_equal_in_float64(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.NAMES)
-def test_equal_in_float64_on_jax(name):
-    pytest.importorskip("jax")
+def test_equal_in_float64_on_jax(needed, name):
+    needed("jax")
     check(name, zoo.make, [ml.JaxBackend(dtype=ml.float64)], 1e-9, torch.float64)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*sorted(QUICK), "efficientnet_b0", "clip_vit_base_patch32_224", "detr_resnet50"])
-def test_gradients_on_jax(name):
-    pytest.importorskip("jax")
+def test_gradients_on_jax(needed, name):
+    needed("jax")
     gradients(*zoo.make(name), ml.JaxBackend(dtype=ml.float64))
 
 

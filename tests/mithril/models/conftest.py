@@ -13,10 +13,10 @@ BACKENDS = {
 
 
 @pytest.fixture(params=BACKENDS)
-def backend(request):
+def backend(needed, request):
     """A backend with the `tolerance` that its results are held to, relative and absolute."""
     name, dtype, tolerance = BACKENDS[request.param]
-    pytest.importorskip({"mlx": "mlx.core"}.get(request.param, request.param))
+    needed(request.param)
     made = getattr(ml, name)(dtype=dtype)
     made.tolerance = tolerance
     return made

@@ -18,8 +18,8 @@ POINTS, OTHERS = RNG.standard_normal((7, 3)), RNG.standard_normal((5, 3))
 # Kernels
 
 
-def test_kernels_equal_scikit_learn(backend):
-    pairwise = pytest.importorskip("sklearn.metrics.pairwise")
+def test_kernels_equal_scikit_learn(needed, backend):
+    pairwise = needed("sklearn.metrics.pairwise")
     values = {"left": POINTS, "right": OTHERS}
     compare(backend, m.RBFKernel(0.3), values, {"output": pairwise.rbf_kernel(POINTS, OTHERS, 0.3)})
     learned = values | {"log_gamma": np.log(0.3)}
@@ -41,16 +41,16 @@ def test_distances_equal_torch(backend):
     compare(backend, m.DistanceMatrix(), same, {}, {"left": zero, "right": zero}, {"output": np.eye(7)})
 
 
-def moons():
-    datasets = pytest.importorskip("sklearn.datasets")
+def moons(needed):
+    datasets = needed("sklearn.datasets")
     points, labels = datasets.make_moons(40, noise=0.15, random_state=0)
     return points, 2 * labels - 1.0
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "poly"])
-def test_kernel_svm_equals_scikit_learn(kernel, backend):
-    svm = pytest.importorskip("sklearn.svm")
-    points, labels = moons()
+def test_kernel_svm_equals_scikit_learn(needed, kernel, backend):
+    svm = needed("sklearn.svm")
+    points, labels = moons(needed)
     theirs = svm.SVC(C=1.5, kernel=kernel, gamma=0.8, degree=2, coef0=0.5, tol=1e-10).fit(points, labels)
     ours = m.KernelSVM(m.RBFKernel() if kernel == "rbf" else m.PolynomialKernel(2, 0.8, 0.5))
     new = RNG.standard_normal((6, 2))
@@ -73,8 +73,8 @@ def test_kernel_svm_equals_scikit_learn(kernel, backend):
     np.testing.assert_allclose(cost, np.abs(dual).sum() - norm, rtol=1e-6)  # no duality gap: it is the best
 
 
-def test_gaussian_process_equals_scikit_learn(backend):
-    process = pytest.importorskip("sklearn.gaussian_process")
+def test_gaussian_process_equals_scikit_learn(needed, backend):
+    process = needed("sklearn.gaussian_process")
     kernels = process.kernels
     target, new = np.sin(POINTS.sum(-1)), RNG.standard_normal((6, 3))
     length, amplitude, noise = 1.3, 1.7, 0.2
@@ -109,8 +109,8 @@ def test_gaussian_process_equals_scikit_learn(backend):
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
-def test_logistic_regression_equals_scikit_learn(num_classes, backend):
-    pytest.importorskip("sklearn")
+def test_logistic_regression_equals_scikit_learn(needed, num_classes, backend):
+    needed("sklearn")
     from sklearn._loss import HalfBinomialLoss, HalfMultinomialLoss
     from sklearn.linear_model._linear_loss import LinearModelLoss
 
@@ -138,9 +138,9 @@ def test_logistic_regression_equals_scikit_learn(num_classes, backend):
     )
 
 
-def test_polynomial_features_equal_scikit_learn(backend):
-    preprocessing = pytest.importorskip("sklearn.preprocessing")
-    linear_model = pytest.importorskip("sklearn.linear_model")
+def test_polynomial_features_equal_scikit_learn(needed, backend):
+    preprocessing = needed("sklearn.preprocessing")
+    linear_model = needed("sklearn.linear_model")
     features = preprocessing.PolynomialFeatures(4, include_bias=False).fit_transform(POINTS)
     compare(backend, m.PolynomialFeatures(4), {"input": POINTS}, {"output": features})
     points, target = RNG.standard_normal((30, 2)), RNG.standard_normal((30, 2))
@@ -154,8 +154,8 @@ def test_polynomial_features_equal_scikit_learn(backend):
 
 
 @pytest.mark.parametrize("kind", ["scores", "ties", "all equal"])
-def test_auc_equals_scikit_learn(kind, backend):
-    metrics = pytest.importorskip("sklearn.metrics")
+def test_auc_equals_scikit_learn(needed, kind, backend):
+    metrics = needed("sklearn.metrics")
     scores = {"scores": RNG.standard_normal(40), "ties": RNG.integers(0, 5, 40) / 4.0, "all equal": np.ones(40)}[kind]
     target = RNG.integers(0, 2, 40)
     values = {"input": scores, "target": target.astype(float)}
@@ -164,8 +164,8 @@ def test_auc_equals_scikit_learn(kind, backend):
 
 
 @pytest.mark.parametrize("num_classes", [None, 4])
-def test_shares_of_counts_equal_scikit_learn(num_classes, backend):
-    metrics = pytest.importorskip("sklearn.metrics")
+def test_shares_of_counts_equal_scikit_learn(needed, num_classes, backend):
+    metrics = needed("sklearn.metrics")
     scores = RNG.standard_normal((30, 4) if num_classes else 30)
     target = RNG.integers(0, 3 if num_classes else 2, 30)  # the last of four classes never occurs
     decided, options = scores > 0.3, {"zero_division": 0}
@@ -181,8 +181,8 @@ def test_shares_of_counts_equal_scikit_learn(num_classes, backend):
 # Embeddings of points
 
 
-def test_mds_equals_scikit_learn(backend):
-    pytest.importorskip("sklearn")
+def test_mds_equals_scikit_learn(needed, backend):
+    needed("sklearn")
     from sklearn.manifold import smacof
 
     wanted = np.sqrt(((POINTS[:, None] - POINTS) ** 2).sum(-1))
@@ -202,8 +202,8 @@ def test_mds_equals_scikit_learn(backend):
     compare(backend, train, values, {"loss": stress, "output": distances}, {"coords": slope}, {"loss": 1.0})
 
 
-def test_tsne_equals_scikit_learn(backend):
-    pytest.importorskip("sklearn")
+def test_tsne_equals_scikit_learn(needed, backend):
+    needed("sklearn")
     from scipy.spatial.distance import squareform
     from sklearn.manifold import _t_sne
 

@@ -195,8 +195,8 @@ def test_clip_resnet_equals_timm(timm):
 
 
 @pytest.mark.parametrize("name", ["numpy", "jax", "mlx"])
-def test_small_models_are_equal_on_every_backend(name):
-    pytest.importorskip({"mlx": "mlx.core"}.get(name, name))
+def test_small_models_are_equal_on_every_backend(needed, name):
+    needed(name)
     backend = getattr(ml, {"numpy": "NumpyBackend", "jax": "JaxBackend", "mlx": "MlxBackend"}[name])()
     random = np.random.default_rng(0)
     cases = [

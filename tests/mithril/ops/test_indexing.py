@@ -27,8 +27,8 @@ NAMES = {"MASK": X[..., 0] > 0, "PLANES": np.array([True, False, True, False, Tr
 
 @pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize("key", KEYS)
-def test_index_equals_numpy(key, name):
-    pytest.importorskip({"mlx": "mlx.core"}.get(name, name))
+def test_index_equals_numpy(needed, key, name):
+    needed(name)
     cls, dtype, tolerance = BACKENDS[name]
     backend = getattr(ml, cls)(dtype=dtype)
 

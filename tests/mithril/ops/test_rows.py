@@ -13,7 +13,6 @@ import mithril as ml
 from mithril import backends
 from mithril.codegen.kernels import paste
 from mithril.codegen.text import Names, Texts
-from mithril.errors import BackendError
 from mithril.ops.rules import broadcast
 from mithril.ops.table import HELPERS, OPS, Call, implementation, is_kernel
 from mithril.types import DType, as_dtype
@@ -286,16 +285,18 @@ FRAMEWORKS = {"numpy": "NumpyBackend", "torch": "TorchBackend", "jax": "JaxBacke
 
 
 @pytest.fixture(scope="module")
-def tools():
-    """Backends by label, NumPy and PyTorch in float64 too; those that cannot be imported are left out."""
+def tools(needed, may_skip):
+    """Backends by label, NumPy and PyTorch in float64 too. Where missing ones may be skipped, they are left out."""
     found = {}
     for label in (*FRAMEWORKS, "numpy64", "torch64"):
         name = label.removesuffix("64")
         try:
-            backend = getattr(backends, FRAMEWORKS[name])(dtype="float64" if label.endswith("64") else "float32")
-        except BackendError:
-            continue
-        found[label] = backend
+            needed(name)
+        except ImportError:
+            if may_skip:
+                continue
+            raise
+        found[label] = getattr(backends, FRAMEWORKS[name])(dtype="float64" if label.endswith("64") else "float32")
     if "jax" not in found:
         yield found
         return
@@ -596,10 +597,9 @@ def test_half_precision(cls, tools):
 
 
 @pytest.mark.parametrize("name", ["gelu", "conv2d", "interpolate", "batch_norm", "scaled_dot_product_attention"])
-def test_jax_in_float64(name, tools):
+def test_jax_in_float64(needed, name, tools):
     """In 64-bit mode JAX agrees to the last digits, gradients too."""
-    if "jax" not in tools:
-        pytest.skip("JAX cannot be imported")
+    needed("jax")
     wide, torch = backends.JaxBackend(dtype="float64"), tools["torch64"]
     inputs, attributes = EXAMPLES[name][0]
     seeds = seeds_for(name, run(OPS[name], torch, arrays_of(torch, inputs), attributes))

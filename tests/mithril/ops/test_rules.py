@@ -1,7 +1,7 @@
 """Shape rules with symbolic sizes, the sentences of their errors, and the rows that torch.export's operators need."""
 
-import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,8 +143,9 @@ ATEN = {
 """Rows whose name is not that of PyTorch's operator."""
 
 
-def test_every_exported_operator_has_a_row(shared):
-    known = json.loads((shared / "reference" / "aten_functional.json").read_text())["operators"]
+def test_every_exported_operator_has_a_row():
+    """The file lists what torch.export, made functional and not decomposed, wrote for 31 vision models."""
+    known = Path(__file__).with_name("exported_operators.txt").read_text().splitlines()
     names = {name.removeprefix("aten.").replace("<built-in function getitem>", "getitem") for name in known}
     renamed = {word for words in ATEN.values() for word in words.split()}
     plain = {name for name in names if name.removesuffix(".default") in OPS}

@@ -12,8 +12,8 @@ BACKENDS = ["torch", "jax", "mlx", "numpy"]
 
 
 @pytest.fixture(params=BACKENDS)
-def backend(request):
-    pytest.importorskip({"mlx": "mlx.core"}.get(request.param, request.param))
+def backend(needed, request):
+    needed(request.param)
     return getattr(ml, f"{request.param.capitalize()}Backend")()
 
 
@@ -144,8 +144,8 @@ def test_equal_operators_run_once_and_unneeded_ones_never(backend):
     np.testing.assert_allclose(compiled.evaluate({}, {"x": value})["out"], expected, rtol=1e-5)
 
 
-def test_frozen_convolutions_keep_channels_last_from_the_first_to_the_last():
-    torch = pytest.importorskip("torch")
+def test_frozen_convolutions_keep_channels_last_from_the_first_to_the_last(needed):
+    torch = needed("torch")
     model = Model(name="net")
     model += m.Convolution2D(8, 3)(input="input")
     model += m.Relu()

@@ -109,8 +109,8 @@ def test_predict_prints_and_writes(saved, digit, tmp_path):
     assert rows[0]["label"] in table.read_text()
 
 
-def test_predict_goes_through_a_video_and_writes_one(saved, digit, tmp_path):
-    pytest.importorskip("av")
+def test_predict_goes_through_a_video_and_writes_one(needed, saved, digit, tmp_path):
+    needed("av")
     film, drawn = tmp_path / "film.mp4", tmp_path / "drawn.mp4"
     write_frames(film, [Image.open(digit).convert("RGB").resize((32, 32))] * 5, rate=10)
     settings = Preprocessing(image_size=(8, 8), resize="squash", mean=(0.3,), std=(0.4,))

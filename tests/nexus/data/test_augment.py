@@ -33,9 +33,9 @@ def apply(name, image, value):
 
 
 @pytest.fixture(scope="module")
-def photo():
+def photo(needed):
     """A part of a cat's photograph, with a limited range so that autocontrast has something to do."""
-    data = pytest.importorskip("skimage.data")
+    data = needed("skimage.data")
     return PIL.fromarray((data.cat()[50:170, 100:240] * 0.7 + 20).astype(np.uint8))
 
 

@@ -9,7 +9,7 @@ import pytest
 from nexus.data import load_dataset
 from nexus.data.datasets.digits import stratified_split
 
-pytest.importorskip("sklearn")
+pytestmark = pytest.mark.needs("sklearn")
 
 
 def test_split_is_fixed_and_stratified():

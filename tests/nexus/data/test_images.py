@@ -175,8 +175,8 @@ def test_npy_files(tmp_path, dtype, shape):
         np.testing.assert_allclose(loaded.reshape(shape) / divisor, values / scale, atol=1e-6)
 
 
-def test_a_tiff_of_more_channels_points_to_npy(tmp_path):
-    tifffile = pytest.importorskip("tifffile")
+def test_a_tiff_of_more_channels_points_to_npy(needed, tmp_path):
+    tifffile = needed("tifffile")
     tifffile.imwrite(
         tmp_path / "x.tif", np.zeros((20, 30, 8), np.uint16), photometric="minisblack", planarconfig="contig"
     )

@@ -70,10 +70,10 @@ def test_workers_change_nothing(mix):
 
 
 @pytest.mark.slow
-def test_a_spawned_worker_gives_the_same(monkeypatch):
+def test_a_spawned_worker_gives_the_same(needed, monkeypatch):
     """The way processes start on macOS and Windows: everything that a worker needs travels as a pickle."""
     monkeypatch.setattr(multiprocessing, "get_context", functools.partial(multiprocessing.get_context, "spawn"))
-    pytest.importorskip("sklearn")
+    needed("sklearn")
     data = load_dataset("digits", "val")
     transform = train_transform(Preprocessing(image_size=(8, 8), mean=(0.5,), std=(0.5,)), AUGMENT)
     alone, helped = (Loader(data, transform, batch_size=200, num_workers=count) for count in (0, 1))

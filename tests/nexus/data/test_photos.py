@@ -5,16 +5,16 @@ import pytest
 
 from nexus.data import load_dataset
 
-skimage_data = pytest.importorskip("skimage.data")
+pytestmark = pytest.mark.needs("skimage")
 
 
-def test_samples_are_the_parts_that_their_paths_tell():
+def test_samples_are_the_parts_that_their_paths_tell(needed):
     photos = load_dataset("photos", "train")
     sample = photos[1]
     name, _, place = sample.path.partition("[")
     (top, bottom), (left, right) = (map(int, span.split(":")) for span in place.rstrip("]").split(", "))
     assert name == photos.class_names[sample.label] == "coffee"
-    assert np.array_equal(np.asarray(sample.image), skimage_data.coffee()[top:bottom, left:right])
+    assert np.array_equal(np.asarray(sample.image), needed("skimage.data").coffee()[top:bottom, left:right])
     assert 64 <= bottom - top == right - left <= 192
 
 

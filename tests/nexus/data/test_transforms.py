@@ -35,9 +35,9 @@ def generator(seed=0):
 
 
 @pytest.fixture(scope="module")
-def photo():
+def photo(needed):
     """A cat, 300 x 451 pixels."""
-    data = pytest.importorskip("skimage.data")
+    data = needed("skimage.data")
     return PIL.fromarray(data.cat())
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from nexus.data.images import ImageError
 from nexus.data.video import frame_rate, read_frames, write_frames
 
-av = pytest.importorskip("av")
+pytestmark = pytest.mark.needs("av")
 
 
 def pictures(count=7, size=(64, 48)):

@@ -20,9 +20,9 @@ def vit():
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch", "mlx"])
-def test_equal_for_any_batch(vit, backend):
+def test_equal_for_any_batch(needed, vit, backend):
     if backend == "mlx":
-        pytest.importorskip("mlx.core")
+        needed("mlx.core")
     brought = to_backend(vit, backend)
     assert vit.training
     vit.eval()
@@ -35,8 +35,8 @@ def test_equal_for_any_batch(vit, backend):
 
 
 @pytest.mark.slow
-def test_equal_on_jax_in_float64(vit):
-    pytest.importorskip("jax")
+def test_equal_on_jax_in_float64(needed, vit):
+    needed("jax")
     vit = vit.double().eval()
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     found = to_backend(vit, ml.JaxBackend(dtype=ml.float64))(images)

@@ -62,8 +62,8 @@ def logits_of(model: Linear, data: Noise) -> torch.Tensor:
         return model.eval()(pixels)["logits"]
 
 
-def test_figures_equal_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics")
+def test_figures_equal_scikit_learn(needed):
+    metrics = needed("sklearn.metrics")
     data, model = Noise(), Linear()
     logits = logits_of(model, data)
     probabilities = logits.double().softmax(1).numpy()

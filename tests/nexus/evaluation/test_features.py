@@ -36,8 +36,8 @@ def digits_model() -> VisionTransformer:
 
 @pytest.mark.parametrize("neighbours", [1, 5, 20])
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
-def test_neighbours_vote_as_in_scikit_learn(neighbours, temperature):
-    sklearn = pytest.importorskip("sklearn.neighbors")
+def test_neighbours_vote_as_in_scikit_learn(needed, neighbours, temperature):
+    sklearn = needed("sklearn.neighbors")
     train, test = cloud(200, 0), cloud(50, 1)
 
     def weigh(distances):
@@ -59,8 +59,8 @@ def test_a_low_temperature_stays_finite_and_more_neighbours_than_images_are_all(
 
 
 @pytest.mark.parametrize("l2", [1e-3, 0.1])
-def test_the_linear_probe_is_scikit_learns_logistic_regression(l2):
-    pytest.importorskip("sklearn")
+def test_the_linear_probe_is_scikit_learns_logistic_regression(needed, l2):
+    needed("sklearn")
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 

@@ -34,8 +34,8 @@ def test_without_objects_all_is_background():
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (6, 3), (2, 5), (0, 3)])
-def test_hungarian_is_the_cheapest_of_all_assignments(shape):
-    pytest.importorskip("scipy")
+def test_hungarian_is_the_cheapest_of_all_assignments(needed, shape):
+    needed("scipy")
     cost = torch.rand(shape, generator=torch.Generator().manual_seed(1))
     rows, columns = hungarian(cost)
     small = min(shape)

@@ -1,11 +1,14 @@
 """Region pooling against plain loops in float64, and against torchvision."""
 
+import importlib
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from nexus.ops.boxes import clip_boxes, is_large
+from nexus.ops.compiled import compiled_ops
 from nexus.ops.roi import roi_align, roi_pool
 
 # torchvision's Python form of roi_align is compiled on first use, by a part of torch that warns about itself.
@@ -92,10 +95,17 @@ def test_align_equals_torchvision_in_value_and_gradient(torchvision, monkeypatch
     torch.testing.assert_close(ours_in.grad, theirs_in.grad, rtol=1e-5, atol=1e-5)
 
 
-def test_the_compiled_operator_gives_the_same(torchvision, monkeypatch):
+@pytest.fixture
+def operators(torchvision):
+    """torchvision's compiled ones where they were built for this torch; elsewhere its Python form is called likewise."""
+    reference = importlib.import_module("torchvision.ops.roi_align")._roi_align
+    return compiled_ops() or SimpleNamespace(roi_align=reference)
+
+
+def test_the_compiled_operator_gives_the_same(operators, monkeypatch):
     features, boxes = maps(dtype=torch.float32), clip_boxes(BOXES.float(), (24, 30))
     pure = roi_align(features, boxes, IMAGES, (4, 4), spatial_scale=0.5, sampling_ratio=2)
-    monkeypatch.setattr("nexus.ops.roi.compiled_ops", lambda: torch.ops.torchvision)
+    monkeypatch.setattr("nexus.ops.roi.compiled_ops", lambda: operators)
     with torch.compiler.set_stance("force_eager"):
         compiled = roi_align(features, boxes, IMAGES, (4, 4), spatial_scale=0.5, sampling_ratio=2)
     torch.testing.assert_close(pure, compiled, rtol=1e-5, atol=1e-5)
@@ -146,6 +156,17 @@ def test_pool_equals_the_plain_loop(size):
     assert torch.equal(roi_pool(maps(), BOXES, IMAGES, size, spatial_scale=0.4), expected)
 
 
+def test_the_compiled_pool_is_called_the_same_way(monkeypatch):
+    def pool(features, regions, scale, height, width):
+        pooled = plain_roi_pool(features, regions[:, 1:], regions[:, 0].long(), (height, width), scale)
+        return pooled, torch.zeros(pooled.shape, dtype=torch.int32)
+
+    operators = compiled_ops() or SimpleNamespace(roi_pool=pool)
+    monkeypatch.setattr("nexus.ops.roi.compiled_ops", lambda: operators)
+    expected = plain_roi_pool(maps(), BOXES, IMAGES, (2, 3), 0.4)
+    assert torch.equal(roi_pool(maps(), BOXES, IMAGES, (2, 3), spatial_scale=0.4), expected)
+
+
 def test_pool_gradient_goes_to_the_maximum():
     features = maps().requires_grad_()
     pooled = roi_pool(features, BOXES[:1], IMAGES[:1], (1, 1), spatial_scale=0.3)
@@ -171,11 +192,11 @@ def test_errors():
         roi_align(maps(), BOXES, IMAGES, (0, 7))
 
 
-def test_align_reads_16_bit_maps_at_exact_places(torchvision, monkeypatch):
+def test_align_reads_16_bit_maps_at_exact_places(operators, monkeypatch):
     features, boxes = maps(dtype=torch.bfloat16), clip_boxes(BOXES.float(), (24, 30))
     wanted = roi_align(features.float(), boxes, IMAGES, (4, 4), spatial_scale=0.5, sampling_ratio=2)
     pure = roi_align(features, boxes, IMAGES, (4, 4), spatial_scale=0.5, sampling_ratio=2)
-    monkeypatch.setattr("nexus.ops.roi.compiled_ops", lambda: torch.ops.torchvision)
+    monkeypatch.setattr("nexus.ops.roi.compiled_ops", lambda: operators)
     with torch.compiler.set_stance("force_eager"):
         compiled = roi_align(features, boxes, IMAGES, (4, 4), spatial_scale=0.5, sampling_ratio=2)
     for pooled in (pure, compiled):

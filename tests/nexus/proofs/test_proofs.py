@@ -162,11 +162,11 @@ def test_where_a_model_does_not_run_is_told_and_is_no_failure(family):
 
 
 @pytest.mark.parametrize("place", ["onnx", "numpy"])
-def test_places_find_other_numbers(place, monkeypatch):
+def test_places_find_other_numbers(needed, place, monkeypatch):
     """A module that torch runs with the other sign afterwards is not equal any more."""
     if place == "onnx":
-        pytest.importorskip("onnxruntime")
-        pytest.importorskip("onnxscript")
+        needed("onnxruntime")
+        needed("onnxscript")
 
     class Turned(torch.nn.Module):
         sign = 1.0

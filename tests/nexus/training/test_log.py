@@ -3,8 +3,6 @@
 import io
 import sys
 
-import pytest
-
 from nexus.training.log import Bar, Lines, MetricsFile, Silence, TensorBoard, describe, make_display
 
 TRAIN = {"kind": "train", "step": 20, "epoch": 0.5, "loss": 1.23456, "lr": 0.001}
@@ -55,8 +53,8 @@ def test_display_follows_the_terminal(monkeypatch):
     assert "[saved]" in shown
 
 
-def test_tensorboard(tmp_path):
-    pytest.importorskip("tensorboard")
+def test_tensorboard(needed, tmp_path):
+    needed("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     board = TensorBoard(tmp_path)

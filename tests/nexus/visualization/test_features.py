@@ -32,8 +32,8 @@ def test_tokens_become_maps():
     assert square["components as RGB"].shape == (3, 3, 3)
 
 
-def test_colours_are_principal_components():
-    decomposition = pytest.importorskip("sklearn.decomposition")
+def test_colours_are_principal_components(needed):
+    decomposition = needed("sklearn.decomposition")
     torch.manual_seed(0)
     features = torch.randn(8, 6, 5) * torch.arange(1, 9)[:, None, None]
     pixels = features.flatten(1).T.numpy()

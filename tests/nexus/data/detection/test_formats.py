@@ -168,8 +168,8 @@ def test_around_all_formats(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
-def test_pycocotools_reads_what_is_written(tmp_path):
-    coco = pytest.importorskip("pycocotools.coco")
+def test_pycocotools_reads_what_is_written(needed, tmp_path):
+    coco = needed("pycocotools.coco")
     given = everything(tmp_path / "images")
     theirs = coco.COCO(str(write_coco(given, tmp_path / "all.json")))
     annotations = theirs.loadAnns(theirs.getAnnIds(imgIds=[7]))
@@ -202,8 +202,8 @@ def test_sources_by_name(tmp_path):
         load_dataset(f"coco:{tmp_path / 'set'}", "test")
 
 
-def test_digit_scenes_are_the_same_everywhere():
-    pytest.importorskip("skimage")
+def test_digit_scenes_are_the_same_everywhere(needed):
+    needed("skimage")
     few, more = DigitScenes("val", 3), DigitScenes("val", 5)
     for place in range(3):
         np.testing.assert_array_equal(np.asarray(few[place].image), np.asarray(more[place].image))

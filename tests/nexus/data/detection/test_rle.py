@@ -11,8 +11,8 @@ def random_mask(rng):
     return rng.random((height, width)) < rng.choice([0, 0.1, 0.5, 0.9, 1])
 
 
-def test_runs_equal_pycocotools():
-    coco = pytest.importorskip("pycocotools.mask")
+def test_runs_equal_pycocotools(needed):
+    coco = needed("pycocotools.mask")
     rng = np.random.default_rng(0)
     for _ in range(100):
         mask = random_mask(rng)
@@ -27,8 +27,8 @@ def test_runs_equal_pycocotools():
             assert ours.box == (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) == (x, y, x + w, y + h)
 
 
-def test_polygons_equal_pycocotools():
-    coco = pytest.importorskip("pycocotools.mask")
+def test_polygons_equal_pycocotools(needed):
+    coco = needed("pycocotools.mask")
     rng = np.random.default_rng(1)
     for round_number in range(200):
         height, width = rng.integers(1, 40, 2).tolist()

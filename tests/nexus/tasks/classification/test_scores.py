@@ -5,7 +5,7 @@ import pytest
 
 from nexus.tasks.classification.scores import calibration_error, class_table, confusion_matrix
 
-pytest.importorskip("sklearn")
+pytestmark = pytest.mark.needs("sklearn")
 
 
 @pytest.fixture(params=[(200, 5), (30, 12), (1, 3)], ids=["many", "classes without images", "one image"])

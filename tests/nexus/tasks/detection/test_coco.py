@@ -16,7 +16,7 @@ from nexus.data.detection.scene import refuse
 from nexus.tasks.detection.coco_figures import Found, coco_figures
 from nexus.tasks.detection.coco_results import evaluate_coco, read_results
 
-pytest.importorskip("faster_coco_eval")
+pytestmark = pytest.mark.needs("faster_coco_eval")
 KINDS = ("bbox", "segm", "keypoints")
 POINTS = 17
 FEW = 3
@@ -104,8 +104,8 @@ def read(content):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pycocotools
-def test_200_random_sets_equal_pycocotools():
-    pytest.importorskip("pycocotools")
+def test_200_random_sets_equal_pycocotools(needed):
+    needed("pycocotools")
     measured = 0
     for seed in range(200):
         content, results = random_set(seed)

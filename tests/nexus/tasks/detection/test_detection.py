@@ -119,8 +119,8 @@ def test_small_masks_are_pasted_at_the_size_of_the_image():
     np.testing.assert_allclose(found.masks[0].box, (12, 4, 36, 20), atol=1)
 
 
-def test_figures_files_and_coco_agree(folder, tmp_path):
-    pytest.importorskip("faster_coco_eval")
+def test_figures_files_and_coco_agree(needed, folder, tmp_path):
+    needed("faster_coco_eval")
     annotations = truth(folder)
     file = write_coco(annotations, tmp_path / "truth.json", folder)
     predictions = Predictor(Bright())([scene.path for scene in annotations.scenes])
@@ -205,9 +205,9 @@ def test_drawing_shows_boxes_masks_and_keypoints():
     assert len(result.plot().axes) == 1
 
 
-def test_a_small_detector_trains_by_the_ordinary_trainer(tmp_path):
-    pytest.importorskip("skimage")
-    pytest.importorskip("faster_coco_eval")
+def test_a_small_detector_trains_by_the_ordinary_trainer(needed, tmp_path):
+    needed("skimage")
+    needed("faster_coco_eval")
     recipe = Recipe.from_mapping(
         {
             "model": {"name": "fasterrcnn_resnet50_fpn", "config": TINY},
@@ -235,12 +235,12 @@ def test_a_small_detector_trains_by_the_ordinary_trainer(tmp_path):
         evaluate(tmp_path / "run", val)
 
 
-def test_what_does_not_fit_is_named():
+def test_what_does_not_fit_is_named(needed):
     task = get_task("detection", class_names=("a",))
     assert task_name(Bright()) == "detection"
     with pytest.raises(ValueError, match="'digits' has no objects in its images"):
         task.check_data(load_dataset("digits", "val"))
-    pytest.importorskip("skimage")
+    needed("skimage")
     scenes = DigitScenes("val", 4)
     with pytest.raises(ValueError, match=r"has labels from \d to \d, and the model has 1 classes"):
         task.check_data(scenes)

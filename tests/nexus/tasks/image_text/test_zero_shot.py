@@ -115,9 +115,9 @@ PHOTOS = {"cat": "chelsea", "coffee": "coffee", "astronaut": "astronaut"}
 
 
 @pytest.fixture
-def photos(tmp_path):
+def photos(needed, tmp_path):
     """Files of three of scikit-image's photos."""
-    data = pytest.importorskip("skimage.data")
+    data = needed("skimage.data")
     for name, source in PHOTOS.items():
         PIL.Image.fromarray(getattr(data, source)()).save(tmp_path / f"{name}.png")
     return [tmp_path / f"{name}.png" for name in PHOTOS]
