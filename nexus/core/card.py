@@ -1,6 +1,6 @@
 """What is known of a model variant: what it is, how it was trained, where its weights are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,7 @@ class Weights:
     preprocessing: Preprocessing = Preprocessing()
     changes: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[Metric, ...] = ()
-    class_names: tuple[str, ...] = ()
+    class_names: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -121,7 +121,7 @@ def fetch_weights(weights: Weights) -> Path:
 
 def _published(file: Path, card: ModelCard, weights: Weights) -> Source:
     config = card.config.replace(**weights.changes)
-    return Source(file, card.model_class, config, weights.preprocessing, weights.class_names, card)
+    return Source(file, card.model_class, config, weights.preprocessing, tuple(weights.class_names), card)
 
 
 def _registered(card: ModelCard, weights: Weights) -> Source:

@@ -1,5 +1,6 @@
 """The classes of a data set, in the order of a model's outputs."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch import nn
 from nexus.core.config import nearest
 from nexus.core.module import NexusModule
 from nexus.data import Dataset
+from nexus.models.cv.cards.imagenet import COUNTS, names, synsets
 from nexus.tasks import ClassificationTask
 
 
@@ -25,6 +27,7 @@ def match_classes(model: nn.Module, dataset: Dataset) -> tuple[ClassificationTas
     ClassificationTask(theirs).check_data(dataset)
     if ours == theirs:
         return ClassificationTask(ours), np.arange(len(ours))
+    known, ours = ours, _as_numbers(ours, theirs)
     counts = Counter(ours)
     for name in theirs:
         if name not in counts:
@@ -36,4 +39,12 @@ def match_classes(model: nn.Module, dataset: Dataset) -> tuple[ClassificationTas
             raise ValueError(
                 f"The model has {counts[name]} classes named {name!r}, so names do not tell which is meant."
             )
-    return ClassificationTask(ours), np.array([ours.index(name) for name in theirs])
+    return ClassificationTask(known), np.array([ours.index(name) for name in theirs])
+
+
+def _as_numbers(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns ImageNet's classes as synset numbers where the data has those, as folders of ImageNet do."""
+    count = len(ours)
+    if all(re.fullmatch(r"n\d{8}", name) for name in theirs) and count in COUNTS and ours == names(count):
+        return synsets(count)
+    return ours

@@ -2,6 +2,7 @@
 
 from nexus.core.card import Metric, ModelCard, Weights
 from nexus.core.preprocessing import Preprocessing
+from nexus.models.cv.cards.imagenet import named
 from nexus.models.cv.dinov2 import VARIANTS, DINOv2
 from nexus.models.registry import register
 
@@ -60,7 +61,7 @@ register(
             model_class=DINOv2,
             config=config,
             num_parameters=_FACTS[name][0],
-            weights=_weights(name),
+            weights=named(config, _weights(name)),
             paper="https://arxiv.org/abs/2309.16588" if config.num_registers else "https://arxiv.org/abs/2304.07193",
             good_for=("classification", "zero-shot", "few-shot", "none", "10-100"),
         )

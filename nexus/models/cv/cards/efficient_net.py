@@ -5,6 +5,7 @@ from typing import Any
 
 from nexus.core.card import ModelCard, Weights
 from nexus.core.preprocessing import HALF, Preprocessing
+from nexus.models.cv.cards.imagenet import named
 from nexus.models.cv.cards.sources import timm_weights, torchvision_weights
 from nexus.models.cv.efficient_net import VARIANTS, EfficientNet
 from nexus.models.registry import register
@@ -179,7 +180,7 @@ def _card(name: str) -> ModelCard:
         model_class=EfficientNet,
         config=VARIANTS[name],
         num_parameters=_NUM_PARAMETERS[f"v2_{size}" if version_2 else size],
-        weights=(*timm, *torchvision, *pypi) if first_timm else (*torchvision, *timm),
+        weights=named(VARIANTS[name], (*timm, *torchvision, *pypi) if first_timm else (*torchvision, *timm)),
         paper="https://arxiv.org/abs/2104.00298" if version_2 else "https://arxiv.org/abs/1905.11946",
         good_for=("classification:alternative", "mobile", "100k+"),
     )

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from nexus.core.card import Metric, ModelCard, Weights
 from nexus.core.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
+from nexus.models.cv.cards.imagenet import named
 from nexus.models.cv.cards.sources import IMAGENET_TOP1
 from nexus.models.cv.eva02 import EVA02, VARIANTS
 from nexus.models.registry import register
@@ -102,7 +103,7 @@ register(
             model_class=EVA02,
             config=config,
             num_parameters=_NUM_PARAMETERS[name],
-            weights=_weights(name, int(name.rpartition("_")[2])),
+            weights=named(config, _weights(name, int(name.rpartition("_")[2]))),
             paper="https://arxiv.org/abs/2303.11331",
             good_for=("classification:alternative", "1k-10k:alternative", "100k+"),
         )

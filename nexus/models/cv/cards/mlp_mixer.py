@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from nexus.core.card import ModelCard, Weights
 from nexus.core.preprocessing import HALF, Preprocessing
+from nexus.models.cv.cards.imagenet import named
 from nexus.models.cv.cards.sources import timm_weights
 from nexus.models.cv.mlp_mixer import VARIANTS, MLPMixer
 from nexus.models.registry import register
@@ -63,7 +64,9 @@ register(
             model_class=MLPMixer,
             config=config,
             num_parameters=_NUM_PARAMETERS[name],
-            weights=(*(_from_timm(name, tag, top1) for tag, top1 in _TIMM.get(name, {}).items()), *_from_jax(name)),
+            weights=named(
+                config, (*(_from_timm(name, tag, top1) for tag, top1 in _TIMM.get(name, {}).items()), *_from_jax(name))
+            ),
             paper="https://arxiv.org/abs/2105.01601",
             good_for=("100k+",),
         )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from nexus.core.card import ModelCard, Weights
+from nexus.models.cv.cards.imagenet import named
 from nexus.models.cv.cards.sources import timm_weights, torchvision_weights
 from nexus.models.cv.resnet import VARIANTS, ResNet
 from nexus.models.registry import register
@@ -122,7 +123,9 @@ register(
             model_class=ResNet,
             config=config,
             num_parameters=_NUM_PARAMETERS[name],
-            weights=(*(_from_timm(name, tag, top1) for tag, top1 in _TIMM[name].items()), *_TORCHVISION[name]),
+            weights=named(
+                config, (*(_from_timm(name, tag, top1) for tag, top1 in _TIMM[name].items()), *_TORCHVISION[name])
+            ),
             paper="https://arxiv.org/abs/1512.03385",
             good_for=("classification:alternative", "100k+"),
         )

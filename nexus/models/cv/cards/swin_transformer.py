@@ -3,6 +3,7 @@
 from nexus.core.card import Metric, ModelCard, Weights
 from nexus.core.preprocessing import Preprocessing
 from nexus.layers import image_sides
+from nexus.models.cv.cards.imagenet import named
 from nexus.models.cv.cards.sources import IMAGENET_TOP1, timm_weights, torchvision_weights
 from nexus.models.cv.swin_transformer import VARIANTS, SwinTransformer
 from nexus.models.registry import register
@@ -89,11 +90,14 @@ register(
             model_class=SwinTransformer,
             config=config,
             num_parameters=_NUM_PARAMETERS[name],
-            weights=(
-                *(_from_timm(name, tag, top1) for tag, top1 in _TIMM[name].items()),
-                *(_from_authors(name, data, top1) for data, top1 in _AUTHORS[name].items()),
-                _from_authors(name, "in22k", None),
-                *_TORCHVISION.get(name, []),
+            weights=named(
+                config,
+                (
+                    *(_from_timm(name, tag, top1) for tag, top1 in _TIMM[name].items()),
+                    *(_from_authors(name, data, top1) for data, top1 in _AUTHORS[name].items()),
+                    _from_authors(name, "in22k", None),
+                    *_TORCHVISION.get(name, []),
+                ),
             ),
             paper="https://arxiv.org/abs/2103.14030",
             good_for=(

@@ -1,6 +1,7 @@
 """Cards of the VGGs."""
 
 from nexus.core.card import ModelCard
+from nexus.models.cv.cards.imagenet import named
 from nexus.models.cv.cards.sources import torchvision_weights
 from nexus.models.cv.vgg import VARIANTS, VGG
 from nexus.models.registry import register
@@ -23,7 +24,7 @@ register(
             model_class=VGG,
             config=VARIANTS[name],
             num_parameters=num_parameters,
-            weights=(torchvision_weights("tv_in1k", file, top1=top1),),
+            weights=named(VARIANTS[name], [torchvision_weights("tv_in1k", file, top1=top1)]),
             paper="https://arxiv.org/abs/1409.1556",
             good_for=("100k+",),
         )

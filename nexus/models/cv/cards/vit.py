@@ -3,6 +3,7 @@
 from nexus.core.card import Metric, ModelCard, Weights
 from nexus.core.preprocessing import Preprocessing
 from nexus.layers import image_sides
+from nexus.models.cv.cards.imagenet import named
 from nexus.models.cv.cards.sources import IMAGENET_TOP1, timm_weights, torchvision_weights
 from nexus.models.cv.vit import VARIANTS, VisionTransformer
 from nexus.models.registry import register
@@ -163,10 +164,13 @@ register(
             model_class=VisionTransformer,
             config=config,
             num_parameters=_NUM_PARAMETERS[name],
-            weights=(
-                *(_from_timm(name, tag, top1) for tag, top1 in _TIMM.get(name, {}).items()),
-                *_TORCHVISION.get(name, []),
-                *([_from_mae(*_MAE[name])] if name in _MAE else []),
+            weights=named(
+                config,
+                (
+                    *(_from_timm(name, tag, top1) for tag, top1 in _TIMM.get(name, {}).items()),
+                    *_TORCHVISION.get(name, []),
+                    *([_from_mae(*_MAE[name])] if name in _MAE else []),
+                ),
             ),
             paper="https://arxiv.org/abs/2010.11929",
             good_for=("classification", "1k-10k", "100k+"),
