@@ -22,11 +22,13 @@ Fingerprint = dict[str, Any]
 
 MOST_SIZES = 100_000
 """Files whose size is asked for; of a larger set, a sample that is spread evenly."""
-MOST_BYTES = 64 << 20
-"""Files are read whole as long as all together have no more; beyond it, the beginning of `SAMPLE` of them."""
-SAMPLE, SAMPLE_BYTES = 2000, 4096
+FEW, FEW_BYTES = 2000, 64 << 20
+"""Up to so many files, with so many bytes together, are read whole."""
+SAMPLE, SAMPLE_BYTES = 500, 4096
+"""Of more or larger ones, so many are read, and so much of each."""
 DECODED = 16
 """Images that are no files are decoded to look at them; so few."""
+UNKNOWN = -1
 _SHOWN = 3
 
 
@@ -35,12 +37,12 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
     tell = getattr(dataset, "path", None)
     paths = [str(tell(index)) for index in range(len(dataset))] if tell is not None else None
     names = _relative(paths) if paths else [f"[{index}]" for index in range(len(dataset))]
-    sizes = _sizes(paths) if paths else {}
+    sizes = _sizes(paths) if paths else []
     content = _content_of_files(paths, sizes) if paths and sizes else _content_of_images(dataset)
     return {
         "classes": [str(name) for name in dataset.class_names],
         "names": names,
-        "sizes": {str(index): size for index, size in sizes.items()},
+        "sizes": sizes,
         "said": _said(dataset),
         "content": {str(index): crc for index, crc in content.items()},
     }
@@ -92,9 +94,7 @@ def _images(old: Fingerprint, new: Fingerprint) -> Iterable[str]:
     yield _count(gone, "is gone", "are gone")
     yield _count(added, "is new", "are new")
     both = [(name, before[name], places[name]) for name in before if name in places]
-    replaced = [name for name, a, b in both if _other(old["sizes"], new["sizes"], a, b)]
-    known = set(replaced)
-    replaced += [name for name, a, b in both if name not in known and _other(old["content"], new["content"], a, b)]
+    replaced = [name for name, a, b in both if _other_size(old, new, a, b) or _other_content(old, new, a, b)]
     yield _count(replaced, "has other content", "have other content")
     said = [name for name, a, b in both if old["said"] and new["said"] and old["said"][a] != new["said"][b]]
     yield _count(said, "has another label, object or caption", "have other labels, objects or captions")
@@ -106,9 +106,15 @@ def _some(names: list[str], others: Mapping[str, int]) -> list[str]:
     return [name for name in names if name not in others]
 
 
-def _other(old: Mapping[str, int], new: Mapping[str, int], a: int, b: int) -> bool:
-    """Whether something is known of an image in both fingerprints and differs."""
-    first, second = old.get(str(a)), new.get(str(b))
+def _other_size(old: Fingerprint, new: Fingerprint, a: int, b: int) -> bool:
+    if not old["sizes"] or not new["sizes"]:
+        return False
+    first, second = old["sizes"][a], new["sizes"][b]
+    return first != second and UNKNOWN not in (first, second)
+
+
+def _other_content(old: Fingerprint, new: Fingerprint, a: int, b: int) -> bool:
+    first, second = old["content"].get(str(a)), new["content"].get(str(b))
     return first is not None and second is not None and first != second
 
 
@@ -130,21 +136,21 @@ def _relative(paths: list[str]) -> list[str]:
     return [path[start:].replace(os.sep, "/") for path in paths]
 
 
-def _sizes(paths: list[str]) -> dict[int, int]:
+def _sizes(paths: list[str]) -> list[int]:
     """The sizes of the files; nothing where the paths are no files."""
-    sizes = {}
+    sizes = [UNKNOWN] * len(paths)
     for index in _spread(len(paths), MOST_SIZES):
         try:
             sizes[index] = os.stat(paths[index]).st_size
         except (OSError, ValueError):
-            if not sizes:
-                return {}
+            if index == 0:
+                return []
     return sizes
 
 
-def _content_of_files(paths: list[str], sizes: Mapping[int, int]) -> dict[int, int]:
-    few = len(sizes) == len(paths) and sum(sizes.values()) <= MOST_BYTES and len(paths) <= SAMPLE
-    chosen = list(sizes) if few else [index for index in _spread(len(paths), SAMPLE) if index in sizes]
+def _content_of_files(paths: list[str], sizes: list[int]) -> dict[int, int]:
+    few = len(paths) <= FEW and sum(sizes) <= FEW_BYTES
+    chosen = [index for index in _spread(len(paths), FEW if few else SAMPLE) if sizes[index] != UNKNOWN]
     return {index: _crc_of_file(Path(paths[index]), None if few else SAMPLE_BYTES) for index in chosen}
 
 

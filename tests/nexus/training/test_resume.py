@@ -59,7 +59,7 @@ def test_killed_while_writing_a_checkpoint(small, recipe, uninterrupted, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_killed_at_twenty_random_moments(small, tmp_path, recipe):
+def test_killed_at_thirty_random_moments(small, tmp_path, recipe):
     recipe = recipe.replace(training=recipe.training.replace(epochs=12))
     started = time.monotonic()
     process = small.start(tmp_path / "whole", recipe)
@@ -67,12 +67,12 @@ def test_killed_at_twenty_random_moments(small, tmp_path, recipe):
     seconds = time.monotonic() - started
     rng, kills, finished = random.Random(0), 0, False
     folder = tmp_path / "killed"
-    while kills < 20 or not finished:
-        if finished:  # fewer than 20 kills hit a living run: begin the next one
+    while kills < 30 or not finished:
+        if finished:  # fewer than 30 kills hit a living run: begin the next one
             assert_same_run(folder, tmp_path / "whole")
             shutil.rmtree(folder)
         process = small.start(folder, recipe)
-        process.join(rng.uniform(0.0, seconds / 4) if kills < 20 else None)
+        process.join(rng.uniform(0.0, seconds / 4) if kills < 30 else None)
         if process.exitcode is None:
             os.kill(process.pid, signal.SIGKILL)
             process.join()
