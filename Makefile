@@ -41,13 +41,16 @@ docs: .venv/.dev
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-# Torch is bounded in pyproject.toml, and all requirements go into one call of pip, so that nothing replaces it.
-.venv/.demo: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --editable ".[demo]"
+# constraints.txt names the releases that were tested; who wants others passes CONSTRAINTS=another-file, or nothing for none.
+CONSTRAINTS ?= constraints.txt
+INSTALL = $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable
+
+.venv/.demo: pyproject.toml $(CONSTRAINTS) | .venv/bin/python
+	$(INSTALL) ".[demo]"
 	touch $@
 
-.venv/.dev: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+.venv/.dev: pyproject.toml $(CONSTRAINTS) | .venv/bin/python
+	$(INSTALL) ".[dev]"
 	touch $@ .venv/.demo
 
 clean:
