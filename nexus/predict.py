@@ -10,6 +10,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,19 +20,19 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from nexus.core.files import write_whole
-from nexus.core.module import NexusModule
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import ImageError, eval_transform, load_image
-from nexus.data.detection.batches import stack_images
 from nexus.data.geometry import crop
 from nexus.data.images import EXTENSIONS, Source, image_size, naming
 from nexus.data.images import Image as LoadedImage
 from nexus.data.remote import fetch_image, is_address
 from nexus.data.video import VIDEO_EXTENSIONS, read_frames, write_frames
-from nexus.tasks import Detections, DetectionTask, ImageInfo, get_task, task_name
-from nexus.tasks.detection.merging import merge_tiles
-from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
+from nexus.tasks.protocol import Tiled
+from nexus.tasks.session import Session
+from nexus.tasks.source import evaluating, open_model, preprocessing_of
+from nexus.tasks.table import task_of
 from nexus.tasks.tiles import Tiling, Window
+from nexus.tasks.views import ImageInfo, View
 
 
 class SkippedImageWarning(UserWarning):
@@ -52,19 +53,17 @@ class _Item(NamedTuple):
     found: bool = False
 
 
-class _View(NamedTuple):
-    """What the model sees at once of an image: all of it, or a tile.
+class _Part(NamedTuple):
+    """A view that the model is shown, and the image that it is a part of.
 
     Attributes:
+        view: What the session sees.
         info: Of the whole image.
-        window: Where the view lies in it.
-        pixels: (c, h, w), as the model takes them.
         windows: All views of the image, in order.
     """
 
+    view: View
     info: ImageInfo
-    window: Window
-    pixels: Tensor
     windows: list[Window]
 
 
@@ -87,6 +86,7 @@ class Predictor:
         preprocessing: Preprocessing | None = None,
         class_names: Sequence[str] = (),
         tiles: Tiling | int | None = None,
+        tokenizer: str | Path | None = None,
     ) -> None:
         """Opens the model.
 
@@ -98,27 +98,28 @@ class Predictor:
                 left out with a `SkippedImageWarning` that names it. An image that was named is always an error.
             preprocessing: Instead of the model's own.
             class_names: Instead of the model's own; a model without any calls its classes "0", "1", ...
-            tiles: Of a detector: large images are cut into tiles of so many pixels, which overlap by a fifth, and
-                what is found in them is merged (`nexus.tasks.Tiling` has more settings).
+            tiles: Of a model that finds objects: large images are cut into tiles of so many pixels, which overlap by
+                a fifth, and what is found in them is merged (`nexus.tasks.Tiling` has more settings).
+            tokenizer: Of a model that reads texts, instead of its own: a folder, or a repository of the hub.
 
         Raises:
-            ValueError: There is no such model, it does not say how images become its input, or it is no detector
-                and shall work on tiles.
+            ValueError: There is no such model, it does not say how images become its input, or it finds no
+                objects and shall work on tiles.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
         self.model = open_model(model, device)
-        self.preprocessing = preprocessing_of(self.model, preprocessing)
-        own_names = self.model.class_names if isinstance(self.model, NexusModule) else ()
-        self.task = get_task(task_name(self.model), class_names=tuple(class_names) or own_names)
+        self.task = task_of(self.model).for_model(self.model, class_names, tokenizer=tokenizer)
+        self.preprocessing = preprocessing_of(self.model, preprocessing) if self.task.takes_images else preprocessing
         self.tiling = Tiling(size=tiles) if isinstance(tiles, int) else tiles
-        if self.tiling is not None and not isinstance(self.task, DetectionTask):
+        if self.tiling is not None and not isinstance(self.task, Tiled):
             raise ValueError(f"tiles are for detectors; this model's task is {self.task.name}. Leave tiles out.")
-        self._match = 1.0 if self.tiling is None else self.tiling.match
         self.batch_size, self.strict = batch_size, strict
-        self._transform = eval_transform(self.preprocessing)
+        self._transform = eval_transform(self.preprocessing) if self.preprocessing else None
 
-    def __call__(self, images: Source | Iterable[Source], *, frame_step: int = 1) -> list[Any]:
+    def __call__(
+        self, images: Source | Iterable[Source] | None = None, *, prompts: Any = None, frame_step: int = 1
+    ) -> list[Any]:
         """Returns one result of the task per image, in order: `Prediction` of a classifier, `Detections` of a detector.
 
         Args:
@@ -126,32 +127,53 @@ class Predictor:
                 address of an image (`"https://..."`), a video, an image (PIL, array (h, w) or (h, w, c), tensor
                 (c, h, w)), images in one array (b, h, w, c) or tensor (b, c, h, w), or several of these. Arrays and
                 tensors hold 0 to 255 as uint8, or 0 to 1 as floats. Frames stay with their results, to be drawn: for
-                a long video use `stream`.
+                a long video use `stream`. None where no image goes in: then there is a result for each prompt.
+            prompts: What the model is asked, whatever its kind takes: words for a CLIP or SigLIP
+                (`["cat", "red car"]`), a question, points, a camera; for all images, or one for each.
             frame_step: Of a video, 1 means every frame, 5 every fifth.
 
         Raises:
             ValueError: There is no such file, no image in a folder, or an image cannot be read or does not fit; the
-                message names it.
+                message names it. Or the model takes no prompts, or not these.
         """
-        return list(self.stream(images, frame_step=frame_step))
+        return list(self.stream(images, prompts=prompts, frame_step=frame_step))
 
-    def stream(self, images: Source | Iterable[Source], *, frame_step: int = 1) -> Iterator[Any]:
-        """Yields what a call returns, batch by batch, for more images or frames than fit in memory."""
+    def stream(
+        self, images: Source | Iterable[Source] | None = None, *, prompts: Any = None, frame_step: int = 1
+    ) -> Iterator[Any]:
+        """Yields what a call returns, batch by batch, for more images or frames than fit in memory.
+
+        A model with memory sees all of a call as one sequence, except that every video begins a new one.
+        """
+        parts = _prompts_alone(prompts) if images is None else self._read(_items(images, frame_step))
+        for _, sequence in groupby(parts, key=lambda part: _sequence_of(part.info.path)):
+            with evaluating(self.model):
+                session = self.task.session(self.model, prompts)
+            yield from self._answers(session, sequence)
+
+    def _answers(self, session: Session, parts: Iterable[_Part]) -> Iterator[Any]:
         seen: list[Any] = []
-        for batch in _batches(self._read(_items(images, frame_step)), self.batch_size):
-            for view, result in zip(batch, self._predict(batch), strict=True):
+        for batch in _batches(parts, self.batch_size):
+            with evaluating(self.model):
+                results = session.push_all([part.view for part in batch])
+            for part, result in zip(batch, results, strict=True):
                 seen.append(result)
-                if len(seen) == len(view.windows):
-                    yield seen[0] if len(seen) == 1 else merge_tiles(seen, view.info, view.windows, self._match)
+                if len(seen) == len(part.windows):
+                    yield seen[0] if len(seen) == 1 else self._merged(seen, part)
                     seen = []
 
-    def _read(self, items: Iterable[_Item]) -> Iterator[_View]:
+    def _merged(self, seen: Sequence[Any], part: _Part) -> Any:
+        assert self.tiling is not None
+        assert isinstance(self.task, Tiled)
+        return self.task.merge_tiles(seen, part.info, part.windows, self.tiling.match)
+
+    def _read(self, items: Iterable[_Item]) -> Iterator[_Part]:
         """Yields each image, or its tiles one after another, with the pixels as the model takes them."""
         used, left_out = 0, []
         for item in items:
             try:
-                views = self._views(item, load_image(item.source, name=item.name))
-                first = next(views)
+                parts = self._parts(item, used, load_image(item.source, name=item.name))
+                first = next(parts)
             except ImageError as error:
                 if self.strict or not item.found:
                     raise
@@ -160,12 +182,14 @@ class Predictor:
                 continue
             used += 1
             yield first
-            yield from views
+            yield from parts
         if left_out and not used:
             raise ImageError(f"Not one of {len(left_out)} images can be used. The first: {left_out[0]}")
 
-    def _views(self, item: _Item, image: LoadedImage) -> Iterator[_View]:
+    def _parts(self, item: _Item, number: int, image: LoadedImage) -> Iterator[_Part]:
         """Yields the parts of an image that the model sees one by one: the image itself, or its tiles."""
+        if self._transform is None:
+            raise ValueError(f"A model for {self.task.name} looks at no images; give prompts alone.")
         height, width = image_size(image)
         info = ImageInfo(item.name, height, width, None if isinstance(item.source, str | Path) else image)
         windows = [Window(0, 0, width, height)] if self.tiling is None else self.tiling.windows(height, width)
@@ -175,21 +199,29 @@ class Predictor:
                 pixels = self._transform(
                     image if size == (height, width) else crop(image, window.top, window.left, size)
                 )
-            yield _View(info, window, pixels, windows)
-
-    def _predict(self, batch: Sequence[_View]) -> Sequence[Any]:
-        infos = [view.info._replace(height=view.window.height, width=view.window.width) for view in batch]
-        with evaluating(self.model):
-            images, sizes = stack_images([view.pixels for view in batch])
-            placed = images.to(device_of(self.model))
-            outputs = self.task.predict(self.model, {"images": placed, "image_sizes": sizes})
-            return self.task.results(outputs, infos)
+            view = View(number, info._replace(height=window.height, width=window.width), pixels)
+            yield _Part(view, info, windows)
 
 
-def _batches(views: Iterable[_View], size: int) -> Iterator[list[_View]]:
-    batch: list[_View] = []
-    for view in views:
-        batch.append(view)
+def _prompts_alone(prompts: Any) -> Iterator[_Part]:
+    """Yields a view for each prompt, where no image goes in."""
+    if prompts is None:
+        raise ValueError("There is nothing to look at: give images, or prompts for a model that needs no image.")
+    for number in range(len(prompts)):
+        info = ImageInfo(f"prompts[{number}]", 0, 0)
+        yield _Part(View(number, info, None), info, [Window(0, 0, 0, 0)])
+
+
+def _sequence_of(path: str) -> str:
+    """Returns the video that a frame is of; everything else is one sequence."""
+    name, mark, number = path.rpartition("#")
+    return name if mark and number.isdecimal() and Path(name).suffix.lower() in VIDEO_EXTENSIONS else ""
+
+
+def _batches(parts: Iterable[_Part], size: int) -> Iterator[list[_Part]]:
+    batch: list[_Part] = []
+    for part in parts:
+        batch.append(part)
         if len(batch) == size:
             yield batch
             batch = []
@@ -213,9 +245,11 @@ def write_predictions(predictions: Sequence[Any], path: str | Path, *, top: int 
         ValueError: The ending is another one, or two images would share a file.
     """
     path = Path(path)
-    if path.name.lower().endswith(".coco.json"):
-        rows = [row for number, one in zip(_image_ids(predictions), predictions) for row in one.to_coco(number)]
-        return _write(path, json.dumps(rows) + "\n")
+    own = {ending: write for one in predictions for ending, write in one.formats.items()}
+    for ending, write in own.items():
+        if path.name.lower().endswith(ending) if ending else not path.suffix:
+            write(predictions, path)
+            return path
     limit = {} if top is None else {"count": top}
     if path.suffix.lower() == ".json":
         content = [prediction.to_json(**limit) for prediction in predictions]
@@ -227,8 +261,6 @@ def write_predictions(predictions: Sequence[Any], path: str | Path, *, top: int 
         writer.writeheader()
         writer.writerows(rows)
         return _write(path, buffer.getvalue())
-    if not path.suffix and all(isinstance(one, Detections) for one in predictions):
-        return _write_yolo(predictions, path)
     raise ValueError(
         f"{path} ends in {path.suffix!r}; predictions are written to .json or .csv, those of detectors also to"
         " .coco.json or a folder."
@@ -244,7 +276,7 @@ def draw_predictions(
         predictions: What a `Predictor` returned, or streams.
         target: A folder for pictures, numbered in order; or a video such as `"out.mp4"`, for frames of one size.
         rate: Frames per second of that video.
-        min_score: Of a detector, draw objects from this score on; None leaves it to `Detections.draw`.
+        min_score: Draw finds from this score on; None leaves it to the results' own `draw`.
     """
     target = Path(target)
     least = {} if min_score is None else {"min_score": min_score}
@@ -263,24 +295,6 @@ def draw_predictions(
 def _write(path: Path, text: str) -> Path:
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
     return path
-
-
-def _image_ids(predictions: Sequence[Any]) -> list[int]:
-    """The numbers that files are called by, as COCO's are; 1, 2, ... unless every file has one of its own."""
-    stems = [Path(one.path).stem for one in predictions]
-    numbers = [int(stem) for stem in stems if stem.isdecimal()]
-    return numbers if len(set(numbers)) == len(stems) else list(range(1, len(stems) + 1))
-
-
-def _write_yolo(predictions: Sequence[Detections], folder: Path) -> Path:
-    seen: dict[str, str] = {}
-    for one in predictions:
-        stem = Path(one.path).stem
-        if stem in seen:
-            raise ValueError(f"{one.path} and {seen[stem]} would share {stem}.txt; write .json instead.")
-        seen[stem] = one.path
-        _write(folder / f"{stem}.txt", "".join(f"{line}\n" for line in one.to_yolo()))
-    return folder
 
 
 def _items(images: Source | Iterable[Source], frame_step: int, name: str = "image") -> Iterator[_Item]:

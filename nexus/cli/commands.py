@@ -19,8 +19,30 @@ app = typer.Typer(
 )
 app.add_typer(data_commands, name="data")
 
+
+def _import_modules(names: list[str] | None) -> list[str] | None:
+    """Imports what the user names before the command runs."""
+    from nexus.cli.modules import import_module
+
+    for name in names or ():
+        import_module(name)
+    return names
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="A registered name, a run's folder, or saved weights.")]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option("--tokenizer", help="Of a model that reads texts: its folder, or a repository of the hub."),
+]
+Imported = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        help="A module of yours, which registers models, data or kinds of model: my_package, or my_models.py.",
+        callback=_import_modules,
+    ),
+]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps; the best there is by default.")]
 
 
@@ -64,6 +86,7 @@ def train(
         bool, typer.Option("--allow-changes", help="With --resume: go on with changed data, length, rate or schedule.")
     ] = False,
     show_list: Annotated[bool, typer.Option("--list", help="Show the recipes and stop.")] = False,
+    imported: Imported = None,
 ) -> None:
     """Train a model by a recipe.
 
@@ -100,6 +123,8 @@ def evaluate(
     probe: Annotated[
         str | None, typer.Option("--probe", help="Measure frozen features instead: knn, or linear.")
     ] = None,
+    tokenizer: Tokenizer = None,
+    imported: Imported = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -108,10 +133,7 @@ def evaluate(
     With --probe, a classifier on top of the model's frozen features learns from the data's "train" and is measured.
     """
     from nexus.evaluation import evaluate as run
-    from nexus.evaluation import evaluate_detector, evaluate_retrieval
     from nexus.evaluation import probe as run_probe
-    from nexus.tasks import task_name
-    from nexus.tasks.source import open_model
 
     if probe is not None:
         measured = run_probe(model, data, probe, split=split, batch_size=batch_size, device=device)
@@ -119,21 +141,21 @@ def evaluate(
         rows = [{"figure": name, "value": value} for name, value in figures.items()]
         show_json(measured.to_json()) if as_json else show_table(rows)
         return
-    opened = open_model(model, device)
-    measures = {"detection": evaluate_detector, "image-text": evaluate_retrieval if "captions:" in data else run}
-    result = measures.get(task_name(opened), run)(opened, data, split=split, batch_size=batch_size)
+    report = run(model, data, split=split, batch_size=batch_size, device=device, tokenizer=tokenizer)
     if as_json:
-        show_json(result.to_json())
+        show_json(report.to_json())
         return
-    show_table([{"metric": name, "value": value} for name, value in result.metrics.items()])
-    if hasattr(result, "per_class"):
-        show_table(result.per_class)
+    for rows in report.tables().values():
+        show_table(rows)
 
 
 @app.command()
 def predict(
-    images: Annotated[list[str], typer.Argument(help="Files, folders, patterns, addresses or videos.")],
     model: Model,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files, folders, patterns, addresses or videos; none for a model that sees no image."),
+    ] = None,
     top: Annotated[
         int | None, typer.Option("--top", help="Guesses per image; 5, or all objects of a detector.", min=1)
     ] = None,
@@ -158,27 +180,29 @@ def predict(
         int | None, typer.Option("--tile", help="Let a detector look at large images in tiles of so many pixels.")
     ] = None,
     overlap: Annotated[float, typer.Option("--overlap", help="Share of a tile that the next one repeats.")] = 0.2,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", help="What the model is asked: a word, a question, a point; may be given again."),
+    ] = None,
     classes: Annotated[
-        str | None, typer.Option("--classes", help="For CLIP and SigLIP: the classes in words, 'cat, red car'.")
+        str | None, typer.Option("--classes", help="The same for words, all at once: 'cat, red car'.")
     ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option("--tokenizer", help="With --classes: its folder, or a repository of the hub.")
-    ] = None,
+    tokenizer: Tokenizer = None,
+    imported: Imported = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 16,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that cannot be read.")] = False,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Classify images, or find objects in them."""
+    """Ask a model about images: classes, objects, answers, whatever its kind gives."""
     from nexus.cli.predict import predict_images, show_predictions
     from nexus.predict import Predictor, write_predictions
     from nexus.tasks import Tiling
-    from nexus.tasks.image_text.zero_shot import classifier_of
 
     tiles = None if tile is None else Tiling(size=tile, overlap=overlap)
-    source = model if classes is None else classifier_of(model, classes.split(","), tokenizer)
-    predictor = Predictor(source, device=device, batch_size=batch_size, strict=strict, tiles=tiles)
-    predictions = predict_images(predictor, images, draw=draw, every=every, min_score=min_score)
+    predictor = Predictor(model, device=device, batch_size=batch_size, strict=strict, tiles=tiles, tokenizer=tokenizer)
+    texts = [*(prompt or []), *(classes.split(",") if classes is not None else [])]
+    predictions = predict_images(predictor, images, prompts=texts, draw=draw, every=every, min_score=min_score)
     if output is not None:
         write_predictions(predictions, output, top=top)
     limit = {} if top is None else {"count": top}
@@ -203,6 +227,7 @@ def explain(
         ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("explanation.png"),
+    imported: Imported = None,
     device: Device = None,
 ) -> None:
     """Draw what a model looked at in an image."""

@@ -1,7 +1,7 @@
 """`nexus predict`: results and their pictures while images or frames go by."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,45 +10,59 @@ import typer
 from nexus.cli.output import show_table
 from nexus.data.video import VIDEO_EXTENSIONS, frame_rate
 from nexus.predict import Predictor, draw_predictions
-from nexus.tasks import Detections, DetectionTask
+from nexus.tasks.protocol import Scored
 
 SHOWN_SCORE = 0.3
 """Tables leave out objects below this: a DETR gives every one of its queries, most of which mean nothing."""
 
 
 def predict_images(
-    predictor: Predictor, images: Sequence[str], *, draw: Path | None, every: int, min_score: float | None
+    predictor: Predictor,
+    images: Sequence[str] | None,
+    *,
+    prompts: Sequence[str] = (),
+    draw: Path | None = None,
+    every: int = 1,
+    min_score: float | None = None,
 ) -> list[Any]:
     """Returns the predictions, without their images: a video's frames do not fit in memory.
 
     Args:
         predictor: What sees the images.
-        images: Files, folders, patterns or videos.
+        images: Files, folders, patterns or videos; None where no image goes in.
+        prompts: What the model is asked, as it was written; nothing leaves it to the model.
         draw: A folder or a video to draw them into as they come.
         every: Of a video, use each so many frames.
-        min_score: Of a detector, leave out objects below it; None keeps all.
+        min_score: Leave out finds below it; None keeps all.
 
     Raises:
-        ValueError: There is a least score, and the model is no detector; or an image is of no use.
+        ValueError: There is a least score, and the results have none; or an image is of no use.
     """
-    if min_score is not None and not isinstance(predictor.task, DetectionTask):
-        raise ValueError(f"--min-score is for detectors; this model's task is {predictor.task.name}. Leave it out.")
+    asked = predictor.task.read_prompts(prompts) if prompts else None
     kept: list[Any] = []
 
     def passing() -> Iterator[Any]:
-        for one in predictor.stream(images, frame_step=every):
-            chosen = one if min_score is None else one.above(min_score)
-            kept.append(replace(chosen, image=None))
+        for one in predictor.stream(images or None, prompts=asked, frame_step=every):
+            if min_score is not None and not isinstance(one, Scored):
+                raise ValueError(
+                    f"--min-score is for detectors; this model's task is {predictor.task.name}. Leave it out."
+                )
+            chosen: Any = one if min_score is None else one.above(min_score)
+            kept.append(_without_image(chosen))
             yield chosen
 
     if draw is None:
         for _ in passing():
             pass
     else:
-        videos = [image for image in images if Path(image).suffix.lower() in VIDEO_EXTENSIONS]
+        videos = [image for image in images or () if Path(image).suffix.lower() in VIDEO_EXTENSIONS]
         rate = frame_rate(videos[0]) / every if videos else 1.0
         draw_predictions(passing(), draw, rate=rate, min_score=min_score)
     return kept
+
+
+def _without_image(one: Any) -> Any:
+    return replace(one, image=None) if any(field.name == "image" for field in fields(one)) else one
 
 
 def show_predictions(predictions: Sequence[Any], limit: Mapping[str, int], min_score: float | None) -> None:
@@ -61,12 +75,12 @@ def show_predictions(predictions: Sequence[Any], limit: Mapping[str, int], min_s
     """
     rows, found, shown = [], 0, 0
     for one in predictions:
-        sure = one.above(SHOWN_SCORE) if isinstance(one, Detections) and min_score is None else one
-        if isinstance(one, Detections):
+        sure: Any = one.above(SHOWN_SCORE) if isinstance(one, Scored) and min_score is None else one
+        if isinstance(one, Scored):
             found, shown = found + len(one), shown + len(sure)
         rows += sure.to_rows(**limit)
     show_table(rows)
     if found > shown:
         typer.echo(f"Not shown: {found - shown} of {found} objects, below {SHOWN_SCORE:g}; --min-score 0 shows all.")
-    elif any(isinstance(one, Detections) for one in predictions) and not rows:
+    elif any(isinstance(one, Scored) for one in predictions) and not rows:
         typer.echo("No object was found.")

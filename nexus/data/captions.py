@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from nexus.data.dataset import Dataset
+from nexus.data.facets import Captioned, Labelled
 from nexus.data.loader import load_images
 from nexus.data.transforms import Compose
 
@@ -22,9 +23,9 @@ Tokenize = Callable[[Sequence[str]], Int[Tensor, "t n"]]
 
 def sentences(dataset: Dataset, index: int, templates: Sequence[str]) -> tuple[str, ...]:
     """Returns the captions of an image; of data with classes instead, each template with the name of its class."""
-    captions = getattr(dataset, "captions", None)
-    if captions is not None:
-        return captions[index]
+    if isinstance(dataset, Captioned):
+        return tuple(dataset.captions[index])
+    assert isinstance(dataset, Labelled), "the task has checked that"
     name = dataset.class_names[int(dataset.labels[index])]
     return tuple(template.replace("{}", name) for template in templates)
 
@@ -57,7 +58,7 @@ class CaptionTransform:
         if self.training:
             chosen = [own[int(rng.integers(len(own)))] for own, rng in zip(texts, rngs)]
             return {**batch, "tokens": self.tokenize(chosen)}
-        if not hasattr(dataset, "captions"):
+        if not isinstance(dataset, Captioned):
             return batch
         owners = [index for index, own in zip(indices, texts) for _ in own]
         tokens = self.tokenize([text for own in texts for text in own])

@@ -1,8 +1,6 @@
 """What a data set is: a sequence of samples with the names of its classes."""
 
-from typing import NamedTuple, Protocol
-
-import numpy as np
+from typing import Any, NamedTuple, Protocol
 
 from nexus.data.images import Image
 
@@ -26,23 +24,17 @@ class Sample(NamedTuple):
 
 
 class Dataset(Protocol):
-    """A sequence of samples.
+    """A sequence of items with a name. What else one offers is a facet, see `nexus.data.facets`.
 
     Attributes:
         name: What tables call the data set.
-        class_names: Name of each class; a label is a position in it.
-        in_channels: Channels of its images: 1 grey, 3 RGB, or what its arrays have.
-        labels: int64 (n,), known without decoding an image.
     """
 
     name: str
-    class_names: tuple[str, ...]
-    in_channels: int
-    labels: np.ndarray
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Sample: ...
+    def __getitem__(self, index: int) -> Any: ...
 
 
 def open_sample(dataset: Dataset, index: int) -> Sample:

@@ -7,13 +7,14 @@ for any number of worker processes and ranks, and after resuming in the middle o
 Dims: b batch, c channels, h w pixels, k classes.
 """
 
+import itertools
 import math
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ import torch
 import torch.multiprocessing  # teaches processes to hand tensors over in shared memory
 from torch import Tensor
 
+from nexus.data.batch import batch_length
 from nexus.data.dataset import Dataset, open_sample
+from nexus.data.facets import Rays
 from nexus.data.images import Image, ImageError, naming
 from nexus.data.mixing import MixConfig, apply_mix, draw_mix
 from nexus.data.transforms import Compose
@@ -54,18 +57,20 @@ class WorkerError(RuntimeError):
 
 
 class _Request(NamedTuple):
-    """What makes a batch: its place, and the positions of this rank's samples in the data set."""
+    """What makes a batch: its place, and the positions of this rank's samples in the data set, or of its rays."""
 
     epoch: int
     step: int
     indices: np.ndarray
+    of_rays: bool = False
 
 
 class Loader:
     """Iterates over the batches of a data set: `for batch in loader.epoch(3)`, or `for batch in loader` for epoch 0.
 
-    A batch is a dict: `images` float (b, c, h, w); `labels` int64 (b,), or soft float (b, k) with `mix`; `index`
-    int64 (b,), positions in the data set.
+    A batch is a dict (see `nexus.data.batch`) with `index`, int64 (b,), positions in the data set. A plain transform
+    adds `images` float (b, c, h, w) and `labels` int64 (b,), or soft float (b, k) with `mix`. Of a data set of rays
+    that is shuffled a batch holds what `dataset.rays` returns of rays drawn at random; it has no epochs and no end.
     """
 
     def __init__(
@@ -102,8 +107,19 @@ class Loader:
         self._check()
         self._pool: ProcessPoolExecutor | None = None
 
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Number of steps in an epoch of this rank; None where there are no epochs."""
+        return None if self._draws_rays else len(self)
+
+    @property
+    def _draws_rays(self) -> bool:
+        return self.shuffle and isinstance(self.dataset, Rays)
+
     def __len__(self) -> int:
         """Number of steps in an epoch of this rank."""
+        if self._draws_rays:
+            raise TypeError(f"The data set {self.dataset.name!r} has no epochs: rays are drawn at random without end.")
         full, rest = divmod(len(self.dataset), self.batch_size)
         has_share = bool(rest) and not self.drop_last and self._share(rest).stop > self._share(rest).start
         return full + has_share
@@ -118,10 +134,13 @@ class Loader:
             ImageError: An image cannot be used; the message names it.
             WorkerError: A worker process died.
         """
-        if not 0 <= start_step <= len(self):
+        if self._draws_rays:
+            requests: Iterable[_Request] = (self._ray_request(step) for step in itertools.count(start_step))
+        elif 0 <= start_step <= len(self):
+            order = self._order(epoch)
+            requests = (self._request(epoch, step, order) for step in range(start_step, len(self)))
+        else:
             raise ValueError(f"start_step is {start_step}; an epoch has {len(self)} steps.")
-        order = self._order(epoch)
-        requests = [self._request(epoch, step, order) for step in range(start_step, len(self))]
         return self._read(requests) if self.num_workers == 0 else self._read_ahead(requests)
 
     def _check(self) -> None:
@@ -140,7 +159,7 @@ class Loader:
             raise ValueError(f"batch_size is {batch}; {why} {world} rank(s): use a multiple of {unit}, such as {near}.")
         if samples == 0:
             raise ValueError(f"The data set {getattr(self.dataset, 'name', '')!r} is empty; nothing can be loaded.")
-        if self.drop_last and samples < batch:
+        if self.drop_last and samples < batch and not self._draws_rays:
             raise ValueError(
                 f"batch_size is {batch} and the data set has {samples} samples: with drop_last no batch is left; "
                 f"use at most {samples}."
@@ -154,6 +173,11 @@ class Loader:
         batch = order[step * self.batch_size : (step + 1) * self.batch_size]
         return _Request(epoch, step, batch[self._share(len(batch))])
 
+    def _ray_request(self, step: int) -> _Request:
+        assert isinstance(self.dataset, Rays)
+        drawn = _generator(self.seed, _ORDER, step).integers(self.dataset.num_rays, size=self.batch_size)
+        return _Request(0, step, drawn[self._share(self.batch_size)], of_rays=True)
+
     def _share(self, size: int) -> slice:
         """Returns this rank's slice of a global batch of `size`; pairs that are mixed stay together."""
         unit = 2 if self.mix else 1
@@ -161,12 +185,12 @@ class Loader:
         start, stop = (units * end // self.world_size * unit for end in (self.rank, self.rank + 1))
         return slice(start, min(stop, size))
 
-    def _read(self, requests: list[_Request]) -> Iterator[Batch]:
+    def _read(self, requests: Iterable[_Request]) -> Iterator[Batch]:
         maker = self._maker()
         for request in requests:
             yield maker.make(request)
 
-    def _read_ahead(self, requests: list[_Request]) -> Iterator[Batch]:
+    def _read_ahead(self, requests: Iterable[_Request]) -> Iterator[Batch]:
         if self._pool is None:
             # Not torch's DataLoader: when a worker dies, that raises in whatever code the main process is in.
             self._pool = ProcessPoolExecutor(
@@ -206,9 +230,14 @@ class _BatchMaker:
 
     def make(self, request: _Request) -> Batch:
         places = request.indices.tolist()
+        if request.of_rays:
+            assert isinstance(self.dataset, Rays)
+            return {"index": torch.tensor(places), **self.dataset.rays(request.indices)}
         rngs = [_generator(self.seed, _IMAGE, request.epoch, index) for index in places]
         if isinstance(self.transform, BatchTransform):
-            return self.transform.make_batch(self.dataset, places, rngs)
+            batch = self.transform.make_batch(self.dataset, places, rngs)
+            batch_length(batch)  # says what is missing
+            return batch
         images, targets = load_images(self.dataset, self.transform, places, rngs)
         if self.mix is not None:
             rng = _generator(self.seed, _MIX, request.epoch, request.step)
@@ -230,7 +259,7 @@ def load_images(
     for index, rng in zip(indices, rngs):
         sample = open_sample(dataset, index)
         with naming(sample.path):
-            pixels.append(prepare(sample.image, rng))
+            pixels.append(sample.image if isinstance(sample.image, Tensor) else prepare(sample.image, rng))
         paths.append(sample.path)
         labels.append(sample.label)
     return _stack(transform, pixels, paths), torch.tensor(labels, dtype=torch.int64)
@@ -243,7 +272,7 @@ def _stack(transform: Any, pixels: list[Any], paths: list[str]) -> Tensor:
                 f"{path} became {tuple(one.shape)} and {paths[0]} {tuple(pixels[0].shape)}; images of a batch "
                 "must have one shape: add a resize to the transform."
             )
-    if not isinstance(transform, Compose):
+    if not isinstance(transform, Compose) or isinstance(pixels[0], Tensor):
         return torch.stack(pixels)
     if len({one.dtype for one in pixels}) > 1:
         pixels = [one / np.float32(255) if one.dtype == np.uint8 else one for one in pixels]

@@ -1,26 +1,24 @@
 """Figures of a model over a data set."""
 
-from nexus.evaluation.detection import DetectionEvaluation, evaluate_detector
+from typing import Any
+
 from nexus.evaluation.evaluate import evaluate
 from nexus.evaluation.features import Features, LinearProbe, Probe, extract_features, knn_scores, probe
-from nexus.evaluation.retrieval import RetrievalEvaluation, evaluate_retrieval
-from nexus.tasks.classification.report import Answer, ClassScores, Evaluation
-from nexus.tasks.detection.coco_results import evaluate_coco
+from nexus.tasks.report import Report
+from nexus.tasks.table import offered
 
 __all__ = [
-    "Answer",
-    "ClassScores",
-    "DetectionEvaluation",
-    "Evaluation",
     "Features",
     "LinearProbe",
     "Probe",
-    "RetrievalEvaluation",
+    "Report",
     "evaluate",
-    "evaluate_coco",
-    "evaluate_detector",
-    "evaluate_retrieval",
     "extract_features",
     "knn_scores",
     "probe",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Returns what a kind of model offers to evaluation alone, such as `evaluate_coco`."""
+    return offered(name)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from nexus.core.config import nearest
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import Dataset, Loader, eval_transform, load_dataset
-from nexus.models.cv.masked_autoencoder import MaskedAutoencoder
-from nexus.tasks.classification.metrics import correct_guesses
+from nexus.data.facets import class_names_of
+from nexus.ops.ranking import correct_guesses
 from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
+from nexus.tasks.table import task_of
 
 PROBES = ("knn", "linear")
 
@@ -72,8 +73,8 @@ def extract_features(
     """Returns the model's `embeddings` of every image, without augmentation.
 
     Args:
-        model: Gives `embeddings` (b, d), as every classifier of the zoo does. Of a masked autoencoder the encoder is
-            taken, which then sees the whole image, and the mean of its patches.
+        model: Gives `embeddings` (b, d), as every classifier of the zoo does. Of a model that is
+            pre-trained the part that is kept is taken.
         dataset: Images and labels.
         batch_size: Images that the model sees at once.
         num_workers: Processes that read images; 0 reads them in this one.
@@ -83,8 +84,7 @@ def extract_features(
         ValueError: The model gives no embeddings, or they are not finite.
     """
     transform = eval_transform(preprocessing_of(model, preprocessing))
-    if isinstance(model, MaskedAutoencoder):
-        model = model.to_classifier(0).to(device_of(model))
+    model = task_of(model).for_model(model).feature_model(model)
     loader = Loader(dataset, transform, batch_size=batch_size, num_workers=num_workers)
     values, labels = [], []
     with evaluating(model):
@@ -94,7 +94,7 @@ def extract_features(
                 raise ValueError(f"{type(model).__name__} gives no 'embeddings' (b, d), which a probe learns from.")
             values.append(outputs["embeddings"].float().cpu())
             labels.append(batch["labels"])
-    features = Features(torch.cat(values).clone(), torch.cat(labels), tuple(dataset.class_names))
+    features = Features(torch.cat(values).clone(), torch.cat(labels), class_names_of(dataset))
     broken = (~features.values.isfinite().all(dim=1)).nonzero()
     if len(broken):
         raise ValueError(

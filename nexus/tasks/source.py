@@ -10,6 +10,8 @@ from torch import nn
 from nexus.core.modes import in_eval_mode
 from nexus.core.module import NexusModule
 from nexus.core.preprocessing import Preprocessing
+from nexus.data.adapt import Adapted
+from nexus.data.facets import Pictured
 
 
 def open_model(source: nn.Module | str | Path, device: torch.device | str | None = None) -> nn.Module:
@@ -79,6 +81,21 @@ def preprocessing_of(model: nn.Module, given: Preprocessing | None = None) -> Pr
         f"{type(model).__name__} does not say how an image becomes its input."
         " Pass preprocessing=Preprocessing(image_size=(224, 224), mean=..., std=...), or set model.preprocessing."
     )
+
+
+def input_preprocessing(model: nn.Module, dataset: object, given: Preprocessing | None = None) -> Preprocessing | None:
+    """Returns how the images of a data set become the model's input: None where there are none.
+
+    Tensors of floats of someone else's data set go in as they are.
+    """
+    if isinstance(dataset, Adapted) and dataset.as_input:
+        return untouched(dataset.in_channels)
+    return preprocessing_of(model, given) if isinstance(dataset, Pictured) else None
+
+
+def untouched(channels: int) -> Preprocessing:
+    """Returns the preprocessing that leaves pixels as they are."""
+    return Preprocessing(resize="none", mean=(0.0,) * channels, std=(1.0,) * channels)
 
 
 @contextmanager

@@ -1,23 +1,33 @@
-"""From a name, or a model, to its task."""
+"""The table of tasks: one line for each kind of model. Its folder is imported when it is asked for."""
 
+import importlib
 from typing import Any
 
 from torch import nn
 
 from nexus.core.config import nearest
-from nexus.core.module import NexusModule
-from nexus.tasks.classification import ClassificationTask
-from nexus.tasks.detection import DetectionTask
-from nexus.tasks.image_text import ImageTextTask
-from nexus.tasks.masked_images import MaskedImageTask
 from nexus.tasks.protocol import Task
 
-TASKS: dict[str, type[Task]] = {
-    "classification": ClassificationTask,
-    "detection": DetectionTask,
-    "image-text": ImageTextTask,
-    "masked-image-modeling": MaskedImageTask,
+TASKS: dict[str, str] = {
+    "classification": "nexus.tasks.classification",
+    "detection": "nexus.tasks.detection",
+    "image-text": "nexus.tasks.image_text",
+    "masked-image-modeling": "nexus.tasks.masked_images",
 }
+"""By name: the folder, whose `TASK` is the kind. One of your own is one more line: `TASKS["mine"] = "my.kind"`."""
+PLAIN = "classification"
+"""What a module is for that does not say it."""
+
+
+def find_task(name: str) -> type[Task]:
+    """Returns the kind of model that is called `name`.
+
+    Raises:
+        ValueError: The name is unknown; the nearest one is named.
+    """
+    if name not in TASKS:
+        raise ValueError(f"There is no task {name!r}. {nearest(name, TASKS)}")
+    return importlib.import_module(TASKS[name]).TASK
 
 
 def get_task(name: str, **settings: Any) -> Task:
@@ -26,11 +36,28 @@ def get_task(name: str, **settings: Any) -> Task:
     Raises:
         ValueError: The name is unknown; the nearest one is named.
     """
-    if name not in TASKS:
-        raise ValueError(f"There is no task {name!r}. {nearest(name, TASKS)}")
-    return TASKS[name](**settings)
+    return find_task(name)(**settings)
 
 
 def task_name(model: nn.Module) -> str:
-    """Returns the task of a model of the zoo, and "classification" for any other module."""
-    return model.task if isinstance(model, NexusModule) else "classification"
+    """Returns what a model is for, as its class says in `task`; a module that says nothing is a classifier."""
+    name = getattr(model, "task", PLAIN)
+    return name if isinstance(name, str) else PLAIN
+
+
+def task_of(model: nn.Module) -> type[Task]:
+    """Returns the kind of a model."""
+    return find_task(task_name(model))
+
+
+def offered(name: str) -> Any:
+    """Returns what one kind alone offers under this name, in the `OFFERS` of its folder.
+
+    Raises:
+        AttributeError: No kind offers it.
+    """
+    for task in TASKS:
+        offers = getattr(importlib.import_module(TASKS[task]), "OFFERS", {})
+        if name in offers:
+            return offers[name]
+    raise AttributeError(f"No kind of model offers {name!r}.")

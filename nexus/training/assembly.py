@@ -1,25 +1,28 @@
 """From a recipe to the things that a run is made of: data, model, preprocessing, task, loaders."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
+from torch.utils.data import DataLoader
 
 from nexus.core.config import Config, field_types
 from nexus.core.module import NexusModule
 from nexus.core.preprocessing import HALF, Preprocessing
-from nexus.data import Dataset, Loader, eval_transform, load_dataset, train_transform
-from nexus.data.captions import CaptionTransform, sentences
-from nexus.data.detection.batches import DetectionTransform
+from nexus.data import AugmentConfig, Dataset, Loader, load_dataset
+from nexus.data.adapt import Adapted, as_dataset
+from nexus.data.facets import Pictured, Rays, class_names_of
+from nexus.data.foreign_loader import ForeignLoader
 from nexus.data.images import image_size
-from nexus.data.loader import ImageTransform
-from nexus.models.cv import CLIP, SigLIP
 from nexus.models.registry import create_model, model_info
-from nexus.tasks import ImageTextTask, Task, get_task, task_name
-from nexus.tasks.image_text.tokenizers import bring_tokenizer
+from nexus.tasks.protocol import Task
+from nexus.tasks.source import untouched
+from nexus.tasks.table import find_task, task_of
 from nexus.training.distributed import World
 from nexus.training.recipe import DataRecipe, ModelRecipe, Recipe
+
+Batches = Loader | ForeignLoader
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,11 @@ class Parts:
 
     model: nn.Module
     task: Task
-    train: Loader
-    val: Loader | None
+    train: Batches
+    val: Batches | None
 
 
-def assemble(
-    recipe: Recipe, world: World, model: nn.Module | None, train_data: Dataset | None, val_data: Dataset | None
-) -> Parts:
+def assemble(recipe: Recipe, world: World, model: nn.Module | None, train_data: Any, val_data: Any) -> Parts:
     """Returns the parts of a run; what is given is used, the rest is made by the recipe.
 
     Raises:
@@ -51,42 +52,30 @@ def assemble(
     if train_data is None:
         train_data = open_data(recipe.data, "train", world)
         val_data = val_data if val_data is not None else open_data(recipe.data, "val", world)
+    train, val = (_opened(source, recipe, world) for source in (train_data, val_data))
+    assert train is not None
+    dataset = _dataset_of(train)
     if model is None:
-        model = in_turn(world, lambda: make_model(recipe, train_data))
-    preprocessing = choose_preprocessing(recipe.data, model, train_data)
+        model = in_turn(world, lambda: make_model(recipe, dataset))
+    preprocessing = choose_preprocessing(recipe.data, model, dataset)
     if isinstance(model, NexusModule):
-        model.preprocessing, model.class_names = preprocessing, tuple(train_data.class_names)
-    task = make_task(recipe, model, train_data)
-    for dataset in (train_data, val_data):
-        if dataset is not None:
-            task.check_data(dataset)
-    return Parts(model, task, *make_loaders(recipe, world, task, preprocessing, train_data, val_data))
+        model.preprocessing, model.class_names = preprocessing, class_names_of(dataset)
+    task = task_of(model).for_run(model, dataset, recipe)
+    for opened in (train, val):
+        if opened is not None:
+            task.check_data(_dataset_of(opened))
+    return Parts(model, task, *make_loaders(recipe, world, task, preprocessing, train, val))
 
 
-def make_task(recipe: Recipe, model: nn.Module, dataset: Dataset) -> Task:
-    """Returns the model's task with the recipe's settings. A model that reads texts is given its tokenizer.
+def _opened(source: Any, recipe: Recipe, world: World) -> Any:
+    """Returns what a user gives as a data set, or as batches of one."""
+    if isinstance(source, DataLoader):
+        return ForeignLoader(source, seed=recipe.training.seed, rank=world.rank, world_size=world.size)
+    return None if source is None else as_dataset(source)
 
-    Raises:
-        ValueError: The recipe smooths labels, and the task has none; the tokenizer does not fit; or the weights of an
-            image-text model shall be sharded.
-    """
-    name, class_names = task_name(model), tuple(dataset.class_names)
-    smoothing = recipe.training.label_smoothing
-    if name == "classification":
-        return get_task(name, class_names=class_names, label_smoothing=smoothing)
-    if smoothing:
-        raise ValueError(f"training.label_smoothing is {smoothing}, and {name} has no labels to smooth; leave it out.")
-    if name != "image-text":
-        return get_task(name, class_names=class_names)
-    if recipe.training.sharding == "fsdp":  # FSDP gathers weights for `forward`, not for one tower alone
-        raise ValueError(f"training.sharding is 'fsdp', which {type(model).__name__} cannot use; 'none' is DDP.")
-    templates = recipe.data.templates
-    task = ImageTextTask(class_names, templates=templates)
-    task.check_data(dataset)
-    texts = (text for index in range(len(dataset)) for text in sentences(dataset, index, templates))
-    return replace(
-        task, tokenize=bring_tokenizer(cast("CLIP | SigLIP", model), recipe.data.tokenizer, texts, templates)
-    )
+
+def _dataset_of(opened: Any) -> Dataset:
+    return opened.dataset if isinstance(opened, ForeignLoader) else opened
 
 
 def check_batch_size(recipe: Recipe, processes: int) -> None:
@@ -122,13 +111,15 @@ def make_model(recipe: Recipe, dataset: Dataset) -> NexusModule:
     if wanted.name is None:
         raise ValueError("model.name is not set, and the trainer was given no model; name one, such as resnet18.")
     card = model_info(wanted.name)
-    changes = {**_fitting(recipe, dataset, field_types(type(card.config))), **wanted.config}
-    classes = len(dataset.class_names)
-    if changes.get("num_classes", classes) != classes:
-        raise ValueError(
-            f"model.config.num_classes is {changes['num_classes']}, and the data {dataset.name!r} has {classes}"
-            " classes; leave it out, or use other data."
-        )
+    fields = field_types(type(card.config))
+    decided = find_task(card.task).changes(dataset, fields)
+    changes = {**_fitting(recipe, dataset, fields), **decided, **wanted.config}
+    for key, value in decided.items():
+        if changes[key] != value:
+            raise ValueError(
+                f"model.config.{key} is {changes[key]}, and the data {dataset.name!r} has {value}"
+                f" {key.removeprefix('num_')}; leave it out, or use other data."
+            )
     try:
         if wanted.checkpoint is not None:
             return card.model_class.from_pretrained(wanted.checkpoint, **changes)
@@ -170,14 +161,14 @@ def _channels(model: NexusModule) -> int:
 
 
 def _fitting(recipe: Recipe, dataset: Dataset, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the changes of a model's configuration that fit it to the data."""
-    changes: dict[str, Any] = {"num_classes": len(dataset.class_names)}
+    """Returns the changes of a model's configuration that fit it to the images."""
+    changes: dict[str, Any] = {}
     preprocessing = recipe.data.preprocessing
     if preprocessing is not None:
         changes["in_channels"] = preprocessing.in_channels
         height, width = preprocessing.image_size
         changes["image_size"] = height if height == width else (height, width)
-    elif not _has_weights(recipe.model):
+    elif not _has_weights(recipe.model) and isinstance(dataset, Pictured):
         changes["in_channels"] = dataset.in_channels
     return {key: value for key, value in changes.items() if key in fields}
 
@@ -186,19 +177,23 @@ def _has_weights(recipe: ModelRecipe) -> bool:
     return recipe.pretrained or recipe.checkpoint is not None
 
 
-def choose_preprocessing(recipe: DataRecipe, model: nn.Module, dataset: Dataset) -> Preprocessing:
+def choose_preprocessing(recipe: DataRecipe, model: nn.Module, dataset: Any) -> Preprocessing | None:
     """Returns the recipe's preprocessing, or the model's, or a plain one: values to [-1, 1] at the model's size.
 
-    A model that does not say which size it takes gets images as they are, all as large as the first.
+    A model that does not say which size it takes gets images as they are, all as large as the first. None where the
+    data has no images, or tensors that go into the model as they are.
     """
     if recipe.preprocessing is not None:
         return recipe.preprocessing
+    channels = dataset.in_channels if isinstance(dataset, Pictured) else None
+    if channels is None or _goes_in_as_it_is(dataset):
+        return None
     if not isinstance(model, NexusModule):
-        return _plain(image_size(dataset[0].image), dataset.in_channels, resize="none")
+        return _plain(image_size(dataset[0].image), channels, resize="none")
     if model.preprocessing is not None:
         return model.preprocessing
     settings = model.config.to_dict() if isinstance(model.config, Config) else model.config
-    channels, size = settings.get("in_channels", dataset.in_channels), settings.get("image_size")
+    channels, size = settings.get("in_channels", channels), settings.get("image_size")
     if model.card is not None:
         return model.card.preprocessing.fitted({"image_size": size, "in_channels": channels})
     if size is None:
@@ -211,53 +206,46 @@ def _plain(size: tuple[int, int], channels: int, resize: str) -> Preprocessing:
     return Preprocessing.from_mapping({"image_size": size, "mean": half, "std": half, "resize": resize})
 
 
-def make_transforms(recipe: Recipe, task: Task, preprocessing: Preprocessing) -> tuple[ImageTransform, ImageTransform]:
-    """Returns what makes batches for training, and for measuring.
-
-    Raises:
-        ValueError: The recipe's augmentation is not for this task.
-    """
-    if task.name == "detection":
-        return DetectionTransform(preprocessing, recipe.augment), DetectionTransform(preprocessing)
-    transform, held_out = train_transform(preprocessing, recipe.augment), eval_transform(preprocessing)
-    if not isinstance(task, ImageTextTask):
-        return transform, held_out
-    if recipe.augment.mixup or recipe.augment.cutmix:
-        raise ValueError("augment sets mixup or cutmix, which mix no texts along; leave them out.")
-    assert task.tokenize is not None
-    words = (task.tokenize, recipe.data.templates)
-    return CaptionTransform(transform, *words, training=True), CaptionTransform(held_out, *words, training=False)
-
-
 def make_loaders(
-    recipe: Recipe,
-    world: World,
-    task: Task,
-    preprocessing: Preprocessing,
-    train_data: Dataset,
-    val_data: Dataset | None,
-) -> tuple[Loader, Loader | None]:
-    """Returns the loaders of this process.
+    recipe: Recipe, world: World, task: Task, preprocessing: Preprocessing | None, train: Any, val: Any = None
+) -> tuple[Batches, Batches | None]:
+    """Returns the batches of this process, to train and to validate on; batches that are given are taken as they are.
 
     Raises:
-        ValueError: The data has fewer images than a batch.
+        ValueError: The data has fewer items than a batch, or the augmentation does not fit it.
     """
-    training = recipe.training
-    if len(train_data) < training.batch_size:
-        raise ValueError(
-            f"training.batch_size is {training.batch_size}, and {train_data.name!r} has {len(train_data)} images to"
-            " train on; use a batch of at most as many."
-        )
     share = {
-        "seed": training.seed,
+        "seed": recipe.training.seed,
         "rank": world.rank,
         "world_size": world.size,
         "num_workers": recipe.data.num_workers,
-        "batch_size": training.batch_size,
+        "batch_size": recipe.training.batch_size,
     }
-    transform, held_out = make_transforms(recipe, task, preprocessing)
-    mix = recipe.augment.mix(len(train_data.class_names))
-    train = Loader(train_data, transform, shuffle=True, drop_last=True, mix=mix, **share)
-    if val_data is None:
-        return train, None
-    return train, Loader(val_data, held_out, shuffle=False, drop_last=False, **share)
+    dataset: Any = _dataset_of(train)
+    pixels = untouched(dataset.in_channels) if _goes_in_as_it_is(dataset) else preprocessing
+    transform, held_out = task.transforms(pixels, recipe.augment)
+    if not isinstance(train, ForeignLoader):
+        _check_fits(recipe, train)
+        mix = recipe.augment.mix(len(class_names_of(train)))
+        train = Loader(train, transform, shuffle=True, drop_last=True, mix=mix, **share)
+    if val is not None and not isinstance(val, ForeignLoader):
+        val = Loader(val, held_out, shuffle=False, drop_last=False, **share)
+    return train, val
+
+
+def _check_fits(recipe: Recipe, dataset: Dataset) -> None:
+    size = recipe.training.batch_size
+    if len(dataset) < size and not isinstance(dataset, Rays):
+        raise ValueError(
+            f"training.batch_size is {size}, and {dataset.name!r} has {len(dataset)} images to train on; use a batch of"
+            " at most as many."
+        )
+    if _goes_in_as_it_is(dataset) and recipe.augment.replace(mixup=0.0, cutmix=0.0) != AugmentConfig():
+        raise ValueError(
+            f"augment changes images, and {dataset.name!r} gives tensors that go into the model as they are; leave"
+            " augment out, or give images."
+        )
+
+
+def _goes_in_as_it_is(dataset: Any) -> bool:
+    return isinstance(dataset, Adapted) and dataset.as_input

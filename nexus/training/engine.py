@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nexus.data import Loader
-from nexus.tasks import Task
+from nexus.data.batch import place, split
+from nexus.data.foreign_loader import ForeignLoader
+from nexus.tasks.measuring import measure
+from nexus.tasks.protocol import Task
 from nexus.training.distributed import World, distribute
 from nexus.training.ema import WeightAverage, copy_values
 from nexus.training.optimizers import make_optimizer
@@ -76,7 +79,7 @@ class Engine:
         """
         self.optimizer.zero_grad(set_to_none=True)
         values: list[Tensor] = []
-        parts = self._parts(self._place(batch))
+        parts = split(self._place(batch), self.settings.accumulate)
         for number, part in enumerate(parts, start=1):
             with self._synchronize(number == len(parts)):
                 with self.precision.autocast():
@@ -97,16 +100,11 @@ class Engine:
         return torch.stack([value.float() for value in values])
 
     @torch.no_grad()
-    def evaluate(self, loader: Loader) -> dict[str, float]:
+    def evaluate(self, loader: Loader | ForeignLoader) -> dict[str, float]:
         """Returns the task's figures over all processes' batches, with the averaged weights if there are any."""
-        metrics = self.task.metrics()
         self.module.eval()
         with nullcontext() if self.average is None else self.average.applied(self.model):
-            for batch in loader.epoch(0):
-                placed = self._place(batch)
-                with self.precision.autocast():
-                    outputs = self.task.predict(self.model, placed)
-                metrics.update(outputs, placed)
+            metrics = measure(self.task, self.model, loader.epoch(0), self._place, self.precision.autocast)
             if self.sharded:
                 self._keep_company(loader)
         metrics.synchronize()
@@ -187,22 +185,10 @@ class Engine:
             self.schedule.step()
 
     def _place(self, batch: Batch) -> dict[str, Any]:
-        device = self.world.device
-        placed = {
-            key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for key, value in batch.items()
-        }
-        if self.settings.channels_last:
-            placed["images"] = placed["images"].contiguous(memory_format=torch.channels_last)
-        return placed
-
-    def _parts(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
-        """Splits a batch for accumulation; lists and tensors are split along their first dimension."""
-        count = self.settings.accumulate
-        if count == 1:
-            return [batch]
-        size = len(batch["images"]) // count
-        return [{key: value[i * size : (i + 1) * size] for key, value in batch.items()} for i in range(count)]
+        placed = place(batch, self.world.device)
+        if not self.settings.channels_last:
+            return placed
+        return {key: _channels_last(value) for key, value in placed.items()}
 
     @contextmanager
     def _synchronize(self, now: bool) -> Iterator[None]:
@@ -218,13 +204,25 @@ class Engine:
                 self.model.set_requires_gradient_sync(now)
             yield
 
-    def _keep_company(self, loader: Loader) -> None:
+    def _keep_company(self, loader: Loader | ForeignLoader) -> None:
         """Runs the sharded model on an image that does not count while other processes have a batch more."""
         missing = max(self.world.gather(len(loader))) - len(loader)
         for _ in range(missing):
-            one = next(Loader(loader.dataset, loader.transform, batch_size=1).epoch(0))
+            one = next(_single(loader))
             with self.precision.autocast():
                 self.task.predict(self.model, self._place(one))
+
+
+def _single(loader: Loader | ForeignLoader) -> Iterator[Any]:
+    """Gives a batch that is as small as can be."""
+    if isinstance(loader, ForeignLoader):
+        return loader.epoch(0)
+    return Loader(loader.dataset, loader.transform, batch_size=1).epoch(0)
+
+
+def _channels_last(value: Any) -> Any:
+    is_maps = isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point()
+    return value.contiguous(memory_format=torch.channels_last) if is_maps else value
 
 
 def freeze_all_but_head(model: nn.Module) -> nn.Module:

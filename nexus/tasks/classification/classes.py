@@ -2,47 +2,44 @@
 
 import re
 from collections import Counter
-
-import numpy as np
-from torch import nn
+from collections.abc import Sequence
 
 from nexus.core.config import nearest
-from nexus.core.module import NexusModule
-from nexus.data import Dataset
 from nexus.models.cv.cards.imagenet import COUNTS, names, synsets
-from nexus.tasks import ClassificationTask
 
 
-def match_classes(model: nn.Module, dataset: Dataset) -> tuple[ClassificationTask, np.ndarray]:
-    """Returns the task with the model's classes, and for each class of the data set the model's index of it.
+def match_classes(ours: Sequence[str], theirs: Sequence[str], data: str) -> tuple[int, ...]:
+    """Returns for each class of a data set the model's index of it.
 
-    Classes are matched by name, so that the data may list them in another order, or hold only some of them. A model
-    without class names is taken to have the data set's.
+    Classes are matched by name, so that the data may list them in another order, or hold only some of them.
+
+    Args:
+        ours: The model's classes.
+        theirs: Those of the data set.
+        data: What messages call it.
 
     Raises:
-        ValueError: The data set has labels without a class, or a class that the model does not have.
+        ValueError: The model does not have a class of the data set, or has two of the name.
     """
-    theirs = tuple(dataset.class_names)
-    ours = (model.class_names if isinstance(model, NexusModule) else ()) or theirs
-    ClassificationTask(theirs).check_data(dataset)
-    if ours == theirs:
-        return ClassificationTask(ours), np.arange(len(ours))
-    known, ours = ours, _as_numbers(ours, theirs)
+    if tuple(ours) == tuple(theirs):
+        return tuple(range(len(ours)))
+    ours = _as_numbers(tuple(ours), theirs)
     counts = Counter(ours)
     for name in theirs:
         if name not in counts:
             raise ValueError(
-                f"The data set {dataset.name!r} has the class {name!r}, which the model does not have."
+                f"The data set {data!r} has the class {name!r}, which the model does not have."
                 f" {nearest(name, counts)} A class of the data must be named as in model.class_names."
             )
         if counts[name] > 1:
             raise ValueError(
                 f"The model has {counts[name]} classes named {name!r}, so names do not tell which is meant."
             )
-    return ClassificationTask(known), np.array([ours.index(name) for name in theirs])
+    places = {name: place for place, name in enumerate(ours)}
+    return tuple(places[name] for name in theirs)
 
 
-def _as_numbers(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...]:
+def _as_numbers(ours: tuple[str, ...], theirs: Sequence[str]) -> tuple[str, ...]:
     """Returns ImageNet's classes as synset numbers where the data has those, as folders of ImageNet do."""
     count = len(ours)
     if all(re.fullmatch(r"n\d{8}", name) for name in theirs) and count in COUNTS and ours == names(count):

@@ -1,14 +1,25 @@
-"""Metrics of classification that add up over batches and processes."""
+"""Metrics of classification: sums over batches and processes, and what was answered to each image.
 
-from collections.abc import Mapping
-from typing import Any
+Dims: b batch, k classes.
+"""
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from nexus.tasks.distributed import sum_over_processes
+from nexus.data.dataset import sample_path
+from nexus.data.facets import class_names_of
+from nexus.ops.ranking import correct_guesses
+from nexus.tasks.classification.report import Answers, Evaluation
+from nexus.tasks.distributed import gather_over_processes, sum_over_processes
+
+if TYPE_CHECKING:
+    from nexus.data import Dataset
 
 
 class ClassificationMetrics:
@@ -53,8 +64,60 @@ class ClassificationMetrics:
         return {"top1": top1 / images, "top5": top5 / images, "loss": loss / images}
 
 
-def correct_guesses(logits: Float[Tensor, "b k"], labels: Tensor, guesses: int = 5) -> Tensor:
-    """Returns (b, min(guesses, k)), true where the guess of that rank is the label (b,) or soft label (b, k)."""
-    hard = labels.argmax(dim=1) if labels.is_floating_point() else labels
-    ranked = logits.topk(min(guesses, logits.shape[1]), dim=1).indices
-    return ranked == hard[:, None]
+class AnswerMetrics(ClassificationMetrics):
+    """The same figures, and besides the guess for every image, for a report.
+
+    Args:
+        name: Of the task.
+        class_names: Of the model; empty takes those of the data set.
+        codes: For each class of the data the model's index of it; empty means that they are the same.
+    """
+
+    def __init__(self, name: str, class_names: Sequence[str] = (), codes: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.name, self.class_names = name, tuple(class_names)
+        self._codes = torch.tensor(codes, dtype=torch.int64)
+        self._answers: list[tuple[Tensor, ...]] = []
+
+    def update(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
+        """Adds a batch with its `index` (b,)."""
+        labels: Int[Tensor, "b"] = batch["labels"]
+        if len(self._codes):
+            labels = self._codes.to(labels.device)[labels]
+        super().update(outputs, {**batch, "labels": labels})
+        probabilities = outputs["logits"].detach().double().softmax(dim=1)
+        scores, guesses = probabilities.max(dim=1)
+        columns = (batch["index"], labels, guesses, scores, probabilities.gather(1, labels[:, None])[:, 0])
+        self._answers.append(tuple(torch.as_tensor(column) for column in columns))
+
+    def synchronize(self) -> None:
+        """Merges what all processes saw."""
+        super().synchronize()
+        own = [tuple(column.cpu().numpy() for column in answers) for answers in self._answers]
+        self._answers = gather_over_processes(own)
+
+    def report(self, dataset: "Dataset") -> Evaluation:
+        """Returns the figures with the guess for every image.
+
+        Raises:
+            ValueError: Nothing was seen, or a score is not finite; the message names the first such image.
+        """
+        metrics = self.compute()
+        merged = Answers(*(np.concatenate([np.asarray(part) for part in column]) for column in zip(*self._answers)))
+        order = np.argsort(merged.index, kind="stable")
+        answers = Answers(*(column[order] for column in merged))
+        paths = [sample_path(dataset, index) for index in answers.index.tolist()]
+        _check_finite(answers, paths)
+        names = self.class_names or class_names_of(dataset)
+        return Evaluation.from_answers(
+            answers, metrics=metrics, class_names=names, data=dataset.name, task=self.name, paths=paths
+        )
+
+
+def _check_finite(answers: Answers, paths: Sequence[str]) -> None:
+    broken = np.flatnonzero(~np.isfinite(answers.score))
+    if len(broken):
+        raise ValueError(
+            f"The model gives NaN or infinity for {len(broken)} of {len(paths)} images, first for {paths[broken[0]]}."
+            " Its weights are broken, or its training diverged."
+        )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,8 @@ class Prediction:
     probabilities: np.ndarray = field(repr=False)
     class_names: tuple[str, ...] = field(repr=False)
     image: "Image | np.ndarray | None" = field(default=None, repr=False)
+
+    formats: ClassVar[dict[str, Any]] = {}
 
     def __str__(self) -> str:
         return f"{self.path}: {self.label} {self.score:.1%}"

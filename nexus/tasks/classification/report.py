@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 import numpy as np
 
 from nexus.tasks.classification.scores import calibration_error, class_table, confusion_matrix
+from nexus.tasks.report import Report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,28 +58,23 @@ class ClassScores(TypedDict):
     support: int
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation(Report):
     """A classifier's figures on a data set.
 
     Attributes:
-        data: Name of the data set.
-        class_names: Names of the model's classes.
         metrics: `top1`, `top5` (of the first min(5, k) guesses), `loss` (mean cross-entropy, nats), `macro_f1` (mean
             over the classes that occur as label or guess), `calibration_error` (15 bins).
         paths: Of the images, in the order of the data set.
         answers: The same images' labels and guesses.
     """
 
-    data: str
-    class_names: tuple[str, ...]
-    metrics: dict[str, float]
     paths: list[str]
     answers: Answers
 
     @classmethod
     def from_answers(
-        cls, data: str, class_names: tuple[str, ...], metrics: dict[str, float], paths: list[str], answers: Answers
+        cls, answers: Answers, *, metrics: dict[str, float], class_names: tuple[str, ...], **facts: Any
     ) -> "Evaluation":
         """Returns the evaluation whose `metrics` are those given and the ones that follow from the answers."""
         table = class_table(answers.label, answers.guess, len(class_names))
@@ -86,7 +82,13 @@ class Evaluation:
             "macro_f1": float(table.f1[(table.support + table.guessed) > 0].mean()),
             "calibration_error": calibration_error(answers.score, answers.label == answers.guess),
         }
-        return cls(data, class_names, {**metrics, **more}, paths, answers)
+        return cls(
+            answers=answers,
+            metrics={**metrics, **more},
+            class_names=class_names,
+            num_images=len(answers.index),
+            **facts,
+        )
 
     @cached_property
     def predictions(self) -> list[Answer]:
@@ -120,15 +122,8 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything as plain values that JSON can hold."""
-        return {
-            "data": self.data,
-            "num_images": len(self.predictions),
-            "metrics": self.metrics,
-            "class_names": list(self.class_names),
-            "per_class": [dict(scores) for scores in self.per_class],
-            "confusion": self.confusion.tolist(),
-            "predictions": [answer._asdict() for answer in self.predictions],
-        }
+        predictions = [answer._asdict() for answer in self.predictions]
+        return {**super().to_json(), "confusion": self.confusion.tolist(), "predictions": predictions}
 
     def plot_confusion(self) -> "Figure":
         """Returns the confusion matrix as a figure."""

@@ -4,17 +4,23 @@ Dims: b batch, k classes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nexus.tasks.classification.metrics import ClassificationMetrics
+from nexus.data.facets import Annotated, Captioned, Labelled, class_names_of
+from nexus.tasks.classification.classes import match_classes
+from nexus.tasks.classification.explain import METHODS, guess
+from nexus.tasks.classification.metrics import AnswerMetrics
 from nexus.tasks.classification.prediction import Prediction
-from nexus.tasks.protocol import ImageInfo
+from nexus.tasks.protocol import Task
+from nexus.tasks.question import Method, Question
+from nexus.tasks.views import ImageInfo
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,17 +29,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ClassificationTask:
+class ClassificationTask(Task):
     """Cross-entropy, top-1 and top-5.
 
     Attributes:
         class_names: Names of the classes, in the order of the model's outputs. Without names, any number of outputs
             is taken, and they are called "0", "1", ...
         label_smoothing: Share of a label that is spread over all classes (Szegedy et al. 2016, Sec. 7), in [0, 1).
+        codes: For each class of the data that is measured the model's index of it; empty means that they are the same.
     """
 
     class_names: tuple[str, ...] = ()
     label_smoothing: float = 0.0
+    codes: tuple[int, ...] = ()
 
     name = "classification"
     headline = "top1"
@@ -43,10 +51,34 @@ class ClassificationTask:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1.")
 
+    @classmethod
+    def for_data(cls, model: nn.Module, dataset: "Dataset", *, tokenizer: str | Path | None = None) -> Self:
+        """Returns the task whose classes are the model's; those of the data are matched to them by name.
+
+        Raises:
+            ValueError: The data set has labels without a class, or a class that the model does not have.
+        """
+        theirs = class_names_of(dataset)
+        cls(theirs).check_data(dataset)
+        task = cls.for_model(model, tokenizer=tokenizer)
+        names = task.class_names or theirs
+        return replace(task, class_names=names, codes=match_classes(names, theirs, dataset.name))
+
+    @classmethod
+    def for_run(cls, model: nn.Module, dataset: "Dataset", recipe: Any) -> Self:
+        """Returns the task with the recipe's label smoothing."""
+        return cls(class_names_of(dataset), label_smoothing=recipe.training.label_smoothing)
+
     def check_data(self, dataset: "Dataset") -> None:
         """Raises ValueError if the data set is empty or has labels without a class."""
-        if hasattr(dataset, "annotations"):
+        if isinstance(dataset, Annotated):
             raise ValueError(f"The data set {dataset.name!r} has objects, not a class per image; use a detector.")
+        if isinstance(dataset, Captioned) and not class_names_of(dataset):
+            raise ValueError(
+                f"The data set {dataset.name!r} has captions, not a class per image; use a model of images and texts."
+            )
+        if not isinstance(dataset, Labelled):
+            raise ValueError(f"The data set {dataset.name!r} has no class per image: no class_names and labels.")
         labels, count = np.asarray(dataset.labels), len(self.class_names or dataset.class_names)
         if len(labels) == 0:
             raise ValueError(f"The data set {dataset.name!r} is empty.")
@@ -83,9 +115,9 @@ class ClassificationTask:
             )
         return outputs
 
-    def metrics(self) -> ClassificationMetrics:
+    def metrics(self) -> AnswerMetrics:
         """Returns fresh top-1, top-5 and loss."""
-        return ClassificationMetrics()
+        return AnswerMetrics(self.name, self.class_names, self.codes)
 
     def results(self, outputs: Mapping[str, Any], infos: Sequence[ImageInfo]) -> list[Prediction]:
         """Returns one `Prediction` per image: the softmax of its logits.
@@ -108,3 +140,11 @@ class ClassificationTask:
         from nexus.visualization.drawing import caption
 
         return caption(image, f"{result.label} {result.score:.0%}")
+
+    def explanations(self) -> Mapping[str, Method]:
+        """Returns the methods that show what a classifier looked at."""
+        return METHODS
+
+    def answer(self, question: Question) -> str:
+        """Returns in a sentence what the model takes the image for."""
+        return guess(question)

@@ -3,13 +3,15 @@
 Dims: h w pixels, n objects, j keypoints.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from nexus.tasks.detection.coco_figures import Found
+from nexus.tasks.detection.formats import write_coco_results, write_yolo
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,6 +51,11 @@ class Detections:
     found: Found = field(repr=False)
     class_names: tuple[str, ...] = field(repr=False)
     image: "Image | np.ndarray | None" = field(default=None, repr=False)
+
+    formats: ClassVar[Mapping[str, Callable[[Sequence[Any], Path], None]]] = {
+        ".coco.json": write_coco_results,
+        "": write_yolo,
+    }
 
     def __len__(self) -> int:
         return len(self.found.scores)

@@ -19,8 +19,8 @@ from jaxtyping import Float, Int
 from nexus.data.detection.rle import RLE, encode
 from nexus.tasks.detection.coco_figures import Found
 from nexus.tasks.detection.detections import Detections
-from nexus.tasks.protocol import ImageInfo
 from nexus.tasks.tiles import Window
+from nexus.tasks.views import ImageInfo
 
 BORDER = 2.0
 """Pixels from an inner border within which a find counts as cut by it."""

@@ -1,13 +1,16 @@
 """COCO's figures of a detector, gathered batch by batch on every process."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import torch.distributed as dist
+from typing import TYPE_CHECKING, Any
 
 from nexus.data.detection.scene import Scene
 from nexus.tasks.detection.coco_figures import CocoFigures, Found, Kind, coco_figures
 from nexus.tasks.detection.outputs import found_in
+from nexus.tasks.detection.report import DetectionEvaluation, named_figures
+from nexus.tasks.distributed import gather_over_processes
+
+if TYPE_CHECKING:
+    from nexus.data import Dataset
 
 
 class DetectionMetrics:
@@ -16,7 +19,8 @@ class DetectionMetrics:
     Scenes with what was found in them are gathered from all processes, in the order of the data set.
     """
 
-    def __init__(self, class_names: Sequence[str], keypoint_sigmas: Sequence[float] | None = None) -> None:
+    def __init__(self, name: str, class_names: Sequence[str], keypoint_sigmas: Sequence[float] | None = None) -> None:
+        self.name = name
         self.class_names, self.keypoint_sigmas = tuple(class_names), keypoint_sigmas
         self.seen: list[tuple[int, Scene, Found]] = []
 
@@ -27,10 +31,7 @@ class DetectionMetrics:
 
     def synchronize(self) -> None:
         """Merges what all processes saw."""
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            shares: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(shares, self.seen)
-            self.seen = [one for share in shares for one in share]
+        self.seen = gather_over_processes(self.seen)
         self.seen.sort(key=lambda one: one[0])
 
     def kinds(self) -> list[Kind]:
@@ -62,10 +63,16 @@ class DetectionMetrics:
         Raises:
             ValueError: Nothing was seen, or a score is not finite.
         """
-        prefixes = {"bbox": "", "segm": "mask_", "keypoints": "keypoint_"}
-        return {
-            prefixes[one.kind] + name: value
-            for one in self.figures()
-            for name, value in one.figures.items()
-            if value is not None
-        }
+        return {name: value for name, value in named_figures(self.figures()).items() if value is not None}
+
+    def report(self, dataset: "Dataset") -> DetectionEvaluation:
+        """Returns all figures; those that nothing was there to measure for are None."""
+        figures = tuple(self.figures())
+        return DetectionEvaluation(
+            data=dataset.name,
+            task=self.name,
+            class_names=self.class_names,
+            num_images=len(self.seen),
+            metrics=named_figures(figures),
+            figures=figures,
+        )

@@ -4,12 +4,17 @@ Dims: b images, n texts, t texts, e width of the shared space.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from nexus.tasks.distributed import gather_over_processes
+from nexus.tasks.image_text.report import RetrievalEvaluation
+
+if TYPE_CHECKING:
+    from nexus.data import Dataset
 
 
 def retrieval_recall(
@@ -43,9 +48,13 @@ class RetrievalMetrics:
     """How often a right text is among the first 1, 5 and 10 that are found for an image, and the other way round.
 
     All embeddings are kept until `compute`, on the CPU.
+
+    Args:
+        name: Of the task.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        self.name = name
         self._parts: list[tuple[Tensor, ...]] = []
 
     def update(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
@@ -55,10 +64,7 @@ class RetrievalMetrics:
 
     def synchronize(self) -> None:
         """Merges what all processes saw."""
-        if dist.is_available() and dist.is_initialized():
-            shares: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(shares, self._parts)
-            self._parts = [part for share in shares for part in share]
+        self._parts = gather_over_processes(self._parts)
 
     def compute(self) -> dict[str, float]:
         """Returns `image_to_text_recall@1` and the like, from 0 to 1.
@@ -72,3 +78,11 @@ class RetrievalMetrics:
         places = {int(number): place for place, number in enumerate(index.tolist())}
         rows = torch.tensor([places[int(owner)] for owner in owners.tolist()])
         return {name: percent / 100 for name, percent in retrieval_recall(images @ texts.T, rows).items()}
+
+    def report(self, dataset: "Dataset") -> RetrievalEvaluation:
+        """Returns the figures, and of how many images and texts they are."""
+        metrics = self.compute()
+        images, texts = (sum(len(part[place]) for part in self._parts) for place in (1, 3))
+        return RetrievalEvaluation(
+            data=dataset.name, task=self.name, num_images=images, num_texts=texts, metrics=metrics
+        )

@@ -1,7 +1,6 @@
 """Classifiers made of words: CLIP and SigLIP compare images with a sentence for each class (CLIP, Sec. 3.1)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +11,10 @@ from torch import Tensor
 from nexus.core.module import NexusModule
 from nexus.data.captions import Tokenize
 from nexus.models.cv import CLIP, SigLIP
-from nexus.tasks.image_text.tokenizers import DEFAULT_TEMPLATES, load_tokenizer, templates_of
-from nexus.tasks.source import open_model
+from nexus.tasks.classification.task import ClassificationTask
+from nexus.tasks.image_text.tokenizers import DEFAULT_TEMPLATES, Reader, load_tokenizer, templates_of
+from nexus.tasks.session import Stateless
+from nexus.tasks.views import Batch, Outputs
 
 
 def embed_classes(
@@ -87,30 +88,42 @@ def class_outputs(
     return {"logits": logits, "embeddings": embeddings}
 
 
-def classifier_of(
-    source: str | Path, class_names: Sequence[str], tokenizer: str | Path | None = None
-) -> ZeroShotClassifier:
-    """Returns a classifier of words with trained weights.
+class WordSession(Stateless):
+    """Images are shown to a model that compares them with words; the words are embedded once, before the first.
 
     Args:
-        source: A registered CLIP or SigLIP, or the folder of a run or of a saved one.
-        class_names: The classes, in words; spaces around them are dropped.
-        tokenizer: See `load_tokenizer`.
+        model: A CLIP or SigLIP in evaluation mode.
+        class_names: The classes, in words.
+        tokenize: From texts to ids.
+        templates: Sentences with a `{}` for the class.
+    """
+
+    def __init__(
+        self, model: CLIP | SigLIP, class_names: Sequence[str], tokenize: Tokenize, templates: Sequence[str]
+    ) -> None:
+        super().__init__(ClassificationTask(tuple(class_names)), model)
+        self.pair, self.classes = model, embed_classes(model, class_names, tokenize, templates)
+
+    def outputs(self, batch: Batch) -> Outputs:
+        """Returns `logits` (b, k) of the words, and `embeddings` (b, d) of length 1."""
+        return class_outputs(self.pair, batch["images"], self.classes)
+
+
+def checked_words(prompts: Any, tokenize: Reader) -> tuple[str, ...]:
+    """Returns the classes that prompts name; spaces around them are dropped.
 
     Raises:
-        ValueError: The model is neither CLIP nor SigLIP, a class has no name, or model or tokenizer cannot be had.
+        ValueError: They are not words, one is empty, or the model never saw one.
     """
-    model = open_model(source, "cpu")
-    names = [name.strip() for name in class_names]
+    if isinstance(prompts, str) or not all(isinstance(word, str) for word in prompts):
+        raise ValueError(f"prompts are {prompts!r}; a model of words takes a list of them, such as ['cat', 'red car'].")
+    names = tuple(word.strip() for word in prompts)
     if not all(names):
         raise ValueError(f"A class has no name: {', '.join(map(repr, names))}.")
-    if not isinstance(model, CLIP | SigLIP):
-        raise ValueError(f"A zero-shot classifier is made of a CLIP or SigLIP, not of a {type(model).__name__}.")
-    tokenize = load_tokenizer(model, tokenizer)
     strange = [name for name in names if not tokenize.knows(name)]
     if strange:
         raise ValueError(
             f"The model never saw the words {', '.join(map(repr, strange))}: its tokenizer was made of the sentences "
             "that it was trained on. Name classes with words of theirs."
         )
-    return ZeroShotClassifier(model, names, tokenize)
+    return names

@@ -3,4 +3,6 @@
 from nexus.tasks.masked_images.reconstruction import Reconstruction
 from nexus.tasks.masked_images.task import MaskedImageTask
 
-__all__ = ["MaskedImageTask", "Reconstruction"]
+TASK = MaskedImageTask
+
+__all__ = ["TASK", "MaskedImageTask", "Reconstruction"]

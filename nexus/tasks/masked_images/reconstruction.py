@@ -1,7 +1,7 @@
 """What a model painted in one image."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -30,6 +30,8 @@ class Reconstruction:
     image: Tensor = field(repr=False)
     painted: Tensor = field(repr=False)
     preprocessing: Preprocessing = field(repr=False)
+
+    formats: ClassVar[dict[str, Any]] = {}
 
     def to_json(self, count: int = 5) -> dict[str, Any]:
         """Returns plain values that JSON can hold: path, loss, and the share that was hidden."""

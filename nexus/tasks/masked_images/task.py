@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from nexus.core.preprocessing import Preprocessing
 from nexus.tasks.masked_images.metrics import ReconstructionMetrics
 from nexus.tasks.masked_images.reconstruction import Reconstruction
-from nexus.tasks.protocol import ImageInfo
+from nexus.tasks.protocol import Task
+from nexus.tasks.source import device_of
+from nexus.tasks.views import ImageInfo
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,13 +41,17 @@ class MaskedImageModel(Protocol):
         """Returns what `predictions` should be."""
         ...
 
+    def to_classifier(self, num_classes: int) -> nn.Module:
+        """Returns the encoder with a head, or without one for 0 classes."""
+        ...
+
     def paint(self, images: Tensor, outputs: Mapping[str, Any]) -> Tensor:
         """Returns the images with hidden patches as they were painted."""
         ...
 
 
 @dataclass(frozen=True)
-class MaskedImageTask:
+class MaskedImageTask(Task):
     """Mean squared error on hidden patches; labels are not used.
 
     Training draws another mask at each step. Measuring and predicting draw it from the image's place in the data, so
@@ -78,7 +84,7 @@ class MaskedImageTask:
         """Returns the model's outputs with `target`, `images`, `painted` (b, c, h, w) and `hidden` (b, h, w)."""
         painter, images = cast("MaskedImageModel", model), batch["images"]
         rows, columns = painter.patch_grid(images.shape[-2:])
-        places = batch["index"].tolist() if "index" in batch else range(len(images))
+        places = batch["index"].tolist()
         noise = torch.stack([_noise(place, rows * columns) for place in places]).to(images.device)
         outputs = painter(images, noise=noise)
         height, width = images.shape[-2] // rows, images.shape[-1] // columns
@@ -93,7 +99,11 @@ class MaskedImageTask:
 
     def metrics(self) -> ReconstructionMetrics:
         """Returns fresh share of explained variance and loss."""
-        return ReconstructionMetrics()
+        return ReconstructionMetrics(self.name)
+
+    def feature_model(self, model: nn.Module) -> nn.Module:
+        """Returns the encoder alone, which sees the whole image; its embeddings are the mean of the patches."""
+        return cast("MaskedImageModel", model).to_classifier(0).to(device_of(model))
 
     def results(self, outputs: Mapping[str, Any], infos: Sequence[ImageInfo]) -> list[Reconstruction]:
         """Returns one `Reconstruction` per image."""

@@ -98,11 +98,11 @@ def test_without_names_any_number_of_outputs_is_taken():
 
 
 def test_wrong_labels_are_named():
-    data = SimpleNamespace(name="birds", labels=np.array([0, 6, 9, 7]))
+    data = SimpleNamespace(name="birds", class_names=(), labels=np.array([0, 6, 9, 7]))
     with pytest.raises(ValueError, match=r"'birds' has the label 9 \(image 2\).*7 classes.*2 of 4.*num_classes=10"):
         task().check_data(data)
     with pytest.raises(ValueError, match="'birds' is empty"):
-        task().check_data(SimpleNamespace(name="birds", labels=np.array([], dtype=np.int64)))
+        task().check_data(SimpleNamespace(name="birds", class_names=(), labels=np.array([], dtype=np.int64)))
 
 
 def test_wrong_outputs_are_named():

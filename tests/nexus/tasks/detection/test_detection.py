@@ -14,7 +14,7 @@ from nexus.core.preprocessing import Preprocessing
 from nexus.data import load_dataset
 from nexus.data.detection import Annotations, DigitScenes, Object, Scene, write_coco
 from nexus.data.detection.rle import encode
-from nexus.evaluation import evaluate, evaluate_coco, evaluate_detector
+from nexus.evaluation import evaluate, evaluate_coco
 from nexus.predict import Predictor, draw_predictions, write_predictions
 from nexus.tasks import DetectionTask, ImageInfo, get_task, task_name
 from nexus.tasks.detection.coco_figures import Found
@@ -134,11 +134,11 @@ def test_figures_files_and_coco_agree(needed, folder, tmp_path):
     (tmp_path / "set" / "annotations").mkdir(parents=True)
     write_coco(annotations, tmp_path / "set/annotations/val.json", tmp_path)
     (tmp_path / "set" / "val").symlink_to(tmp_path)
-    whole = evaluate_detector(Bright(), f"coco:{tmp_path / 'set'}", batch_size=2)
+    whole = evaluate(Bright(), f"coco:{tmp_path / 'set'}", batch_size=2)
     assert whole.metrics["AP"] == pytest.approx(evaluate_coco(file, rows).figures["AP"], abs=1e-6)
-    assert whole.metrics["segm AP50"] == pytest.approx(1)
+    assert whole.metrics["mask_AP50"] == pytest.approx(1)
     assert whole.metrics["AP_small"] is None
-    assert whole.per_class[0] == {"name": "dark", "bbox AP": None, "segm AP": None}
+    assert whole.per_class[0] == {"name": "dark", "AP": None, "mask_AP": None}
     assert json.loads(json.dumps(whole.to_json()))["num_images"] == 3
 
 
@@ -225,14 +225,14 @@ def test_a_small_detector_trains_by_the_ordinary_trainer(needed, tmp_path):
     steps = [line for line in result.history if line["kind"] == "train"]
     assert {"rpn_objectness", "rpn_box", "classification", "box"} <= steps[0].keys()
     assert 0 <= result.metrics["AP"] <= 1
-    again = evaluate_detector(tmp_path / "run", val)
+    again = evaluate(tmp_path / "run", val)
     assert again.metrics["AP"] == pytest.approx(result.metrics["AP"], abs=1e-9)
     predictor = Predictor(tmp_path / "run")
     (prediction,) = predictor(val[0].image)
     assert (prediction.height, prediction.width) == (96, 96)
     assert predictor.task.class_names == train.class_names
-    with pytest.raises(ValueError, match="Use evaluate_detector"):
-        evaluate(tmp_path / "run", val)
+    with pytest.raises(ValueError, match="'digits' has no objects in its images; a detector needs boxes"):
+        evaluate(tmp_path / "run", "digits")
 
 
 def test_what_does_not_fit_is_named(needed):

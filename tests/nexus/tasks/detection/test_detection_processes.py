@@ -10,12 +10,14 @@ from torch import nn
 
 from nexus.core.preprocessing import Preprocessing
 from nexus.data.detection import DigitScenes
-from nexus.evaluation import evaluate_detector
+from nexus.evaluation import evaluate
 from nexus.tasks import DetectionTask
 
 
 class Guesser(nn.Module):
     """Boxes and labels that follow from the pixels of an image alone, some of them near the objects."""
+
+    task = "detection"
 
     def __init__(self):
         super().__init__()
@@ -35,7 +37,7 @@ class Guesser(nn.Module):
 
 def measured():
     data = DigitScenes("val", count=23)
-    return evaluate_detector(Guesser(), data, batch_size=8, preprocessing=Guesser().preprocessing).to_json()
+    return evaluate(Guesser(), data, batch_size=8, preprocessing=Guesser().preprocessing).to_json()
 
 
 def one_of_two(rank, port, results):

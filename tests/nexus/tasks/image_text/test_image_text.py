@@ -17,7 +17,7 @@ from nexus.cli.commands import app
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import Loader, eval_transform, load_dataset
 from nexus.data.captions import CaptionTransform
-from nexus.evaluation import evaluate, evaluate_retrieval
+from nexus.evaluation import evaluate
 from nexus.models.cv import CLIP, SigLIP
 from nexus.models.registry import create_model
 from nexus.predict import Predictor
@@ -170,7 +170,7 @@ def test_captions_are_learnt_and_found_again(captions, tmp_path, transformers):
     losses = [record["loss"] for record in result.history if record["kind"] == "train"]
     assert losses[-1] < losses[0] / 3
     assert result.metrics["image_to_text_recall@1"] == result.metrics["text_to_image_recall@5"] == 1.0
-    again = evaluate_retrieval(tmp_path / "run", f"captions:{captions}", batch_size=2)
+    again = evaluate(tmp_path / "run", f"captions:{captions}", batch_size=2)
     assert again.metrics == pytest.approx(result.metrics)
     assert (again.num_images, again.num_texts) == (5, 10)
     done = CliRunner().invoke(app, ["eval", str(tmp_path / "run"), "--data", f"captions:{captions}", "--json"])
@@ -211,8 +211,8 @@ def test_what_does_not_fit_is_said(captions, tmp_path, transformers):
         Trainer(recipe_of(captions, "augment.mixup=0.2", "training.batch_size=4"), tmp_path / "a", progress="off").fit()
     with pytest.raises(ValueError, match=r"has neither captions nor classes; use captions:PATH"):
         ImageTextTask().check_data(load_dataset("photos"))
-    with pytest.raises(ValueError, match="Captions are found by a CLIP or SigLIP, not by a ResNet"):
-        evaluate_retrieval(create_model("resnet18"), f"captions:{captions}")
+    with pytest.raises(ValueError, match=r"'captions:.*' has captions, not a class per image"):
+        evaluate(create_model("resnet18"), f"captions:{captions}")
     with pytest.raises(ValueError, match=r"templates has 'a photo', without \{\} where the class is written"):
         load_recipe("digits/clip_tiny", ["data.templates=[a photo]"])
     with pytest.raises(ValueError, match=r"vocab_size=\d+"):

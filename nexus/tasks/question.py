@@ -1,0 +1,43 @@
+"""What `nexus explain` asks of a kind of model: one image, one model, one picture of what the model saw."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Union
+
+from torch import Tensor
+
+from nexus.core.module import NexusModule, TokenLayout
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be explained.
+
+    Attributes:
+        model: In evaluation mode.
+        pixels: The normalized image, (1, c, h, w).
+        layer: A module's path, or None for the method's own choice.
+        target: A class, or None for the model's guess; where an image holds many finds, one of them, 0 the surest.
+    """
+
+    model: NexusModule
+    pixels: Tensor
+    layer: str | None
+    target: int | None
+
+    @property
+    def layout(self) -> TokenLayout | None:
+        """Where the patches stand among the tokens, for models that have tokens."""
+        return self.model.token_layout(self.pixels.shape[-2:])
+
+    def name(self, label: int) -> str:
+        """What the class is called."""
+        return self.model.class_names[label] if self.model.class_names else f"class {label}"
+
+
+Method = Callable[[Question], Union["Image", "Figure"]]
+"""Draws the answer."""

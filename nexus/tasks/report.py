@@ -1,0 +1,50 @@
+"""What an evaluation says: figures, the settings that they hold for, and the rows behind them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Report:
+    """A model's figures on a data set. A kind of model adds what it alone knows.
+
+    Attributes:
+        data: Name of the data set.
+        task: What the model was measured for.
+        num_images: How many items of the data set were seen.
+        metrics: The figures by name; None means that nothing was there to measure.
+        class_names: Names of the model's classes; empty where there are none.
+        settings: What the figures hold for: the split, the preprocessing.
+    """
+
+    data: str
+    task: str
+    num_images: int
+    metrics: dict[str, Any]
+    class_names: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def per_class(self) -> Sequence[Row]:
+        """A row of figures for each class; none where there are no classes."""
+        return []
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Returns the tables that a person reads, by title."""
+        tables = {"metrics": [{"metric": name, "value": value} for name, value in self.metrics.items()]}
+        return tables | ({"classes": [dict(row) for row in self.per_class]} if self.per_class else {})
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns everything as plain values that JSON can hold."""
+        return {
+            "data": self.data,
+            "task": self.task,
+            "num_images": self.num_images,
+            "metrics": self.metrics,
+            "class_names": list(self.class_names),
+            "settings": self.settings,
+            "per_class": [dict(row) for row in self.per_class],
+        }

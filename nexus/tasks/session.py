@@ -1,0 +1,84 @@
+"""Models that are shown images one after another."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nexus.data.detection.batches import stack_images
+from nexus.tasks.source import device_of, evaluating
+from nexus.tasks.views import Batch, ImageInfo, Outputs, View
+
+
+class Session(Protocol):
+    """A model that is shown images one after another. What it remembers from one to the next lives here alone."""
+
+    def push(self, view: View) -> Any:
+        """Returns what the model says about one image: a `Result`."""
+        ...
+
+    def push_all(self, views: Sequence[View]) -> Sequence[Any]:
+        """Returns what `push` says of each, in order; a session without memory runs the model once."""
+        ...
+
+    def outputs(self, batch: Batch) -> Outputs:
+        """Returns the model's outputs for `Metrics.update`."""
+        ...
+
+
+class Asked(Protocol):
+    """What a session asks of its task."""
+
+    def predict(self, model: nn.Module, batch: Batch) -> Outputs: ...
+
+    def results(self, outputs: Outputs, infos: Sequence[ImageInfo]) -> Sequence[Any]: ...
+
+
+class Stateless:
+    """Remembers nothing: every image is seen alone, many at once are one batch."""
+
+    def __init__(self, task: Asked, model: nn.Module) -> None:
+        self.task, self.model = task, model
+
+    def push(self, view: View) -> Any:
+        """Returns what the model says about one image."""
+        return self.push_all([view])[0]
+
+    def push_all(self, views: Sequence[View]) -> Sequence[Any]:
+        """Returns what the model says about each image, which it sees as one batch."""
+        with evaluating(self.model):
+            return self.task.results(self.outputs(view_batch(views, device_of(self.model))), [v.info for v in views])
+
+    def outputs(self, batch: Batch) -> Outputs:
+        """Returns the model's outputs."""
+        return self.task.predict(self.model, batch)
+
+
+class OneByOne:
+    """Base of sessions with memory: images are shown in order, one at a time; a subclass says what `push` does."""
+
+    def __init__(self, task: Asked, model: nn.Module) -> None:
+        self.task, self.model = task, model
+
+    def push(self, view: View) -> Any:
+        """Returns what the model says about the next image."""
+        raise NotImplementedError
+
+    def push_all(self, views: Sequence[View]) -> Sequence[Any]:
+        """Returns what `push` says of each, in order."""
+        return [self.push(view) for view in views]
+
+    def outputs(self, batch: Batch) -> Outputs:
+        """Returns the model's outputs for a batch of a data set, whose items do not know of each other."""
+        return self.task.predict(self.model, batch)
+
+
+def view_batch(views: Sequence[View], device: torch.device) -> dict[str, Any]:
+    """Returns the batch of some views: `index`, and with images `images` (b, c, h, w), padded, and `image_sizes`."""
+    batch: dict[str, Any] = {"index": torch.tensor([view.number for view in views])}
+    pixels = [view.pixels for view in views if isinstance(view.pixels, Tensor)]
+    if not pixels:
+        return batch
+    images, sizes = stack_images(pixels)
+    return {**batch, "images": images.to(device), "image_sizes": sizes}
