@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nexus.data.dataset import Dataset
+from nexus.data.facets import class_names_of
 from nexus.data.images import as_array
 
 Fingerprint = dict[str, Any]
@@ -40,7 +41,7 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
     sizes = _sizes(paths) if paths else []
     content = _content_of_files(paths, sizes) if paths and sizes else _content_of_images(dataset)
     return {
-        "classes": [str(name) for name in dataset.class_names],
+        "classes": [str(name) for name in class_names_of(dataset)],
         "names": names,
         "sizes": sizes,
         "said": _said(dataset),
