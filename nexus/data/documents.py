@@ -7,7 +7,7 @@ deep or of another kind is a `DataError` of one line that names the file.
 import contextlib
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 from xml.etree import ElementTree as XML
@@ -93,21 +93,30 @@ def read_xml(path: Path) -> XML.Element:
         raise DataError(f"{path} is not XML ({error}); export it again.") from None
 
 
-def read_table(path: Path, delimiter: str = ",") -> Iterator[tuple[str, dict[str, str]]]:
-    """Gives each line of a table as its place and its cells by column.
+def read_table(
+    path: Path, needed: Collection[str] = (), optional: Collection[str] | None = None
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Gives each line of a table as its place and its cells by column; `.tsv` has tabs.
+
+    Args:
+        path: The file.
+        needed: Columns that must be there.
+        optional: Columns that may be there too; None means any.
 
     Raises:
-        DataError: The table has no columns, one of them twice, or a line with another number of cells.
+        DataError: Columns are missing, unknown or double, or a line has another number of cells.
     """
-    rows = _lines(path, delimiter)
+    rows = _lines(path, "\t" if path.suffix.lower() == ".tsv" else ",")
     columns = next(rows, (0, []))[1]
-    if not columns or len(set(columns)) < len(columns):
-        raise DataError(f"{path}, line 1: the columns are {', '.join(columns)[:200] or 'missing'}; name each once.")
+    unknown = set(columns) - set(needed) - set(columns if optional is None else optional)
+    if not set(needed) <= set(columns) or unknown or len(set(columns)) < len(columns) or not columns:
+        said, also = ", ".join(columns)[:200] or "missing", f", and {', '.join(optional)} if wanted" if optional else ""
+        raise DataError(f"{path}, line 1: the columns are {said}; they must be {','.join(needed)}{also}.")
     for number, cells in rows:
         where = f"{path}, line {number}"
         if len(cells) != len(columns):
             raise DataError(
-                f"{where}: {len(cells)} values; there must be as many as columns. Quote names that hold a comma."
+                f"{where}: {len(cells)} values; there must be as many as columns. Quote what holds a comma."
             )
         yield where, dict(zip(columns, cells))
 

@@ -10,8 +10,7 @@
 Paths in a table are relative to it. Where it says nothing of splits, images are held out as those of `folder:PATH` are.
 """
 
-import csv
-import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +19,12 @@ import numpy as np
 
 from nexus.core.config import nearest
 from nexus.data.dataset import DataError, Sample
-from nexus.data.datasets.folder import SPLITS
+from nexus.data.datasets.folder import listed_file
+from nexus.data.detection.coco import image_folder
+from nexus.data.documents import parse_json, read_json, read_table, read_text
 from nexus.data.holding_out import HELD_OUT, held_out_draw
 from nexus.data.images import EXTENSIONS, load_image, num_channels, open_image
+from nexus.data.places import SPLITS, children, split_of
 
 
 class Line(NamedTuple):
@@ -90,8 +92,7 @@ def _read(path: Path, split: str) -> tuple[Path, list[Line]]:
     if not path.is_file():
         raise DataError(f"There is no file {path}; captions are in a .csv, a .jsonl, or COCO's .json.")
     if path.suffix == ".json":
-        beside = path.parent / "images"
-        return _coco_file(path, beside if beside.is_dir() else path.parent, None)
+        return _coco_file(path, None, None)
     if path.suffix not in (".csv", ".jsonl"):
         raise DataError(f"{path} ends in {path.suffix!r}; captions are in a .csv, a .jsonl, or COCO's .json.")
     return path.parent, list(_table(path) if path.suffix == ".csv" else _json_lines(path))
@@ -100,79 +101,82 @@ def _read(path: Path, split: str) -> tuple[Path, list[Line]]:
 def _chosen(lines: list[Line], split: str) -> list[Line]:
     """Returns the lines of the split, as they say, or by hash."""
     if any(line.split for line in lines):
-        return [line for line in lines if line.split == split]
+        return [line for line in lines if line.split and (split_of(line.split) or line.split) == split]
     wanted = [(held_out_draw(line.file) < HELD_OUT) == (split == "val") for line in lines]
     return [line for line, chosen in zip(lines, wanted) if chosen and split != "test"]
 
 
 def _table(path: Path) -> Iterator[Line]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        columns = list(reader.fieldnames or ())
-        if not {"file", "caption"} <= set(columns) <= {"file", "caption", "split"}:
-            raise DataError(
-                f"{path}, line 1: the columns are {', '.join(columns) or 'missing'}; they must be file,caption, and "
-                "split if wanted."
-            )
-        try:
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise DataError(f"{where}: not as many values as columns. Quote captions that hold a comma.")
-                yield Line(row["file"], row["caption"], row.get("split"), where)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}; correct the line.") from error
+    for where, row in read_table(path, ("file", "caption"), ("split",)):
+        yield Line(row["file"], row["caption"], row.get("split"), where)
 
 
 def _json_lines(path: Path) -> Iterator[Line]:
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, text in enumerate(read_text(path).split("\n"), start=1):
         where = f"{path}, line {number}"
         if not text.strip():
             continue
-        try:
-            row = json.loads(text)
-            sentences = row["captions"] if "captions" in row else [row["caption"]]
-            for sentence in sentences:
-                yield Line(str(row["file"]), str(sentence), row.get("split"), where)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        row = parse_json(text, where)
+        sentences = row.get("captions", [row.get("caption")]) if isinstance(row, dict) else None
+        split = row.get("split") if isinstance(row, dict) else None
+        texts = sentences if isinstance(sentences, list) else [None]
+        if not all(isinstance(one, str) for one in [row.get("file") if isinstance(row, dict) else None, *texts]):
             raise DataError(
-                f'{where} is no caption ({type(error).__name__}: {error}); a line is {{"file": "a.jpg", "caption": '
-                '"..."}, or has "captions": [...].'
-            ) from error
+                f'{where} is no caption; a line is {{"file": "a.jpg", "caption": "..."}}, or has "captions": [...].'
+            )
+        if split is not None and not isinstance(split, str):
+            raise DataError(f"{where}: the split is {str(split)[:40]}; it must be train, val or test.")
+        for sentence in texts:
+            yield Line(row["file"], sentence, split, where)
 
 
 def _coco(folder: Path, split: str) -> tuple[Path, list[Line]]:
     """Returns the folder of the images, and the captions, of one split of COCO."""
-    patterns = (f"annotations/captions_{split}*.json", f"captions_{split}*.json")
-    files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
-    if not files:
-        raise DataError(f"{folder} has no captions of {split!r}: none of {', '.join(patterns)} exists.")
-    images = next((child for child in sorted(folder.glob(f"{split}*")) if child.is_dir()), folder)
-    return _coco_file(files[0], images, split)
+    places = [*(child for child in children(folder) if child.name.lower() == "annotations"), folder]
+    files = [file for place in places for file in children(place) if file.suffix.lower() == ".json"]
+    named = [file for file in files if re.fullmatch(r"captions_(.+)", file.stem) and _split(file) == split]
+    if not named:
+        raise DataError(f"{folder} has no captions of {split!r}: no annotations/captions_{split}*.json exists.")
+    if len(named) > 1:
+        raise DataError(f"{named[0]} and {named[1]} could both be meant; name one: captions:{named[0]}.")
+    return _coco_file(named[0], None, split)
 
 
-def _coco_file(path: Path, images: Path, split: str | None) -> tuple[Path, list[Line]]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        names = {image["id"]: image["file_name"] for image in content["images"]}
-        rows = [(one.get("id"), one["image_id"], one["caption"]) for one in content["annotations"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} has no captions as COCO writes them ({type(error).__name__}: {error}).") from error
-    for number, image, _ in rows:
-        if image not in names:
-            raise DataError(f"{path}, annotation {number}: there is no image {image}.")
-    return images, [Line(names[image], text, split, f"{path}, annotation {number}") for number, image, text in rows]
+def _split(file: Path) -> str | None:
+    return split_of(file.stem.partition("_")[2])
+
+
+def _coco_file(path: Path, images: Path | None, split: str | None) -> tuple[Path, list[Line]]:
+    content = read_json(path)
+    lists = [content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations")]
+    if not all(isinstance(one, list) for one in lists):
+        raise DataError(f"{path} has no captions as COCO writes them: it needs the lists images and annotations.")
+    rows, annotations = lists
+    names: dict[int, str] = {}
+    for place, row in enumerate(rows or ()):
+        number, name = (row.get("id"), row.get("file_name")) if isinstance(row, dict) else (None, None)
+        if not isinstance(number, int) or not isinstance(name, str):
+            raise DataError(f"{path}, images[{place}]: it needs a whole number id and a text file_name.")
+        names[number] = name
+    folder = images or image_folder(path, rows or ())
+    return folder, [_coco_line(path, place, row, names, split) for place, row in enumerate(annotations or ())]
+
+
+def _coco_line(path: Path, place: int, row: Any, names: dict[int, str], split: str | None) -> Line:
+    where = f"{path}, annotation {row.get('id', place) if isinstance(row, dict) else place}"
+    text = row.get("caption") if isinstance(row, dict) else None
+    if not isinstance(text, str):
+        raise DataError(f"{where}: the caption is {str(text)[:40]}; it must be a text.")
+    image = row.get("image_id")
+    if not isinstance(image, int) or image not in names:
+        raise DataError(f"{where}: there is no image {str(image)[:40]}.")
+    return Line(names[image], text, split, where)
 
 
 def _check(folder: Path, line: Line) -> None:
     """Raises DataError with what is wrong with a line."""
     if not line.caption.strip():
         raise DataError(f"{line.where}: the caption is empty; fill it in or delete the line.")
-    if Path(line.file).is_absolute() or ".." in Path(line.file).parts:
-        raise DataError(f"{line.where}: {line.file!r} leads outside of {folder}; paths are relative to the file.")
-    file = folder / line.file
-    if not file.is_file():
-        there = [child.name for child in file.parent.iterdir()] if file.parent.is_dir() else []
-        raise DataError(f"{line.where}: there is no file {line.file!r}. {nearest(file.name, there)}")
+    file = listed_file(folder, line.file, line.where)
     if file.suffix.lower() not in EXTENSIONS:
         raise DataError(f"{line.where}: {line.file!r} is not an image; use {', '.join(sorted(EXTENSIONS))}.")

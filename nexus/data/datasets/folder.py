@@ -4,14 +4,16 @@ Three layouts, the first that fits:
 
 - `PATH/labels.csv` with the columns `file,label` (paths relative to the table), and `split` if wanted.
 - `PATH/train/<class>/...` and `PATH/val/<class>/...`, maybe `PATH/test/...`; each may have a `labels.csv` instead.
+  `Training`, `valid`, `validation`, `testing` and the like are read as these.
 - `PATH/<class>/...`: about one image in five is held out as "val". Which ones is decided by a hash of each image's own
   path, so that an image never changes sides when others come or go.
 
-Class names are sorted as text. Images may lie deeper in a class's folder. Hidden files and other kinds are passed over.
+Class names are sorted as text, in composed Unicode. Images may lie deeper in a class's folder. Hidden files and other
+kinds are passed over, and a folder that links lead to again is read once.
 """
 
-import csv
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,10 +22,11 @@ import numpy as np
 
 from nexus.core.config import nearest
 from nexus.data.dataset import DataError, Sample
+from nexus.data.documents import read_table
 from nexus.data.holding_out import HELD_OUT, held_out_draw
 from nexus.data.images import EXTENSIONS, load_image, num_channels, open_image
+from nexus.data.places import SPLITS, children, inside, split_folders, split_of, walk
 
-SPLITS = ("train", "val", "test")
 TABLE = "labels.csv"
 _PROBED = 8
 
@@ -79,36 +82,52 @@ class ImageFolder:
 
 def _entries(root: Path, split: str) -> tuple[list[Entry], tuple[str, ...]]:
     """Returns the images of the split, sorted, and the class names of the training split."""
-    if (root / TABLE).is_file() or not _is_listed(root / "train"):
+    folders = _split_folders(root)
+    if "train" not in folders:
         listed = list(_listed(root))
         names = _class_names(root, listed)
         return _chosen(root, listed, split), names
-    train = list(_listed(root / "train"))
-    names = _class_names(root / "train", train)
+    train = list(_listed(folders["train"]))
+    names = _class_names(folders["train"], train)
     if split == "train":
         return train, names
-    if not _is_listed(root / split):
-        there = ", ".join(name for name in SPLITS if _is_listed(root / name))
+    if split not in folders:
+        there = ", ".join(folders)
         raise DataError(f"{root} has {there} but no {split}; add the folder {root / split} with one folder per class.")
-    entries = list(_listed(root / split))
+    entries = list(_listed(folders[split]))
     for entry in entries:
         if entry.label not in names:
             raise DataError(
-                f"{entry.file} is of the class {entry.label!r}, which {root / 'train'} does not have. "
+                f"{entry.file} is of the class {entry.label!r}, which {folders['train']} does not have. "
                 f"{nearest(entry.label, names)}"
             )
     if not entries:
-        raise _no_images(root / split)
+        raise _no_images(folders[split])
     return entries, names
 
 
+def _split_folders(root: Path) -> dict[str, Path]:
+    """The folders of splits with folders of classes in them; a class may be called "train", and has images instead."""
+    if (root / TABLE).is_file():
+        return {}
+    try:
+        folders = split_folders(root)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    listed = {split: folder for split, folder in folders.items() if _is_listed(folder)}
+    others = [child for child in _class_folders(root) if child not in folders.values()]
+    if not listed and len(folders) > 1 and not others:
+        names = ", ".join(folder.name for folder in folders.values())
+        raise DataError(f"{root} has {names} with images, but no classes; make {root}/train/<class>/ and so on.")
+    return listed
+
+
 def _is_listed(folder: Path) -> bool:
-    """Whether it is a folder of classes; a class that is called "train" has images instead of folders."""
-    return (folder / TABLE).is_file() or (folder.is_dir() and any(_class_folders(folder)))
+    return (folder / TABLE).is_file() or any(_class_folders(folder))
 
 
 def _class_folders(folder: Path) -> Iterator[Path]:
-    return (child for child in sorted(folder.iterdir()) if child.is_dir() and not child.name.startswith("."))
+    return (child for child in children(folder) if child.is_dir())
 
 
 def _listed(folder: Path) -> Iterator[Entry]:
@@ -116,22 +135,20 @@ def _listed(folder: Path) -> Iterator[Entry]:
     if (folder / TABLE).is_file():
         yield from _table(folder / TABLE)
         return
+    seen = {os.path.realpath(folder)}
     for class_folder in _class_folders(folder):
-        files = list(_images(class_folder))
+        real = os.path.realpath(class_folder)
+        if any(Path(one).is_relative_to(real) for one in seen):
+            continue  # a link to a folder above, or to another class
+        seen.add(real)
+        files = list(walk(class_folder))
         if not files:
             raise DataError(
                 f"The class folder {class_folder} has no images; remove it, or add some of the kinds "
                 f"{' '.join(sorted(EXTENSIONS))}."
             )
-        yield from (Entry(file, class_folder.name) for file in files)
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):
-                yield Path(place, name)
+        name = unicodedata.normalize("NFC", class_folder.name)
+        yield from (Entry(file, name) for file in files)
 
 
 def _class_names(folder: Path, entries: list[Entry]) -> tuple[str, ...]:
@@ -179,49 +196,40 @@ def _chosen(root: Path, entries: list[Entry], split: str) -> list[Entry]:
 
 def _table(path: Path) -> Iterator[Entry]:
     """Gives the lines of a labels.csv, each checked."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            yield from _rows(path, reader)
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8 text ({error}); save it again as UTF-8.") from error
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}; correct the line.") from error
-
-
-def _rows(path: Path, reader: csv.DictReader) -> Iterator[Entry]:
-    columns = list(reader.fieldnames or ())
-    if not {"file", "label"} <= set(columns) <= {"file", "label", "split"} or len(set(columns)) < len(columns):
-        raise DataError(
-            f"{path}, line 1: the columns are {', '.join(columns) or 'missing'}; they must be file,label, "
-            "and split if wanted."
-        )
-    lines: dict[str, int] = {}
-    for row in reader:
-        where = f"{path}, line {reader.line_num}"
+    lines: dict[str, str] = {}
+    for where, row in read_table(path, {"file", "label"}, {"split"}):
         entry = _row(path.parent, row, where)
         if row["file"] in lines:
-            raise DataError(f"{where}: {row['file']!r} is in line {lines[row['file']]}, too; keep one of them.")
-        lines[row["file"]] = reader.line_num
+            before = lines[row["file"]].removeprefix(f"{path}, ")
+            raise DataError(f"{where}: {row['file']!r} is in {before}, too; keep one of them.")
+        lines[row["file"]] = where
         yield entry
 
 
 def _row(folder: Path, row: dict, where: str) -> Entry:
-    if None in row or None in row.values():
-        count = sum(value is not None for key, value in row.items() if key is not None) + len(row.get(None, ()))
-        raise DataError(f"{where}: {count} values; there must be as many as columns. Quote names that hold a comma.")
     name, label = row["file"], row["label"].strip()
     if not name.strip() or not label:
         raise DataError(f"{where}: the {'label' if name.strip() else 'file'} is empty; fill it in or delete the line.")
-    file = folder / name
-    if os.path.isabs(name) or ".." in Path(name).parts or "\0" in name:
-        raise DataError(f"{where}: {name!r} leads outside of {folder}; paths are relative to the table.")
-    if not file.is_file():
-        there = [child.name for child in file.parent.iterdir()] if file.parent.is_dir() else []
-        raise DataError(f"{where}: there is no file {name!r}. {nearest(file.name, there)}")
+    file = listed_file(folder, name, where)
     if file.suffix.lower() not in EXTENSIONS:
         raise DataError(f"{where}: {name!r} is not an image; its name must end in {', '.join(sorted(EXTENSIONS))}.")
-    split = row.get("split")
+    split = row.get("split") and (split_of(row["split"]) or row["split"])
     if split is not None and split not in SPLITS:
         raise DataError(f"{where}: the split is {split!r}. {nearest(split, SPLITS)}")
-    return Entry(file, label, split)
+    return Entry(file, unicodedata.normalize("NFC", label), split)
+
+
+def listed_file(folder: Path, name: str, where: str) -> Path:
+    """The file that a line of a table names.
+
+    Raises:
+        DataError: It is not there, or leads outside of the folder of the table.
+    """
+    try:
+        file = inside(folder, name)
+    except ValueError:
+        raise DataError(f"{where}: {name!r} leads outside of {folder}; paths are relative to the table.") from None
+    if not file.is_file():
+        there = [child.name for child in children(file.parent)]
+        raise DataError(f"{where}: there is no file {name!r}. {nearest(file.name, there)}")
+    return file

@@ -1,8 +1,9 @@
 """Detection data: annotated images, their file formats, and transforms that carry boxes, masks and keypoints."""
 
+from nexus.data.detection.check import check_annotations, read_annotations
 from nexus.data.detection.coco import read_coco, write_coco
+from nexus.data.detection.convert import convert
 from nexus.data.detection.digit_scenes import DigitScenes
-from nexus.data.detection.files import check_annotations, convert, read_annotations
 from nexus.data.detection.rle import RLE
 from nexus.data.detection.scene import (
     AnnotatedFiles,

@@ -1,6 +1,7 @@
 """What converting writes: copies of images and texts, below one folder and nowhere else."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from nexus.core.files import write_whole
@@ -39,3 +40,18 @@ def _prepare(root: Path, target: Path) -> None:
     if not is_within(target.parent, root):
         raise DataError(f"{target.parent} is a link that leads out of {root}; remove it, or write into a new folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
+
+
+def flat_names(scenes: Sequence[Scene]) -> list[str]:
+    """Names of the images' files without their folders.
+
+    Raises:
+        DataError: Two would have the same name of labels.
+    """
+    seen: dict[str, str] = {}
+    for scene in scenes:
+        stem = Path(scene.path).stem
+        if stem in seen:
+            raise DataError(f"{scene.path} and {seen[stem]} would share the label file {stem}.txt; rename one.")
+        seen[stem] = scene.path
+    return [Path(scene.path).name for scene in scenes]

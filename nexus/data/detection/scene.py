@@ -6,7 +6,7 @@ Dims: h w pixels, j keypoints, v vertices.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -120,6 +120,10 @@ class Annotations:
     def __post_init__(self) -> None:
         if not self.class_ids:
             object.__setattr__(self, "class_ids", tuple(range(1, len(self.class_names) + 1)))
+
+    def of(self, scenes: Sequence[Scene]) -> "Annotations":
+        """The same description of other images."""
+        return replace(self, scenes=tuple(scenes))
 
 
 def ring_of(mask: Mask) -> Float[np.ndarray, "v 2"]:

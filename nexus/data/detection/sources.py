@@ -1,40 +1,160 @@
-"""Annotated images of the user, by the name of their format and a path."""
+"""Annotated images of the user, by the name of their format and a path: one place that all commands ask.
 
+A source has parts, one for each split that its files tell apart. Where they tell none apart there is one part without
+a name, and about one image in five of it is held out as "val", as of `folder:PATH`.
+"""
+
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+from nexus.core.config import nearest
 from nexus.data.dataset import DataError
-from nexus.data.detection.coco import read_coco
-from nexus.data.detection.scene import AnnotatedFiles, Annotations
-from nexus.data.detection.voc import read_voc
+from nexus.data.detection.coco import root_of
+from nexus.data.detection.coco_folder import coco_files, read_split
+from nexus.data.detection.scene import AnnotatedFiles, Annotations, Report, refuse
+from nexus.data.detection.sniff import kind_of_file
+from nexus.data.detection.voc import read_voc, voc_files
 from nexus.data.detection.yolo import read_yolo
+from nexus.data.detection.yolo_folder import CLASS_LISTS, SETTINGS, open_yolo
+from nexus.data.holding_out import held_out
+from nexus.data.places import children, split_of, walk
 
-FORMATS = ("coco", "yolo", "voc")
+
+class Part(NamedTuple):
+    """One split of a source.
+
+    Attributes:
+        split: "train", "val", "test", or None where the source is not split.
+        read: Returns its annotations, and tells about each fault.
+    """
+
+    split: str | None
+    read: Callable[[Report], Annotations]
+
+
+class Source(NamedTuple):
+    """A data set of annotated images as it lies on the disk.
+
+    Attributes:
+        name: Such as "coco:PATH".
+        root: The folder that all its files lie in.
+        parts: Its splits.
+    """
+
+    name: str
+    root: Path
+    parts: tuple[Part, ...]
+
+
+def open_source(kind: str, path: Path) -> Source:
+    """Returns the splits of a source of annotated images; its annotations are not read yet.
+
+    Raises:
+        DataError: There is nothing of that kind at the path.
+    """
+    if not os.path.lexists(path):
+        raise DataError(f"{path} does not exist; check the path.")
+    root, parts = FORMATS[kind](path)
+    return Source(f"{kind}:{path}", root, tuple(parts))
 
 
 def open_annotated(kind: str, path: Path, split: str) -> AnnotatedFiles:
-    """Returns one split of a set.
-
-    - "coco": PATH is a folder with `annotations/instances_<split>*.json` or `<split>.json` (or `annotations/`), and
-      images in `<split>*/`, `images/` or beside the file.
-    - "yolo": PATH has `data.yaml`, which names the split's folder, or `images/<split>`.
-    - "voc": PATH has `ImageSets/Main/<split>.txt`.
+    """Returns one split of a source as a data set.
 
     Raises:
         DataError: It is not there, or there is a fault in it; the message names file and annotation.
     """
-    if kind == "yolo":
-        annotations = read_yolo(path, split)
-    elif kind == "voc":
-        annotations = read_voc(path, split)
-    else:
-        annotations = _coco(path, split)
-    return AnnotatedFiles(f"{kind}:{path}", annotations)
+    source = open_source(kind, path)
+    parts = {part.split: part for part in source.parts}
+    if split in parts:
+        return AnnotatedFiles(source.name, parts[split].read(refuse))
+    if None not in parts or split == "test":
+        there = ", ".join(name for name in parts if name) or "no splits, so that train and val are drawn"
+        raise DataError(f"{path} has no annotations of {split!r}; there are {there}.")
+    return AnnotatedFiles(source.name, _side(parts[None].read(refuse), source.root, split))
 
 
-def _coco(path: Path, split: str) -> Annotations:
-    patterns = (f"annotations/*_{split}*.json", f"annotations/{split}*.json", f"{split}*.json")
-    found = [file for pattern in patterns for file in sorted(path.glob(pattern))]
+def _side(annotations: Annotations, root: Path, split: str) -> Annotations:
+    """The images that are held out, or the others."""
+    held = held_out([os.path.relpath(scene.path, root) for scene in annotations.scenes])
+    scenes = [scene for scene, one in zip(annotations.scenes, held) if one == (split == "val")]
+    return annotations.of(scenes)
+
+
+def find_source(text: str | Path) -> tuple[str, Path]:
+    """Returns the kind and the path that "kind:PATH" or a plain path means.
+
+    Raises:
+        DataError: The path does not exist, or what lies there is of no kind that is known, or of two.
+    """
+    kind, colon, rest = str(text).partition(":")
+    if colon and kind in FORMATS and rest:
+        return kind, Path(rest).expanduser()
+    path = Path(text)
+    if not os.path.lexists(path):
+        hint = f" {nearest(kind, tuple(FORMATS))}" if colon else ""
+        raise DataError(f"{path} does not exist; name a file or folder, or a source as in coco:PATH.{hint}")
+    found = kinds_at(path)
+    if len(found) > 1:
+        raise DataError(f"{path} is of two kinds; write {' or '.join(f'{kind}:{path}' for kind in found)}.")
     if not found:
-        raise DataError(f"{path} has no annotations of {split!r}: none of {', '.join(patterns)} exists.")
-    folders = [folder for folder in sorted(path.glob(f"{split}*")) if folder.is_dir()]
-    return read_coco(found[0], folders[0] if folders else None)
+        raise DataError(f"{path} is no annotation of a known format: {', '.join(FORMATS)}. COCO is a json file, {HINT}")
+    return found[0], path
+
+
+HINT = f"a YOLO folder holds {SETTINGS} and labels/, a VOC folder holds Annotations/."
+
+
+def kinds_at(path: Path) -> list[str]:
+    """The kinds of source that a path seems to be: of a file by its beginning, of a folder by what lies in it."""
+    if not path.is_dir():
+        return [kind_of_file(path) or ("coco" if path.suffix.lower() == ".json" else "")] if path.suffix else []
+    names = {child.name.lower() for child in children(path)}
+    found = {kind for kind in map(kind_of_file, _telling_files(path)) if kind in FORMATS}
+    if any(child.name.lower() == "annotations" and any(walk(child, [".xml"])) for child in children(path)):
+        found.add("cvat" if "cvat" in found else "voc")
+    if {SETTINGS, "labels", *CLASS_LISTS} & names or any(_has_labels(child) for child in children(path)):
+        found.add("yolo")
+    return sorted(found)
+
+
+def _has_labels(folder: Path) -> bool:
+    return split_of(folder.name) is not None and (folder / "labels").is_dir()
+
+
+def _telling_files(root: Path) -> list[Path]:
+    """The first file of each ending in the folder and in those below it that annotations are kept in."""
+    folders = [root, *(child for child in children(root) if child.is_dir())]
+    files = []
+    for folder in folders:
+        for ending in (".json", ".xml", ".csv"):
+            here = (child for child in children(folder) if child.suffix.lower() == ending and child.is_file())
+            first = next((file for file in here if kind_of_file(file) in FORMATS), None)
+            files += [first] if first is not None else []
+    return files
+
+
+Opened = tuple[Path, list[Part]]
+
+
+def _coco(path: Path) -> Opened:
+    files = coco_files(path)
+    root = path if path.is_dir() else root_of(path)
+    return root, [Part(split, partial(read_split, same)) for split, same in files.items()]
+
+
+def _yolo(path: Path) -> Opened:
+    folder = open_yolo(path)
+    return folder.root, [Part(split, partial(read_yolo, path, split)) for split in folder.images]
+
+
+def _voc(path: Path) -> Opened:
+    if path.is_file():
+        raise DataError(f"{path} is one page of VOC; name the folder that holds Annotations/.")
+    return path, [Part(split, partial(read_voc, path, split, ())) for split in voc_files(path)]
+
+
+FORMATS: dict[str, Callable[[Path], Opened]] = {"coco": _coco, "yolo": _yolo, "voc": _voc}

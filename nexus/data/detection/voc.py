@@ -9,7 +9,6 @@ keypoints) is written as further elements of an object, which other readers pass
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
@@ -20,8 +19,8 @@ from xml.etree import ElementTree as XML
 import numpy as np
 
 from nexus.core.config import nearest
-from nexus.core.files import write_whole
 from nexus.data.dataset import DataError
+from nexus.data.detection.copies import copy_image, write_text
 from nexus.data.detection.rle import write_counts
 from nexus.data.detection.scene import (
     Annotations,
@@ -45,6 +44,7 @@ from nexus.data.detection.values import (
     whole_text,
 )
 from nexus.data.documents import read_json, read_text, read_xml
+from nexus.data.holding_out import held_out
 from nexus.data.images import EXTENSIONS
 from nexus.data.places import children, inside, split_folders, split_of, walk
 
@@ -83,7 +83,7 @@ def read_voc(
     chosen = _every(splits) if split is None else splits[split]
     pages = ((_Page(file, root, names, len(known.keypoints), report), trees[file]) for file in chosen if file in trees)
     scenes = [scene for page, tree in pages if (scene := page.scene(tree)) is not None]
-    return Annotations(tuple(scenes), names, known.ids, known.keypoints, known.skeleton)
+    return Annotations(tuple(scenes), names, known.ids, known.keypoints, known.skeleton, known.mirror)
 
 
 def voc_files(root: Path) -> dict[str | None, list[Path]]:
@@ -162,9 +162,12 @@ class _Known:
             self.names = tuple(class_name(name) for name in _list(stored, "names"))
             self.ids = tuple(int(number) for number in _list(stored, "ids"))
             self.keypoints = tuple(class_name(name) for name in _list(stored, "keypoints"))
+            self.mirror = tuple(int(place) for place in _list(stored, "mirror"))
             self.skeleton = tuple((int(a), int(b)) for a, b in _list(stored, "skeleton"))
             if (self.ids and len(self.ids) != len(self.names)) or len(set(self.names)) < len(self.names):
                 raise ValueError("names and ids must be as many, and differ")
+            if self.mirror and sorted(self.mirror) != list(range(len(self.keypoints))):
+                raise ValueError("mirror does not give each keypoint another")
             if any(not 0 <= one < len(self.keypoints) for pair in self.skeleton for one in pair):
                 raise ValueError("skeleton joins keypoints that do not exist")
         except (ValueError, TypeError) as error:
@@ -179,37 +182,50 @@ def _list(stored: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def write_voc(annotations: Annotations, root: str | Path) -> Path:
-    """Writes `Annotations/`, `JPEGImages/` (copies) and `classes.json`. Returns the folder.
+    """Writes `Annotations/`, `JPEGImages/` (copies), `ImageSets/Main/` and `classes.json`. Returns the folder.
 
     Raises:
         DataError: Two images have one name.
     """
+    return write_voc_splits({None: annotations}, root)
+
+
+def write_voc_splits(splits: Mapping[str | None, Annotations], root: str | Path) -> Path:
+    """Writes several splits of one data set, each listed in `ImageSets/Main`; see `write_voc`.
+
+    Of the split None about one image in five is listed as held out.
+    """
     root = Path(root)
-    (root / "Annotations").mkdir(parents=True, exist_ok=True)
-    (root / "JPEGImages").mkdir(exist_ok=True)
     written: dict[str, str] = {}
-    for scene in annotations.scenes:
-        image = Path(scene.path)
-        if image.stem in written:
-            raise DataError(f"{scene.path} and {written[image.stem]} would share {image.stem}.xml; rename one.")
-        written[image.stem] = scene.path
-        target = root / "JPEGImages" / image.name
-        if not target.exists() or not target.samefile(image):
-            shutil.copyfile(image, target)
-        text = XML.tostring(_page(scene, annotations.class_names), encoding="unicode")
-        _write(root / "Annotations" / f"{image.stem}.xml", text + "\n")
+    for split, annotations in splits.items():
+        for scene in annotations.scenes:
+            image = Path(scene.path)
+            if image.stem in written:
+                raise DataError(f"{scene.path} and {written[image.stem]} would share {image.stem}.xml; rename one.")
+            written[image.stem] = scene.path
+            copy_image(scene, root, root / "JPEGImages" / image.name)
+            text = XML.tostring(_page(scene, annotations.class_names), encoding="unicode")
+            write_text(root, root / ANNOTATIONS / f"{image.stem}.xml", text + "\n")
+        _write_lists(root, split, [Path(scene.path).stem for scene in annotations.scenes])
+    first = next(iter(splits.values()))
     known = {
-        "names": annotations.class_names,
-        "ids": annotations.class_ids,
-        "keypoints": annotations.keypoint_names,
-        "skeleton": annotations.skeleton,
+        "names": first.class_names,
+        "ids": first.class_ids,
+        "keypoints": first.keypoint_names,
+        "skeleton": first.skeleton,
+        "mirror": first.mirror,
     }
-    _write(root / CLASSES, json.dumps(known, ensure_ascii=False, indent=2) + "\n")
+    write_text(root, root / CLASSES, json.dumps(known, ensure_ascii=False, indent=2) + "\n")
     return root
 
 
-def _write(path: Path, text: str) -> None:
-    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+def _write_lists(root: Path, split: str | None, names: Sequence[str]) -> None:
+    held = held_out(names) if split is None else [split == "val"] * len(names)
+    lists = {"train": False, "val": True} if split is None else {split: split == "val"}
+    for name, wanted in lists.items():
+        chosen = "".join(f"{one}\n" for one, side in zip(names, held) if side == wanted)
+        if chosen:
+            write_text(root, root / "ImageSets" / "Main" / f"{name}.txt", chosen)
 
 
 def _page(scene: Scene, class_names: Sequence[str]) -> XML.Element:

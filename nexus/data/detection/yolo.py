@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from nexus.data.dataset import DataError
-from nexus.data.detection.copies import copy_image, write_text
+from nexus.data.detection.copies import copy_image, flat_names, write_text
 from nexus.data.detection.mirror import mirror_of
 from nexus.data.detection.scene import (
     Annotations,
@@ -120,7 +120,7 @@ def write_yolo_splits(splits: Mapping[str | None, Annotations], root: str | Path
 
 def _write_split(annotations: Annotations, root: Path, split: str) -> list[Path]:
     files = []
-    for name, scene in zip(_flat_names(annotations.scenes), annotations.scenes):
+    for name, scene in zip(flat_names(annotations.scenes), annotations.scenes):
         image = root / "images" / split / name
         copy_image(scene, root, image)
         lines = [_line(one, scene, len(annotations.keypoint_names)) for one in scene.objects if not one.crowd]
@@ -157,27 +157,15 @@ def _described(annotations: Annotations) -> dict[str, Any]:
     return settings
 
 
-def _flat_names(scenes: Sequence[Scene]) -> list[str]:
-    names = [Path(scene.path).name for scene in scenes]
-    stems = [Path(name).stem for name in names]
-    for place, stem in enumerate(stems):
-        if stem in stems[:place]:
-            other = scenes[stems.index(stem)].path
-            raise DataError(f"{scenes[place].path} and {other} would share the label file {stem}.txt; rename one.")
-    return names
-
-
 def _check_lossless(annotations: Annotations) -> None:
     if annotations.class_ids != tuple(range(1, len(annotations.class_names) + 1)):
-        raise DataError(
-            f"YOLO has no class ids, which are {annotations.class_ids}; write with lossy=True to drop them."
-        )
+        raise DataError(f"YOLO has no class ids, which are {annotations.class_ids}; --lossy (lossy=True) drops them.")
     for scene in annotations.scenes:
         for place, one in enumerate(scene.objects):
             lost = _what_is_lost(one, scene)
             if lost is not None:
                 raise DataError(
-                    f"{scene.path}: object {place} has {lost}, which YOLO cannot hold; lossy=True drops it."
+                    f"{scene.path}: object {place} has {lost}, which YOLO cannot hold; --lossy (lossy=True) drops it."
                 )
 
 

@@ -54,7 +54,7 @@ def test_cocos_layout(folder):
     (folder / "annotations" / "captions_val2017.json").write_text(json.dumps(content))
     data = load_dataset(f"captions:{folder}", "val")
     assert data.captions == (("a", "b"),)
-    with pytest.raises(DataError, match="has no captions of 'train': none of annotations/captions_train"):
+    with pytest.raises(DataError, match="has no captions of 'train': no annotations/captions_train"):
         load_dataset(f"captions:{folder}")
     (folder / "val2017" / "one.json").write_text(json.dumps(content))
     side = "val" if held_out_draw("0.png") < HELD_OUT else "train"
@@ -80,12 +80,12 @@ def test_classes_become_sentences():
         (
             "a.csv",
             "file,caption\n0.png,one,two\n",
-            r"line 2: not as many values as columns. Quote captions that hold a",
+            r"line 2: 3 values; there must be as many as columns. Quote what holds a",
         ),
         ("a.csv", "file,caption\na.csv,one\n", r"line 2: 'a.csv' is not an image; use"),
         ("a.csv", "file,caption,split\n0.png,one,val\n", r"has no captions of the split 'train'"),
-        ("a.jsonl", '{"file": "0.png"}', r"a.jsonl, line 1 is no caption \(KeyError: 'caption'\); a line is"),
-        ("a.json", "[1]", r"a.json has no captions as COCO writes them \(TypeError"),
+        ("a.jsonl", '{"file": "0.png"}', r"a.jsonl, line 1 is no caption; a line is"),
+        ("a.json", "[1]", r"a.json has no captions as COCO writes them: it needs"),
         ("a.txt", "", r"a.txt ends in '.txt'; captions are in a .csv, a .jsonl, or COCO's .json"),
     ],
 )

@@ -123,7 +123,7 @@ def test_a_wrong_line_of_the_table_is_named(tmp_path, text, message):
 def test_a_table_in_another_encoding_is_refused(tmp_path):
     write(tmp_path / "a.png")
     (tmp_path / "labels.csv").write_bytes("file,label\na.png,Käse\n".encode("latin1"))
-    with pytest.raises(DataError, match=r"labels\.csv is not UTF-8"):
+    with pytest.raises(DataError, match=r"labels\.csv is not text in UTF-8"):
         ImageFolder(tmp_path)
 
 
