@@ -16,8 +16,13 @@ def fail(message: str) -> NoReturn:
 
 
 def show_json(value: Any) -> None:
-    """Prints a value of mappings, lists, numbers and text as JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Prints a value of mappings, lists, numbers and text as JSON; what is no text in a file's name as an escape."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    typer.echo(text if text.isascii() or _is_text(text) else json.dumps(value, indent=2))
+
+
+def _is_text(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -25,15 +30,18 @@ def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from nexus.cli import one_line
 
     if not rows:
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in rows[0]:
         numeric = all(isinstance(row[name], int | float) or row[name] is None for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(one_line(name)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_text(value) for value in row.values()))
+        table.add_row(*(Text(one_line(_text(value))) for value in row.values()))  # names of files are no markup
     console = Console()
     if not console.is_terminal:  # a pipe has no width: keep every row on one line
         console.width = max(console.width, 200)

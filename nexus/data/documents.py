@@ -107,7 +107,7 @@ def read_table(
         DataError: Columns are missing, unknown or double, or a line has another number of cells.
     """
     rows = _lines(path, "\t" if path.suffix.lower() == ".tsv" else ",")
-    columns = next(rows, (0, []))[1]
+    columns: list[str] = next(rows, (0, []))[1]
     unknown = set(columns) - set(needed) - set(columns if optional is None else optional)
     if not set(needed) <= set(columns) or unknown or len(set(columns)) < len(columns) or not columns:
         said, also = ", ".join(columns)[:200] or "missing", f", and {', '.join(optional)} if wanted" if optional else ""

@@ -11,7 +11,7 @@ from nexus.data.datasets.digits import Digits
 from nexus.data.datasets.folder import ImageFolder
 from nexus.data.datasets.photos import Photos
 from nexus.data.detection.digit_scenes import DigitScenes, scene_count
-from nexus.data.detection.sources import FORMATS, open_annotated
+from nexus.data.detection.sources import FORMATS, kinds_at, open_annotated
 
 SOURCES = (
     "digits",
@@ -30,8 +30,8 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
     Args:
         source: "digits", "photos", "cifar10", "cifar100", or "folder:PATH" (see `nexus.data.datasets.folder` for its
             layouts); with texts "captions:PATH" (see `nexus.data.datasets.captions`); for detection "digit-scenes"
-            ("digit-scenes:1600" has that many to train on), or "coco:PATH", "yolo:PATH", "voc:PATH" (see
-            `nexus.data.detection.sources`).
+            ("digit-scenes:1600" has that many to train on), or "coco:PATH", "yolo:PATH", "voc:PATH" and others
+            (see `nexus.data.detection.sources`).
         split: "train", "val", or, where there is one, "test".
         root: Of archives: where they lie or are downloaded to. Of a folder: what a relative PATH starts from.
         download: Whether a missing archive may be fetched.
@@ -57,5 +57,6 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
         return Captions(Path(root or "") / Path(path).expanduser(), split)
     if kind in FORMATS and path:
         return open_annotated(kind, Path(root or "") / Path(path).expanduser(), split)
-    hint = f"Did you mean 'folder:{source}'?" if not colon and Path(source).is_dir() else nearest(source, SOURCES)
+    kinds = kinds_at(Path(source)) if not colon and Path(source).exists() else []
+    hint = f"Did you mean '{(kinds or ['folder'])[0]}:{source}'?" if Path(source).is_dir() else nearest(source, SOURCES)
     raise ValueError(f"There is no data set {source!r}. {hint} Images of your own are 'folder:PATH'.")

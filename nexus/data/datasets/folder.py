@@ -197,7 +197,7 @@ def _chosen(root: Path, entries: list[Entry], split: str) -> list[Entry]:
 def _table(path: Path) -> Iterator[Entry]:
     """Gives the lines of a labels.csv, each checked."""
     lines: dict[str, str] = {}
-    for where, row in read_table(path, {"file", "label"}, {"split"}):
+    for where, row in read_table(path, ("file", "label"), ("split",)):
         entry = _row(path.parent, row, where)
         if row["file"] in lines:
             before = lines[row["file"]].removeprefix(f"{path}, ")

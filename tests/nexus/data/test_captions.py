@@ -94,3 +94,20 @@ def test_faults_are_named_with_their_line(folder, name, text, message):
         load_dataset(write(folder, name, text))
     with pytest.raises(DataError, match="There is no file"):
         load_dataset(f"captions:{folder / 'none.csv'}")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"file": "0.png", "captions": "a cat"}', "is no caption"),
+        ('{"file": 3, "caption": "a"}', "is no caption"),
+        ('{"file": "0.png", "caption": {"a": 1}}', "is no caption"),
+        ('{"file": "0.png", "caption": "a", "split": [1]}', "the split is"),
+        ("[" * 5000, "deep|not JSON"),
+    ],
+)
+def test_captions_of_other_types_are_refused(tmp_path, line, words):
+    (tmp_path / "a.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match=words) as caught:
+        load_dataset(f"captions:{tmp_path / 'a.jsonl'}", "train")
+    assert "a.jsonl, line 1" in str(caught.value)

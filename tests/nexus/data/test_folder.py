@@ -202,3 +202,54 @@ def test_a_broken_image_is_named_when_it_is_read(tmp_path):
 def test_a_path_without_the_kind_is_understood(tmp_path):
     with pytest.raises(ValueError, match=r"Did you mean 'folder:.*'\?"):
         load_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "Val"), ("training", "validation"), ("train", "valid"), ("TRAIN", "Testing")]
+)
+def test_other_spellings_of_splits_are_no_classes(tmp_path, names):
+    for name in names:
+        fill(tmp_path / name, count=2)
+    other = "test" if names[1] == "Testing" else "val"
+    data = load_dataset(f"folder:{tmp_path}", other)
+    assert (data.class_names, len(data)) == (("cat", "dog"), 4)
+    assert len(load_dataset(f"folder:{tmp_path}", "train")) == 4
+
+
+def test_splits_that_cannot_be_told(tmp_path):
+    for name in ("train", "val", "valid"):
+        fill(tmp_path / name, count=1)
+    with pytest.raises(DataError, match=r"val and .*valid both mean 'val'"):
+        load_dataset(f"folder:{tmp_path}", "train")
+    fill(tmp_path / "flat", ("Train", "Val"), 2)
+    with pytest.raises(DataError, match="has Train, Val with images, but no classes"):
+        load_dataset(f"folder:{tmp_path / 'flat'}", "train")
+
+
+def test_links_names_and_hidden_files(tmp_path):
+    fill(tmp_path, ("cat", "dog"), 2)
+    (tmp_path / "all").symlink_to(tmp_path)
+    (tmp_path / "cat" / "more").symlink_to(tmp_path / "cat")
+    write(tmp_path / "cat" / ".ipynb_checkpoints" / "x.png")
+    write(tmp_path / "__MACOSX" / "cat" / "x.png")
+    for name in ("caf\u00e9", "cafe\u0301"):
+        write(tmp_path / name / f"{len(name)}.png")
+    data = load_dataset(f"folder:{tmp_path}", "train")
+    assert data.class_names == ("caf\u00e9", "cat", "dog")
+    held = load_dataset(f"folder:{tmp_path}", "val") if len(data) < 6 else []
+    assert len(data) + len(held) == 6
+
+
+def test_a_table_has_limits_and_is_a_file(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match=r"pipe\.csv"):
+        load_dataset(f"captions:{tmp_path / 'pipe.csv'}", "train")
+    write(tmp_path / "a" / "1.png")
+    (tmp_path / "labels.csv").write_text("file,label," + "x" * 200_000 + "\na/1.png,cat,y\n")
+    with pytest.raises(
+        DataError, match=r"labels\.csv, line 1: the columns are file, label, x+; they must be"
+    ) as caught:
+        load_dataset(f"folder:{tmp_path}", "train")
+    assert len(str(caught.value)) < 500
