@@ -12,7 +12,7 @@ from nexus.core.files import WeightsError, read_state
 
 
 def scripted(path, module):
-    with pytest.warns(DeprecationWarning, match="torch.jit"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match="torch.jit"):
         torch.jit.save(torch.jit.script(module), path)
     return path
 

@@ -129,7 +129,7 @@ def archive(transformers, tmp_path):
         key: value.half() if value.is_floating_point() else value
         for key, value in archive_names(theirs.state_dict()).items()
     }
-    with pytest.warns(DeprecationWarning, match="torch.jit"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match="torch.jit"):
         torch.jit.save(torch.jit.script(Part(state)), path)
     return path, theirs
 

@@ -12,7 +12,7 @@ from nexus.ops.compiled import compiled_ops
 from nexus.ops.roi import roi_align, roi_pool
 
 # torchvision's Python form of roi_align is compiled on first use, by a part of torch that warns about itself.
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script")
 
 BOXES = torch.tensor(
     [
