@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from mithril.errors import ConnectionError, nearest
@@ -79,6 +79,7 @@ class TrainModel(Model):
         """
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f"reduction is {reduction!r}; it must be 'mean', 'sum' or 'none'.")
+        self._check_wires(loss, wires)
         value: Any = loss(**wires)
         value = value if reduction == "none" else op(reduction)(value)
         return self._add_term(self._expose(value, name or snake_case(loss.type_name)), weight)
@@ -107,8 +108,26 @@ class TrainModel(Model):
 
     def add_metric(self, metric: Model, name: str | None = None, **wires: Any) -> TrainModel:
         """Add an output that is not part of the sum. Args: as of `add_loss`."""
+        self._check_wires(metric, wires)
         self._expose(metric(**wires), name or snake_case(metric.type_name))
         return self
+
+    def _check_wires(self, added: Model, wires: Mapping[str, Any]) -> None:
+        """A loss looks at something that the model has; its other keys, such as a target, may be new data.
+
+        Raises:
+            ConnectionError: its first input is not wired, or to a key that the model does not have.
+        """
+        known = [*self.output_keys, *self.input_keys]
+        bound = {added.binding_key(key): value for key, value in wires.items()}
+        first = added.cin_key or next(iter(added.input_keys), None)
+        looks = bound.get(first) if first is not None else None
+        if first is not None and first not in bound:
+            raise ConnectionError(
+                f"{added!r} needs a key of {self!r} for its {first}: {first}=...{nearest('output', known)}"
+            )
+        if isinstance(looks, str) and looks not in self.connections:
+            raise ConnectionError(f"{self!r} has no key '{looks}' for {added!r}.{nearest(looks, known)}")
 
     def _expose(self, value: Wiring, name: str) -> Connection:
         if name in self.connections:

@@ -79,9 +79,11 @@ class Body:
                 head.append(f"{name} = data[{quoted(value.name)}]{shape_comment([value])}")
             else:
                 texts.values[id(value)] = f"params[{quoted(value.name)}]"
-        if not graph.new_state:
-            return head, ["params", "data"]
-        return [*head, "params = {**params, **state}", "new_state = {}"], ["params", "data", "state"]
+        if graph.new_state:
+            return [*head, "params = {**params, **state}", "new_state = {}"], ["params", "data", "state"]
+        if any(value.kind == "state" for value in graph.inputs.values()):
+            return [*head, "params = {**params, **(state or {})}"], ["params", "data", "state=None"]
+        return head, ["params", "data"]
 
     def close_state(self) -> None:
         """New state that no block has kept."""

@@ -92,7 +92,7 @@ class Source:
 def generate(graph: Graph, backend: Any) -> str:
     """The source of a module whose `evaluate(params, data)` runs the graph.
 
-    Where state changes it is `evaluate(params, data, state)` and returns `(outputs, new_state)`; state that is only
-    read is found among the params.
+    Where state changes it is `evaluate(params, data, state)` and returns `(outputs, new_state)`. State that is only
+    read (running statistics in inference mode) is given as `state` or stands among the params.
     """
     return Source(graph, backend).module()

@@ -1,11 +1,17 @@
 """Params and data against what a compiled model takes: every problem, in one list, before anything runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from mithril.errors import MithrilError, ValueMismatchError, nearest
+from mithril.ops.table import MASK
 from mithril.physical.graph import Graph, Value, Variadic, show_shape
 from mithril.types import Dim, DType
+
+HINTED = (DType.int32, DType.int64, DType.bool)
+"""Dtypes that data has by accident: NumPy's and torch's own of whole numbers and of comparisons."""
 
 Arrays = Mapping[str, Any]
 
@@ -28,7 +34,7 @@ class Checker:
         Raises:
             ValueMismatchError: one line per problem.
         """
-        problems: list[str] = []
+        problems = self._swapped(params, data or {})
         sorted_values: dict[str, dict[str, Any]] = {"parameter": {}, "input": {}, "state": {}}
         sizes: dict[str, tuple[int, str]] = {}
         for source, values in (("params", params), ("data", data or {}), ("state", state or {})):
@@ -37,6 +43,7 @@ class Checker:
                 if expected is None:
                     problems += self._superfluous(key, source)
                     continue
+                value = self._hardened(value, expected)
                 if not self.backend.is_array(value):
                     value = self._convert(key, value, expected, problems)
                 elif value.dtype != self.native[expected.dtype] and not self._dtype_fits(value, expected):
@@ -56,6 +63,23 @@ class Checker:
         if problems:
             raise ValueMismatchError(f"{self.name} cannot run with these values:", problems)
         return tuple(sorted_values.values())
+
+    def _swapped(self, params: Arrays, data: Arrays) -> list[str]:
+        kinds = [{self.inputs[k].kind for k in given if k in self.inputs} for given in (params, data)]
+        if kinds[0] == {"input"} and kinds[1] and "input" not in kinds[1]:
+            return [f"params has {_listed(params)} and data has {_listed(data)}: they are swapped; params come first."]
+        return []
+
+    def _hardened(self, value: Any, expected: Value) -> Any:
+        """Truth values where an operator reads them as such, numbers to add where a mask is given as truth values."""
+        if expected.soft is None or expected.soft is int:
+            return value
+        values = self.backend.to_numpy(value) if self.backend.is_array(value) else np.asarray(value)
+        if expected.soft is bool and values.dtype.kind in "iuf":
+            return self.backend.array(values != 0, DType.bool)
+        if expected.soft is MASK and values.dtype.kind == "b" and expected.dtype.is_floating:
+            return self.backend.array(np.where(values, 0.0, -np.inf), expected.dtype)
+        return value
 
     def _dtype_fits(self, value: Any, expected: Value) -> bool:
         found, wanted = self.backend.dtype_of(value), expected.dtype
@@ -105,7 +129,11 @@ class Checker:
         kind = f"an {'integer' if expected.dtype.is_integer else expected.dtype} dtype"
         kind = kind if expected.any_width else str(expected.dtype)
         origin = "as declared" if expected.declared else f"the dtype of {self.backend!r}"
-        return f"'{expected.name}' is {found}, but {kind} is needed ({expected.path}, {origin})."
+        hint = ""
+        if found in HINTED and expected.kind == "input" and expected.dtype.is_floating and not expected.declared:
+            word = "int" if found.is_integer else "bool"
+            hint = f" Convert it to {expected.dtype}, or declare it where the model is composed: type={word}."
+        return f"'{expected.name}' is {found}, but {kind} is needed ({expected.path}, {origin}).{hint}"
 
     def _superfluous(self, key: str, source: str) -> list[str]:
         if key in self.unused:
@@ -122,3 +150,8 @@ class Checker:
                 where = "data" if value.kind == "input" else "params"
                 missing.append(f"'{key}' {show_shape(value.shape)} is missing from {where} ({value.path}).")
         return missing
+
+
+def _listed(keys: Iterable[str]) -> str:
+    names = [f"'{key}'" for key in keys]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -50,10 +50,11 @@ def build(
 
 def _assign_kinds(graph: Graph, options: Options) -> None:
     """Say of every input whether it is data, parameter, constant or state."""
+    free = {key for key, value in graph.inputs.items() if value.kind != "constant"}
     for what in ("data_keys", "trainable_keys", "shapes", "constant_keys"):
-        unknown = sorted(set(getattr(options, what)) - graph.inputs.keys())
+        unknown = sorted(set(getattr(options, what)) - (free | options.constant_keys.keys() & graph.inputs.keys()))
         if unknown:
-            notes = [f"'{k}':{nearest(k, graph.inputs)}" for k in unknown]
+            notes = [f"'{k}':{nearest(k, free)}" for k in unknown]
             listed = _listed(unknown)
             raise KeyMismatchError(f"{what} has {listed}, which {graph.name} does not have as an input.", notes)
     data, trainable = options.data_keys, options.trainable_keys

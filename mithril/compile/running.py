@@ -25,8 +25,8 @@ _NUMBERS = itertools.count()
 class PhysicalModel:
     """A model compiled for one backend.
 
-    State (batch-norm statistics, the random key) is explicit: `initial_state()` makes it, `evaluate` takes it and, in
-    training mode, returns the new one beside the outputs. State given among the params is used as it is.
+    State (batch-norm statistics, the random key) is explicit: `initial_state()` makes it, `evaluate` takes it and then
+    returns the new one beside the outputs. State given among the params is used as it is.
     """
 
     def __init__(
@@ -179,24 +179,39 @@ class PhysicalModel:
         if value.is_open:
             raise KeyMismatchError(
                 f"The shape {show_shape(value.shape)} of '{value.name}' is open.",
-                ["It follows from the shapes of the data: compile with shapes={'input': [None, 3, 224, 224]}."],
+                self._advice_on_shapes(),
             )
         return tuple(value.shape)  # type: ignore[return-value]
+
+    def _advice_on_shapes(self) -> list[str]:
+        """Which shapes to give; only keys that the model has are named."""
+        open_keys = [v for v in self.graph.inputs.values() if v.kind == "input" and v.is_open]
+        if not open_keys:
+            return ["It follows from no data: declare it where the model is composed, or give it to compile in shapes."]
+        images = isinstance(open_keys[0].shape, tuple) and len(open_keys[0].shape) == 4
+        shape = "[None, 3, 224, 224]" if images else "[None, ...]"
+        more = "" if images else ", with numbers for all sizes but the batch's"
+        return [
+            f"It follows from the shapes of the data: compile with shapes={{'{open_keys[0].name}': {shape}}}{more}."
+        ]
 
     # Running
 
     def evaluate(self, params: Given = None, data: Given = None, state: Given = None) -> Any:
-        """Outputs by key; `(outputs, new_state)` when the model changes state (batch norm, dropout in training mode).
+        """Outputs by key, whatever the model is; `(outputs, new_state)` for those who pass `state`.
 
         Args:
             params: values of `parameter_keys`; values of data keys may be among them, and the other way round.
             data: values of `data_keys`. Arrays of other frameworks and lists are converted.
-            state: values of `state_keys`; where neither this nor params has them, `initial_state()`.
+            state: values of `state_keys`; where neither this nor params has them, `initial_state()`. What the model
+                does not change (statistics in inference mode) comes back as it was given.
 
         Raises:
             ValueMismatchError: all missing, superfluous and ill-fitting values, in one list.
         """
-        return self._evaluate(*self._arguments(params, data, state))
+        result = self._evaluate(*self._arguments(params, data, state))
+        outputs, changed = result if self.graph.new_state else (result, {})
+        return outputs if state is None else (outputs, {**state, **changed})
 
     __call__ = evaluate
 
@@ -219,7 +234,7 @@ class PhysicalModel:
     def evaluate_all(
         self, params: Arrays, data: Given = None, output_gradients: Given = None, state: Given = None
     ) -> tuple[Any, ...]:
-        """`(outputs, gradients)`, and the new state as a third where `evaluate` returns one.
+        """`(outputs, gradients)`, and the new state as a third where the model changes it (in training mode).
 
         Args:
             output_gradients: by output; those not given count as zero. Not needed where the only output is a scalar.

@@ -330,7 +330,7 @@ class ShapeOf(Expression):
         if self.pattern is None or "..." in self.pattern:
             raise OperatorError(
                 f"The rank of {self.of!r} is not known here, so its shape cannot be unpacked.",
-                ["Give the key a shape, as in IOKey('input', shape=[None, None]), or unpack in Operator.create_model."],
+                ["Give its key a shape, as in IOKey(..., shape=[None, None]), or unpack in Operator.create_model."],
             )
         return iter([self[axis] for axis in range(len(self.pattern))])
 

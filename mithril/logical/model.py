@@ -152,7 +152,7 @@ class Model(Expression):
             return self._cin.key
         if key == "output" and self._cout is not None:
             return self._cout.key
-        known = [*self.input_keys, *self.output_keys] or ["input", "output"]
+        known = [*self.input_keys, *self.output_keys]
         raise ConnectionError(
             f"{self!r} has no key '{key}'.{nearest(key, known)}", [f"called at {show_place(place())}"]
         )

@@ -87,14 +87,16 @@ for _name, _sign in {"equal": "==", "not_equal": "!="}.items():
 for _name, _sign in {"less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">="}.items():
     binary(_name, f"{{left}} {_sign} {{right}}", dtype=always(DType.bool))
 
+TRUTH = {"left": bool, "right": bool, "input": bool}
+
 for _name in ("logical_and", "logical_or"):
-    binary(_name, f"{{xp}}.{_name}({{left}}, {{right}})", dtype=always(DType.bool), commutative=True)
+    binary(_name, f"{{xp}}.{_name}({{left}}, {{right}})", dtype=always(DType.bool), commutative=True, soft_kinds=TRUTH)
 binary("logical_xor",
     {"any": "{xp}.logical_xor({left}, {right})", "mlx": "{left}.astype(mx.bool_) != {right}.astype(mx.bool_)"},
-    dtype=always(DType.bool), commutative=True)  # fmt: skip
+    dtype=always(DType.bool), commutative=True, soft_kinds=TRUTH)  # fmt: skip
 for _name, _sign in {"bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^"}.items():
     binary(_name, f"{{left}} {_sign} {{right}}", commutative=True)
-unary("logical_not", "{xp}.logical_not({input})", dtype=always(DType.bool))
+row("logical_not", "input", "{xp}.logical_not({input})", dtype=always(DType.bool), elementwise=True, soft_kinds=TRUTH)
 unary("bitwise_not", {"any": "~{input}"}, dtype=promote)
 for _name in ("isnan", "isinf", "isfinite"):
     unary(_name, f"{{xp}}.{_name}({{input}})", dtype=always(DType.bool))
@@ -155,7 +157,7 @@ DETACH = {
 }
 
 row("where", "condition input other", "{xp}.where({condition}, {input}, {other})", elementwise=True, gradient=WHERE,
-    dtype=lambda condition, input, other: promote(input, other))  # fmt: skip
+    dtype=lambda condition, input, other: promote(input, other), soft_kinds={"condition": bool})  # fmt: skip
 row("clip", "input", CLIP, {"min": None, "max": None}, gradient={"input": clip_gradient}, elementwise=True)
 row("cast", "input", CAST, {"dtype": REQUIRED}, dtype=given, gradient={"input": "{grad}.astype({input}.dtype)"},
     elementwise=True)  # fmt: skip

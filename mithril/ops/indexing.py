@@ -187,7 +187,7 @@ TAKE = {
 }
 
 row("index", "input *indices?", {"any": index_text, "torch": index_torch}, {"key": REQUIRED}, shape=index_shape,
-    dtype=index_dtype, gradient={"input": index_gradient})  # fmt: skip
+    dtype=index_dtype, soft_kinds={"indices": int}, gradient={"input": index_gradient})  # fmt: skip
 row("take", "input index", TAKE, AXIS,
     kinds=INDEX, shape=lambda input, index, *, axis: recut(input, axis, *index),
     gradient={"input": take_gradient})  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 from mithril.errors import ShapeError
 from mithril.ops.rules import called, row, spread
-from mithril.ops.table import REQUIRED, Call, Code
+from mithril.ops.table import MASK, REQUIRED, Call, Code
 from mithril.types import Dimension, Shape, maximum, minimum, promote
 
 AXES = "dhw"
@@ -386,7 +386,8 @@ ATTENTION_TORCH = called("F.scaled_dot_product_attention", "query", "key", "valu
 ATTENTION_CODE = {"torch": ATTENTION_TORCH, "jax": attention_short, "mlx": attention_short, "numpy": attention_short}
 
 row("scaled_dot_product_attention", "query key value mask?", ATTENTION_CODE, ATTENTION,
-    signature="... q d, ... k d, ... k v, _ -> ... q v", dtype=lambda *dtypes, **attributes: promote(*dtypes[:3]),
+    signature="... q d, ... k d, ... k v, _ -> ... q v", soft_kinds={"mask": MASK},
+    dtype=lambda *dtypes, **attributes: promote(*dtypes[:3]),
     gradient={"query key value mask":
               "attention_gradient({grad}, {query}, {key}, {value}, {mask}, {is_causal}, {scale})"})  # fmt: skip
 

@@ -17,6 +17,9 @@ from mithril.types import promote
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
 """Default of an attribute that has to be given."""
 
+MASK = type("Mask", (), {})
+"""Where attention is allowed: truth values, or numbers that are added to the scores."""
+
 Code = str | Callable[["Call"], str | None]
 """How generated source writes an operator: a template, or a function of the call where the text depends on it (None
 leaves a case to the backend's kernel).
@@ -111,6 +114,10 @@ class Op:
     """`(*dtypes, **attributes)` to the output's dtype, or a tuple for several outputs."""
     kinds: Mapping[str, type] = field(default_factory=dict)
     """Inputs that must be of one kind: `{"input": int}` for class or token indices. Types data that declares none."""
+    soft_kinds: Mapping[str, type] = field(default_factory=dict)
+    """Inputs that are of one kind by nature, but may be others: data that declares no type and is read so everywhere is
+    of this kind. As bool, numbers that are given count as true where they are not 0. As `MASK`, the data is numbers to
+    add, and truth values that are given become 0 and -inf."""
     code: Mapping[str, Code] = field(default_factory=dict)
     """By backend: torch, jax, mlx, numpy, or any. A registered kernel goes before `any`."""
     gradient: Mapping[str, Code] | None = None

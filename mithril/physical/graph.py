@@ -54,6 +54,7 @@ class Value:
     state_name: str = ""  # its name in torch's state dict
     any_width: bool = False  # any dtype of the same kind may be given
     declared: bool = False  # whether its dtype was
+    soft: type | None = None  # what other kinds of data are turned into: bool, or MASK
 
     def __post_init__(self) -> None:
         self.path = self.path or self.name

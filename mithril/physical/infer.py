@@ -1,6 +1,6 @@
 """Logical model to physical graph: one walk in topological order that opens submodels and infers shapes and dtypes."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, NamedTuple
 
 from mithril.errors import ConnectionError, OperatorError, ShapeError
@@ -137,7 +137,7 @@ class Inference:
             if isinstance(shape, Variadic):
                 raise OperatorError(
                     f"{self._path(scope)}: {child.type_name} needs the rank of its input '{key}', which is not known.",
-                    [f"'{value.path}' has no shape; give one to compile in shapes", f"composed at {show_place(place)}"],
+                    [f"'{value.path}' has no shape", *self._open_keys(), f"composed at {show_place(place)}"],
                 )
             shapes[key] = shape
         return child.expand(shapes, self._path(scope))
@@ -297,6 +297,17 @@ class Inference:
         self.graph.nodes.append(Node(OPS["fold_key"], (key,), {"index": index}, (folded,), scope, place))
         return folded
 
+    def _open_keys(self) -> list[str]:
+        """A note that names the data whose shape nobody has said."""
+        names = ["_".join(path) for path in open_inputs(self.root)]
+        names = [f"'{name}'" for name in names if name not in self.given and name not in self.constants]
+        if not names:
+            return ["give shapes of known rank to compile in shapes"]
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        return [
+            f"no shape is known of {', '.join(names[:8])}{more}: wire them, or give their shapes to compile in shapes"
+        ]
+
     def _static_shape(self, value: Any, scope: Scopes, place: Place) -> tuple[Any, ...]:
         if not isinstance(value, Value):
             return ()
@@ -304,7 +315,7 @@ class Inference:
         if isinstance(shape, Variadic):
             raise ShapeError(
                 f"{self._path(scope)}: the rank of '{value.path}' is not known, so its shape cannot be used.",
-                ["give a shape to compile in shapes", f"composed at {show_place(place)}"],
+                [*self._open_keys(), f"composed at {show_place(place)}"],
             )
         return shape
 
@@ -320,6 +331,18 @@ def as_composite(model: Model) -> Model:
     inner.name = None
     wrapper |= inner(**{k: k for k in inputs}, **{k: IOKey(k) for k in outputs})
     return wrapper
+
+
+def open_inputs(model: Model, prefix: Names = (), bound: Container[str] = ()) -> Iterator[Names]:
+    """Paths of the data keys of a model and of those inside it that nothing is wired to and that declare no shape."""
+    for key, connection in model.connections.items():
+        declared = connection.pattern is not None or connection.value is not MISSING
+        learned = connection.trainable or connection.buffer
+        if connection.named and connection.producer is None and key not in bound and not declared and not learned:
+            yield (*prefix, key)
+    for node in model.nodes:
+        if not isinstance(node.model, Primitive | Operator):
+            yield from open_inputs(node.model, (*prefix, node.name), node.bindings)
 
 
 def in_order(model: Model) -> Iterator[LogicalNode]:

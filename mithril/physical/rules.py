@@ -6,7 +6,7 @@ from mithril.errors import DtypeError, MithrilError, OperatorError, ShapeError
 from mithril.logical.connection import Place, show_place
 from mithril.ops.rules import broadcast
 from mithril.ops.table import Op
-from mithril.physical.graph import Scope, Value, ValueShape, Variadic, dtype_of, shape_of, show_shape
+from mithril.physical.graph import Scope, Value, ValueShape, Variadic, dtype_of, shape_of, show_shape, values_in
 from mithril.physical.signature import Sizes, apply_signature, parse
 from mithril.types import Dim, DType, as_dtype
 
@@ -21,6 +21,7 @@ class Rules:
         self.name = name
         self.sizes = Sizes()
         self._results: dict[Any, Any] = {}
+        self._as_they_are: set[int] = set()  # values that are read as numbers of their own dtype
 
     def path(self, scope: Scopes, *words: str) -> str:
         """`resnet.layer1.conv1.input`; the operator inside a layer of the library is left out."""
@@ -135,8 +136,20 @@ class Rules:
                 if not (part is None or isinstance(part, Value) or type(part) in (bool, int, float, Dim)):
                     raise ShapeError(f"{name} is {part!r:.60}, where a tensor or a number is needed")
             kind = row.kinds.get(name)
-            if kind is not None and isinstance(item, Value):
-                self._check_kind(item, kind, name)
+            for value in values_in(item):
+                if kind is not None:
+                    self._check_kind(value, kind, name)
+                self._soften(value, row.soft_kinds.get(name))
+
+    def _soften(self, value: Value, kind: type | None) -> None:
+        """Let data that declares no type be what operators read it as, if all of them read it so."""
+        if kind is None:
+            self._as_they_are.add(id(value))
+            value.soft = None
+        elif value.node is None and value.kind == "input" and not value.declared and id(value) not in self._as_they_are:
+            value.soft = kind
+            if kind in (bool, int):
+                value.dtype, value.declared, value.any_width = as_dtype(kind), True, kind is int
 
     @staticmethod
     def _check_kind(value: Value, kind: type, name: str) -> None:

@@ -34,7 +34,7 @@ def evaluate_all(backend, **options):
     compiled = ml.compile(network(), backend, shapes={"image": [None, 3, 8, 8]}, data_keys={"image"}, **options)
     params, image = compiled.randomize_params(0), backend.array(DATA)
     outputs, gradients, state = compiled.evaluate_all(params, {"image": image}, {"loss": backend.full((), 1.0)})
-    plain, plain_state = compiled.evaluate(params, {"image": image})
+    plain, plain_state = compiled.evaluate(params, {"image": image}, state={})
     arrays = [outputs, gradients, state, plain, plain_state]
     return [{k: backend.to_numpy(v) for k, v in part.items()} for part in arrays]
 
@@ -61,7 +61,7 @@ def test_numpy_gradients_agree_with_finite_differences(reference):
     for key in ("stem_weight", "bn_weight", "q_weight", "norm_bias", "head_weight"):
         step = np.random.default_rng(1).standard_normal(params[key].shape)
         losses = [
-            compiled.evaluate({**params, key: params[key] + sign * 1e-6 * step}, {"image": DATA})[0]["loss"]
+            compiled.evaluate({**params, key: params[key] + sign * 1e-6 * step}, {"image": DATA})["loss"]
             for sign in (1, -1)
         ]
         slope = (losses[0] - losses[1]) / 2e-6
@@ -79,7 +79,8 @@ def test_state_is_returned_in_training_and_read_in_inference():
     _, again = training.evaluate(params, data, state)
     assert not np.allclose(state["bn_running_mean"], again["bn_running_mean"])
     inference = ml.compile(network(), backend, inference=True, **options)
-    outputs = inference.evaluate(params, data, state)
+    outputs, same = inference.evaluate(params, data, state)
+    assert all(same[key] is state[key] for key in state)
     np.testing.assert_allclose(outputs["loss"], inference.evaluate({**params, **state}, data)["loss"])
     assert not np.allclose(outputs["loss"], first["loss"])
 

@@ -421,7 +421,7 @@ def test_pretrained_weights(run, torchvision, monkeypatch):
     compiled, params = run("def load_pretrained_resnet(")["load_pretrained_resnet"]()
     assert set(params) == {*compiled.parameter_keys, *compiled.state_keys}
     image = torch.randn(1, 3, 224, 224)
-    outputs, state = compiled.evaluate(params, {"input": image})
+    outputs, state = compiled.evaluate(params, {"input": image}, state={})
     expected = made[0].train()(image)
     torch.testing.assert_close(outputs["output"], expected.detach(), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(state["layer4_1_bn2_running_var"], made[0].layer4[1].bn2.running_var)

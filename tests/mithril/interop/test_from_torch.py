@@ -181,7 +181,7 @@ def test_dropout_of_a_training_module_follows_compile():
     _, _, found = run(module, (x,), inference=True)
     check_close(found["output"], module.eval()(x))
     model, params = ml.from_torch(module.train(), x)
-    outputs, state = ml.compile(model, ml.NumpyBackend()).evaluate(params, {"x": x.numpy()})
+    outputs, state = ml.compile(model, ml.NumpyBackend()).evaluate(params, {"x": x.numpy()}, state={})
     assert "random_key" in state
     assert not np.allclose(outputs["output"], found["output"])
 

@@ -47,8 +47,9 @@ def layer_2(params, prefix, x):
     return F.relu(bn3 + shortcut)
 
 
-def evaluate(params, data):
+def evaluate(params, data, state=None):
     input = data["input"]  # (batch, 3, 224, 224)
+    params = {**params, **(state or {})}
     x = F.conv2d(input, params["conv1_weight"], stride=2, padding=3)  # (batch, 64, 112, 112)
     x = F.batch_norm(
         x, params["bn1_running_mean"], params["bn1_running_var"], params["bn1_weight"], params["bn1_bias"],
