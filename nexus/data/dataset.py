@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple, Protocol
 
 from nexus.data.images import Image
+from nexus.data.workers import note
 
 
 class DataError(ValueError):
@@ -42,6 +43,7 @@ def open_sample(dataset: Dataset, index: int) -> Sample:
 
     The loader reads through this, because a crop that is drawn first can ask a JPEG for fewer pixels.
     """
+    note(index)
     read = getattr(dataset, "open", dataset.__getitem__)
     return read(index)
 

@@ -25,12 +25,14 @@ import torch
 import torch.multiprocessing  # teaches processes to hand tensors over in shared memory
 from torch import Tensor
 
+from nexus.data import workers
 from nexus.data.batch import batch_length
 from nexus.data.dataset import Dataset, open_sample
 from nexus.data.facets import Rays
 from nexus.data.images import Image, ImageError, naming
 from nexus.data.mixing import MixConfig, apply_mix, draw_mix
 from nexus.data.transforms import Compose
+from nexus.data.workers import Watch, cause_of_death
 
 Batch = dict[str, Any]
 
@@ -48,12 +50,15 @@ ImageTransform = Compose | BatchTransform | PixelTransform
 # What a generator is for; the first number of its key.
 _ORDER, _IMAGE, _MIX = 0, 1, 2
 
+# Signals by which a process ends itself.
+_CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGILL, -signal.SIGFPE}
+
 # Batches that each worker process may be ahead.
 _AHEAD = 2
 
 
 class WorkerError(RuntimeError):
-    """A worker process of the loader died."""
+    """A worker process of the loader died, or met an error that is not about the data. Names what it read."""
 
 
 class _Request(NamedTuple):
@@ -106,6 +111,7 @@ class Loader:
         self.rank, self.world_size, self.num_workers, self.start_step = rank, world_size, num_workers, start_step
         self._check()
         self._pool: ProcessPoolExecutor | None = None
+        self._watch = Watch(multiprocessing, 0)
 
     @property
     def steps_per_epoch(self) -> int | None:
@@ -193,27 +199,39 @@ class Loader:
     def _read_ahead(self, requests: Iterable[_Request]) -> Iterator[Batch]:
         if self._pool is None:
             # Not torch's DataLoader: when a worker dies, that raises in whatever code the main process is in.
-            self._pool = ProcessPoolExecutor(
-                self.num_workers, multiprocessing.get_context(), initializer=_begin_work, initargs=(self._maker(),)
-            )
+            context = multiprocessing.get_context()
+            self._watch = Watch(context, self.num_workers)
+            work = (self._maker(), self._watch)
+            self._pool = ProcessPoolExecutor(self.num_workers, context, initializer=_begin_work, initargs=work)
         waiting: deque[Future[Batch]] = deque()
         try:
             for request in requests:
                 waiting.append(self._pool.submit(_work, request))
+                self._watch.look()
                 if len(waiting) > _AHEAD * self.num_workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
             self._pool = None
-            raise WorkerError(
-                "A worker process of the loader died. Most often the memory ran out, or the part of it that processes "
-                f"share (/dev/shm): use fewer than {self.num_workers} num_workers or a smaller batch; with "
-                "num_workers=0 an error of the data set shows."
-            ) from error
+            raise WorkerError(self._what_died()) from error
         finally:
             for future in waiting:
                 future.cancel()
+
+    def _what_died(self) -> str:
+        dead = self._watch.dead()
+        how, place = ("died", -1) if dead is None else (cause_of_death(dead[0]), dead[1])
+        where = f" while it read {_name(self.dataset, place)}" if place >= 0 else ""
+        if dead is not None and dead[0] in _CRASHES:
+            advice = "That file may crash what decodes it: remove it, or convert it"
+        else:
+            advice = (
+                "Most often the memory ran out, or the part of it that processes share (/dev/shm): use fewer than"
+                f" {self.num_workers} num_workers or a smaller batch"
+            )
+        also = "with num_workers=0 an error of the data set shows."
+        return f"A worker process of the loader {how}{where}. {advice}; {also}"
 
     def _maker(self) -> "_BatchMaker":
         return _BatchMaker(self.dataset, self.transform, self.seed, self.mix)
@@ -283,10 +301,11 @@ def _stack(transform: Any, pixels: list[Any], paths: list[str]) -> Tensor:
 _workers_maker: _BatchMaker | None = None
 
 
-def _begin_work(maker: _BatchMaker) -> None:
+def _begin_work(maker: _BatchMaker, watch: Watch) -> None:
     """Prepares a worker process: one thread, Ctrl-C is for the main process, and it ends when that does."""
     global _workers_maker
     _workers_maker = maker
+    workers.begin(watch)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -301,7 +320,23 @@ def _end_with_parent() -> None:
 
 def _work(request: _Request) -> Batch:
     assert _workers_maker is not None
-    return _workers_maker.make(request)
+    try:
+        return _workers_maker.make(request)
+    except (ValueError, OSError, ImportError):
+        raise
+    except Exception as error:  # of the data set or the transform; its trace would be that of two processes
+        name = _name(_workers_maker.dataset, workers.reading())
+        text = " ".join(str(error).split())
+        raise WorkerError(
+            f"{name} cannot be loaded ({type(error).__name__}: {text}, in a worker process). With num_workers=0 the"
+            " error shows where it was raised."
+        ) from None
+
+
+def _name(dataset: Dataset, index: int) -> str:
+    """Returns the path of a sample if the data set tells it without reading."""
+    tell = getattr(dataset, "path", None)
+    return str(tell(index)) if tell is not None and index >= 0 else f"{getattr(dataset, 'name', 'data')}[{index}]"
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:

@@ -58,15 +58,35 @@ def saved_model(folder: Path) -> None:
 
 
 def hub_model(folder: Path) -> None:
-    """A folder as transformers writes it."""
-    import transformers
+    """A folder as transformers writes it, of a small vision transformer."""
+    from safetensors.torch import save_file
 
     size = {"image_size": 16, "patch_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.ViTConfig(**size, intermediate_size=16, num_labels=3)
-    transformers.ViTForImageClassification(config).save_pretrained(folder)
-    rest = {"do_resize": True, "do_normalize": True, "do_rescale": True, "rescale_factor": 1 / 255, "resample": 2}
+    rest = {"intermediate_size": 16, "num_channels": 3, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "qkv_bias": True}
+    kind = {
+        "model_type": "vit",
+        "architectures": ["ViTForImageClassification"],
+        "id2label": {"0": "a", "1": "b", "2": "c"},
+    }
+    put(folder / "config.json", {**kind, **size, **rest})
+    save_file(_hub_weights(8, 16, 3), folder / "model.safetensors")
+    what = {"do_resize": True, "do_normalize": True, "do_rescale": True, "rescale_factor": 1 / 255, "resample": 2}
     values = {"size": {"height": 16, "width": 16}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    put(folder / "preprocessor_config.json", {**rest, **values, "image_processor_type": "ViTImageProcessor"})
+    put(folder / "preprocessor_config.json", {**what, **values, "image_processor_type": "ViTImageProcessor"})
+
+
+def _hub_weights(width: int, hidden: int, classes: int) -> dict[str, torch.Tensor]:
+    layer = "vit.encoder.layer.0."
+    maps = {f"{layer}attention.attention.{name}": (width, width) for name in ("query", "key", "value")}
+    maps |= {f"{layer}attention.output.dense": (width, width), f"{layer}intermediate.dense": (hidden, width)}
+    maps |= {f"{layer}output.dense": (width, hidden), "classifier": (classes, width)}
+    maps |= {"vit.embeddings.patch_embeddings.projection": (width, 3, 8, 8)}
+    shapes = {f"{name}.weight": shape for name, shape in maps.items()}
+    shapes |= {f"{name}.bias": shape[:1] for name, shape in maps.items()}
+    for norm in (f"{layer}layernorm_before", f"{layer}layernorm_after", "vit.layernorm"):
+        shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
+    shapes |= {"vit.embeddings.cls_token": (1, 1, width), "vit.embeddings.position_embeddings": (1, 5, width)}
+    return {name: torch.zeros(shape) for name, shape in shapes.items()}
 
 
 def timm_model(folder: Path) -> None:

@@ -20,7 +20,7 @@ FAULTS = {
     "runs code": "code of the file ran",
     "starts a program": "subprocess.Popen",
     "writes elsewhere": "os.mkdir .*nexus-fuzz-elsewhere",
-    "several lines": "not one printable line",
+    "several lines": "several lines: ValueError",
     "names no file": "names no file",
     "raw error": "KeyError",
 }

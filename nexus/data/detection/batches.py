@@ -33,6 +33,7 @@ from nexus.data.detection.views import (
 from nexus.data.geometry import MatchChannels
 from nexus.data.images import naming
 from nexus.data.transforms import AugmentConfig, Normalize, resize_steps
+from nexus.data.workers import note
 
 NOT_FOR_BOXES = ("pad_crop", "rotate", "rand_augment", "erase", "mixup", "cutmix")
 
@@ -131,6 +132,7 @@ def _resizing(preprocessing: Preprocessing) -> list[Any]:
 
 
 def _sample(dataset: DetectionDataset, index: int) -> DetectionSample:
+    note(index)
     sample = dataset[index]
     if not isinstance(sample, DetectionSample):
         raise DataError(f"{dataset.name} has no objects; a detector is trained on annotated images.")

@@ -1,6 +1,7 @@
 """The loader: content depends on seed, epoch and step alone."""
 
 import functools
+import itertools
 import multiprocessing
 import os
 import signal
@@ -189,13 +190,58 @@ def die_at_13(index):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_is_a_clear_error_and_the_next_epoch_works():
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_killed_worker_is_a_clear_error_and_the_next_epoch_works(num_workers):
     data = Blobs(spoil=die_at_13)
-    batches = loader(data, num_workers=1)
-    with pytest.raises(WorkerError, match=r"worker process of the loader died\..*/dev/shm.* fewer than 1 num_workers"):
+    batches = loader(data, num_workers=num_workers)
+    with pytest.raises(
+        WorkerError, match=r"the loader was killed by SIGKILL while it read blobs\[13\]\. Most"
+    ) as raised:
         list(batches)
+    assert f"(/dev/shm): use fewer than {num_workers} num_workers or a smaller batch" in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
     data.spoil = never
     assert len(list(batches.epoch(0))) == 3
+
+
+def crash_at_13(index):
+    if index == 13:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def test_an_image_that_crashes_a_worker_is_named():
+    with pytest.raises(WorkerError, match=r"killed by SIGSEGV while it read blobs\[13\]\. That file may crash"):
+        list(loader(Blobs(spoil=crash_at_13), num_workers=2))
+
+
+def test_workers_killed_from_outside_end_the_epoch():
+    """As the kernel does it when the memory runs out, in the middle of an epoch."""
+    batches = loader(num_workers=2)
+    epoch = batches.epoch(0)
+    next(epoch)
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(WorkerError, match="killed by SIGKILL"):
+        list(itertools.chain(epoch, batches.epoch(1)))
+
+
+class Unpicklable(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first}\n{second}")
+
+
+def fail_at_13(index):
+    if index == 13:
+        raise Unpicklable("line", "line")
+
+
+def test_an_error_in_a_worker_is_one_line_that_names_the_image():
+    message = r"^blobs\[13\] cannot be loaded \(Unpicklable: line line, in a worker process\)\. With num_workers=0"
+    with pytest.raises(WorkerError, match=message) as raised:
+        list(loader(Blobs(spoil=fail_at_13), num_workers=2))
+    assert len(str(raised.value).splitlines()) == 1
+    with pytest.raises(Unpicklable):
+        list(loader(Blobs(spoil=fail_at_13)))
 
 
 @pytest.mark.parametrize(

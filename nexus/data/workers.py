@@ -1,0 +1,67 @@
+"""What the loader's worker processes are reading, so that a file that ends one of them can be named."""
+
+import multiprocessing
+import os
+import signal
+from typing import Any
+
+_NOTHING = -1
+
+_mine: Any = None  # in a worker process: the table, and this worker's row in it
+_row = 0
+
+
+class Watch:
+    """A table in shared memory: for each worker process its number and the position that it reads.
+
+    Args:
+        context: How the processes are started.
+        count: How many there are.
+    """
+
+    def __init__(self, context: Any, count: int) -> None:
+        self.table = context.Array("q", [0, _NOTHING] * count)
+        self._processes: dict[int | None, Any] = {}
+
+    def look(self) -> None:
+        """Takes note of the processes while they live: afterwards the system has forgotten them."""
+        if not set(self.table[::2]) <= self._processes.keys():
+            self._processes |= {one.pid: one for one in multiprocessing.active_children()}
+
+    def dead(self) -> tuple[int, int] | None:
+        """Returns exit code and position of the worker that ended by itself; None if nobody knows."""
+        for pid, place in zip(self.table[::2], self.table[1::2]):
+            code = self._processes[pid].exitcode if pid in self._processes else None
+            if code is not None and code not in (0, -signal.SIGTERM):  # SIGTERM is how the others were ended
+                return code, place
+        return None
+
+
+def begin(watch: Watch) -> None:
+    """Gives this worker process a row of the table."""
+    global _mine, _row
+    with watch.table.get_lock():
+        _row = next(row for row in range(0, len(watch.table), 2) if watch.table[row] == 0)
+        watch.table[_row] = os.getpid()
+    _mine = watch.table
+
+
+def note(index: int) -> None:
+    """Says that this process reads a position now; outside of worker processes nobody asks."""
+    if _mine is not None:
+        _mine[_row + 1] = index
+
+
+def reading() -> int:
+    """Returns the position that this worker process reads; -1 if there is none."""
+    return int(_mine[_row + 1]) if _mine is not None else _NOTHING
+
+
+def cause_of_death(code: int) -> str:
+    """Returns how a process ended: "was killed by SIGKILL"."""
+    if code >= 0:
+        return f"ended with status {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
