@@ -201,7 +201,7 @@ class Loader:
             # Not torch's DataLoader: when a worker dies, that raises in whatever code the main process is in.
             context = multiprocessing.get_context()
             self._watch = Watch(context, self.num_workers)
-            work = (self._maker(), self._watch)
+            work = (self._maker(), self._watch.table)
             self._pool = ProcessPoolExecutor(self.num_workers, context, initializer=_begin_work, initargs=work)
         waiting: deque[Future[Batch]] = deque()
         try:
@@ -301,11 +301,11 @@ def _stack(transform: Any, pixels: list[Any], paths: list[str]) -> Tensor:
 _workers_maker: _BatchMaker | None = None
 
 
-def _begin_work(maker: _BatchMaker, watch: Watch) -> None:
+def _begin_work(maker: _BatchMaker, table: Any) -> None:
     """Prepares a worker process: one thread, Ctrl-C is for the main process, and it ends when that does."""
     global _workers_maker
     _workers_maker = maker
-    workers.begin(watch)
+    workers.begin(table)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

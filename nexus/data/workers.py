@@ -37,13 +37,13 @@ class Watch:
         return None
 
 
-def begin(watch: Watch) -> None:
+def begin(table: Any) -> None:
     """Gives this worker process a row of the table."""
     global _mine, _row
-    with watch.table.get_lock():
-        _row = next(row for row in range(0, len(watch.table), 2) if watch.table[row] == 0)
-        watch.table[_row] = os.getpid()
-    _mine = watch.table
+    with table.get_lock():
+        _row = next(row for row in range(0, len(table), 2) if table[row] == 0)
+        table[_row] = os.getpid()
+    _mine = table
 
 
 def note(index: int) -> None:
