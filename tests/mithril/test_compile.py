@@ -187,3 +187,23 @@ def test_source_makes_its_tensors_on_the_device_of_the_backend(needed):
     out = ml.compile(model, backend).evaluate({}, {"x": torch.empty(2, 3, device="meta")})["out"]
     assert out.device.type == "meta"
     assert out.shape == (2, 3)
+
+
+def test_statistics_start_at_0_and_variances_at_1_whatever_the_names_around_them():
+    model = Model(name="variants")
+    for name in ("var", "invariant", "variance_mean", "mean"):
+        model += BatchNorm2D(name=name)(**({"input": "image"} if name == "var" else {}))
+    state = ml.compile(model, ml.NumpyBackend(), shapes={"image": [2, 3, 4, 4]}, data_keys={"image"}).initial_state()
+    assert len(state) == 8
+    for key, value in state.items():
+        assert set(np.ravel(value)) == {1.0 if key.endswith("running_var") else 0.0}, key
+
+
+def test_parameters_start_with_the_variance_of_their_fan_in():
+    model = Model()
+    model += Convolution2D(64, 3, name="conv")(input="image")
+    model |= Linear(50, name="head")(model.cout.mean(axis=(2, 3)), output=IOKey("output"))
+    compiled = ml.compile(model, ml.NumpyBackend(), shapes={"image": [2, 32, 6, 6]}, data_keys={"image"})
+    found = compiled.randomize_params(0)
+    assert found["conv_weight"].std() * np.sqrt(32 * 9) == pytest.approx(1, abs=0.02)
+    assert found["head_weight"].std() * np.sqrt(64) == pytest.approx(1, abs=0.05)

@@ -217,7 +217,7 @@ EXAMPLES = {
         ([n(1, 2, 3, 4), n(2, 3, 3, 3), n(3)], {"stride": (2, 1), "padding": (1, 0)}),
     ],
     "conv_transpose3d": [([n(1, 2, 3, 2, 2), n(2, 2, 2, 2, 2), n(2)], {"stride": 2})],
-    "max_pool1d": [([f(2, 3, 9)], {"kernel_size": 2}), ([f(2, 3, 9)], {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True})],
+    "max_pool1d": [([f(2, 3, 9)], {"kernel_size": 2}), ([f(2, 3, 9)], {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}), ([f(1, 2, 5)], {"kernel_size": 2, "stride": 3, "padding": 1, "ceil_mode": True})],
     "max_pool2d": [
         ([f(2, 3, 6, 7)], {"kernel_size": 3, "stride": 2, "padding": 1}), ([f(1, 2, 7, 8)], {"kernel_size": (2, 3), "dilation": (2, 1)}),
         ([f(1, 2, 7, 8)], {"kernel_size": 3, "stride": 2, "ceil_mode": True}),

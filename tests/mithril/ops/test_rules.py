@@ -1,10 +1,12 @@
 """Shape rules with symbolic sizes, the sentences of their errors, and the rows that torch.export's operators need."""
 
+import itertools
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mithril.backends import NumpyBackend
 from mithril.errors import ShapeError
@@ -151,3 +153,16 @@ def test_every_exported_operator_has_a_row():
     plain = {name for name in names if name.removesuffix(".default") in OPS}
     assert set(ATEN) <= set(OPS)
     assert names - renamed - plain == {"_assert_tensor_metadata.default"}
+
+
+@pytest.mark.parametrize("name", ["max_pool1d", "avg_pool1d"])
+def test_sizes_of_pooling_equal_torchs(name):
+    """With `ceil_mode` a window that would start in the padding after the end is left out."""
+    pool = getattr(torch.nn.functional, name)
+    grid = itertools.product(range(4, 10), range(1, 5), range(1, 6), range(3), (False, True))
+    for size, kernel, stride, padding, ceil_mode in grid:
+        if 2 * padding > kernel:
+            continue
+        settings = {"kernel_size": kernel, "stride": stride, "padding": padding, "ceil_mode": ceil_mode}
+        expected = pool(torch.zeros(1, 1, size), **settings).shape
+        assert tuple(shape(name, (1, 1, size), **settings)) == tuple(expected), (size, settings)

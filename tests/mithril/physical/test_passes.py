@@ -165,3 +165,13 @@ def test_the_verifier_runs_after_every_pass():
 
     with pytest.raises(AssertionError, match=r"reads .*bias.* before it is computed"):
         passes.optimise(compiled.graph, [forgets_an_input])
+
+
+def test_operators_that_differ_in_the_type_of_a_number_are_not_equal():
+    """Python takes True, 1 and 1.0 for one key of a dict."""
+    flags, whole = IOKey("flags", type=bool), IOKey("whole", type=int)
+    model = Model.create(a=flags * 1, b=flags * True, c=whole * 1, d=whole * 1.0)
+    compiled = ml.compile(model, ml.NumpyBackend())
+    found = compiled.evaluate({}, {"flags": np.array([True, False]), "whole": np.array([2, 3])})
+    kinds = {key: np.asarray(value).dtype.kind for key, value in found.items()}
+    assert kinds == {"a": "i", "b": "b", "c": "i", "d": "f"}

@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from nexus import NexusModule, WeightInitMixin
+from nexus.core import weights
 from nexus.core.card import ModelCard, Weights
 from nexus.core.preprocessing import Preprocessing
 from nexus.core.weights import find_source, load_weights
 from nexus.models import registry
 from nexus.models.cv import ResNet, VisionTransformer, ViTConfig
 from nexus.models.registry import create_model
+from nexus.proofs.vit import hub_vit
 
 TINY = ViTConfig(image_size=32, patch_size=8, num_classes=5, embed_dim=24, num_layers=2, num_heads=2)
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -306,6 +308,21 @@ def test_no_space_while_saving_leaves_the_old_model(model, tmp_path, monkeypatch
         VisionTransformer(TINY).save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_what_describes_a_model_is_written_after_its_weights(model, tmp_path, monkeypatch):
+    """A save that is stopped at any file leaves no folder that names weights which are not there."""
+    model.files = {"words.txt": b"one"}
+    written, write = [], weights.write_whole
+    monkeypatch.setattr(weights, "write_whole", lambda path, *rest: (written.append(path.name), write(path, *rest)))
+    model.save_pretrained(tmp_path)
+    assert written == ["model.safetensors", "words.txt", "config.json"]
+
+
+def test_classes_of_a_hub_folder_are_in_the_order_of_their_numbers(transformers, tmp_path):
+    theirs = hub_vit(transformers, TINY.replace(num_classes=12), id2label={n: f"class {n}" for n in range(12)})
+    theirs.save_pretrained(tmp_path)
+    assert NexusModule.from_pretrained(tmp_path).class_names == tuple(f"class {n}" for n in range(12))
 
 
 def test_push_to_hub_uploads_what_save_writes(model, monkeypatch):

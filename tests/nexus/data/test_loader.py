@@ -17,6 +17,7 @@ from PIL import Image as PIL
 
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import AugmentConfig, ImageError, Loader, MixConfig, Sample, WorkerError, load_dataset, train_transform
+from nexus.data.mixing import draw_mix
 
 PREPROCESSING = Preprocessing(image_size=(8, 8), resize="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
 AUGMENT = AugmentConfig(crop_scale=(0.3, 1.0), flip=0.5, erase=0.5, color_jitter=(0.4, 0.4, 0.4, 0.1), rand_augment=2)
@@ -292,3 +293,24 @@ def state(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "Z"
+
+
+def test_every_draw_depends_on_the_seed_the_epoch_and_its_place(monkeypatch):
+    """The source of chance of an image, and that of mixing, is another one in each epoch, at each place, for each seed."""
+    images, mixes = [], []
+
+    def watch(image, rng):
+        images.append(rng.bit_generator.state["state"]["state"])
+        return torch.zeros(3, 8, 8)
+
+    def record(config, size, rng):
+        mixes.append(rng.bit_generator.state["state"]["state"])
+        return draw_mix(config, size, rng)
+
+    monkeypatch.setattr("nexus.data.loader.draw_mix", record)
+    for seed in (7, 8):
+        batches = Loader(Blobs(24), watch, batch_size=8, seed=seed, mix=MIXES[1])
+        for epoch in (0, 1):
+            assert len(list(batches.epoch(epoch))) == 3
+    assert len(set(images)) == len(images) == 2 * 2 * 24
+    assert len(set(mixes)) == len(mixes) == 2 * 2 * 3

@@ -234,3 +234,13 @@ def test_normalize_of_a_batch_is_that_of_each_image():
 def test_augment_config_states_its_rules(fields, message):
     with pytest.raises(ValueError, match=message):
         AugmentConfig(**fields)
+
+
+@pytest.mark.parametrize("have", range(3, 12))
+def test_the_centre_is_torchvisions_for_odd_and_even_rests(torchvision, have):
+    """Cut and padded, in both directions, for every rest."""
+    image = torch.arange(1, 3 * have * (have + 1) + 1, dtype=torch.float32).view(3, have, have + 1)
+    for want in range(1, 14):
+        size = (want, max(1, want - 2))
+        theirs = torchvision.transforms.functional.center_crop(image, size)
+        assert torch.equal(CentreCrop(size)(image), theirs), size

@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -121,3 +122,22 @@ def test_evil_pickle_is_not_run(tmp_path):
     with pytest.raises(CheckpointError, match="holds more than tensors and plain values"):
         found.state()
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("stopped_at", [1, 2])
+def test_stopped_while_replacing_one_of_both_is_found(tmp_path, monkeypatch, stopped_at):
+    save(tmp_path, 5)
+    rename, calls = Path.rename, []
+
+    def stop(path, target):
+        calls.append(path)
+        if len(calls) == stopped_at:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stop)
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path, 5)
+    tidy(tmp_path)
+    assert newest_checkpoint(tmp_path).step == 5

@@ -215,3 +215,18 @@ def test_threads_are_limited_for_the_run_alone():
     assert torch.get_num_threads() == before
     with cpu_threads(None):
         assert torch.get_num_threads() == before
+
+
+def test_the_average_takes_in_every_step_of_the_optimizer(small):
+    run, parts = engine(small, training={"ema": 0.5, "accumulate": 2})
+    expected = {name: value.detach().clone() for name, value in run.model.named_parameters()}
+    run.train()
+    batches = parts.train.epoch(0)
+    for step in range(1, 5):
+        run.step(next(batches))
+        decay = min(0.5, (1 + step) / (10 + step))
+        for name, value in run.model.named_parameters():
+            expected[name] = decay * expected[name] + (1 - decay) * value.detach()
+    assert run.average.updates == 4
+    for name, value in expected.items():
+        torch.testing.assert_close(run.average.values[name], value, rtol=1e-5, atol=1e-7)

@@ -190,3 +190,12 @@ def test_what_does_not_fit_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"a\.png has 30 x 20 pixels and its annotations say 31 x 20"):
         wrong[0]
     assert stack_images([torch.ones(1, 2, 3), torch.ones(1, 4, 1)])[0].shape == (2, 1, 4, 3)
+
+
+def test_resizing_scales_keypoints_and_boxes_alike():
+    view = views()[0]
+    h, w = as_array(view.image).shape[:2]
+    moved = ResizeTo(Resize((3 * h, 2 * w), "bilinear"))(view, np.random.default_rng(0))
+    np.testing.assert_array_equal(moved.boxes, view.boxes * [2, 3, 2, 3])
+    np.testing.assert_array_equal(moved.keypoints, view.keypoints * [2, 3, 1])
+    np.testing.assert_array_equal(moved.masks, view.masks.repeat(3, axis=1).repeat(2, axis=2))

@@ -96,9 +96,9 @@ def test_results_are_in_units_of_the_image_as_given(folder):
     assert isinstance(predictor.task, DetectionTask)
     by_name = {one.path[-10:-4]: one for one in predictor(folder)}
     np.testing.assert_allclose(by_name["000017"].found.boxes, [(16, 20, 48, 60)], atol=2)
-    np.testing.assert_allclose(by_name["000004"].found.boxes, [(8, 8, 40, 72)], atol=4)
-    np.testing.assert_allclose(by_name["000004"].found.keypoints, [[(8, 8, 1)]], atol=4)
-    np.testing.assert_allclose(by_name["000004"].found.masks[0].box, (8, 8, 40, 72), atol=4)
+    np.testing.assert_allclose(by_name["000004"].found.boxes, [(8, 8, 40, 72)], atol=1)
+    np.testing.assert_allclose(by_name["000004"].found.keypoints, [[(8, 8, 1)]], atol=1)
+    np.testing.assert_allclose(by_name["000004"].found.masks[0].box, (8, 8, 40, 72), atol=1)
     assert by_name["000004"].found.masks[0].size == (128, 64)
     assert len(by_name["000030"]) == 0
     assert str(by_name["000030"]).endswith("nothing found")
@@ -117,6 +117,27 @@ def test_small_masks_are_pasted_at_the_size_of_the_image():
     found = found_in(outputs, 0, (32, 48))
     np.testing.assert_allclose(found.boxes, [(12, 4, 36, 20)])
     np.testing.assert_allclose(found.masks[0].box, (12, 4, 36, 20), atol=1)
+
+
+def test_keypoints_and_masks_follow_the_size_of_the_image():
+    """Scaled by 3 across and 2 down, exactly; masks between pixels as Pillow interpolates."""
+    rows, columns = np.mgrid[:16, :16]
+    soft = np.clip(7 - np.hypot(rows - 6.2, columns - 8.7), 0, 1).astype(np.float32)
+    outputs = {
+        "boxes": [torch.tensor([[1.5, 2.25, 9.0, 10.0]])],
+        "scores": [torch.ones(1)],
+        "labels": [torch.zeros(1, dtype=torch.long)],
+        "masks": [torch.from_numpy(soft)[None]],
+        "keypoints": [torch.tensor([[[1.5, 2.25, 1.0], [9.0, 10.0, 0.5]]])],
+        "image_sizes": [(16, 16)],
+    }
+    found = found_in(outputs, 0, (32, 48))
+    np.testing.assert_array_equal(found.boxes, [(4.5, 4.5, 27, 20)])
+    np.testing.assert_array_equal(found.keypoints, [[(4.5, 4.5, 1), (27, 20, 0.5)]])
+    for size in ((32, 48), (40, 56), (11, 9)):
+        (mask,) = found_in(outputs, 0, size).masks
+        resized = np.asarray(Image.fromarray(soft).resize(size[::-1], Image.Resampling.BILINEAR))
+        assert np.array_equal(mask.decode(), resized >= 0.5), size
 
 
 def test_figures_files_and_coco_agree(needed, folder, tmp_path):
