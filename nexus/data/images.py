@@ -9,6 +9,7 @@ An image is a `PIL.Image.Image` of mode "RGB" or "L" (8 bits, grey), or, where t
 - 1-bit images become grey, palettes, CMYK, YCbCr and the like RGB. Of an animation the first frame is read.
 - 16-bit grey is scaled (65535 becomes 1.0), never clipped. Floats are kept as they are: then `mean` and `std` of the
   preprocessing are in the units of the file. Not-a-number is refused.
+- A TIFF keeps all bands, also as pages of one band each; one of which Pillow reads only some is refused.
 - Other numbers of channels come as `.npy` files of shape (h, w, c), or (h, w).
 
 Dims: c channels, h w pixels.
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 from PIL import Image as PIL
 from PIL import ImageOps
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from torch import Tensor
 
 Image = PIL.Image | np.ndarray
@@ -43,6 +45,13 @@ MAX_FILE_BYTES = 1 << 30
 NPY_MAGIC = b"\x93NUMPY"
 ALPHA_MODES = frozenset(["RGBA", "LA", "PA", "La", "RGBa"])
 EXIF_ORIENTATION = 0x0112
+MAX_VALUE = 1e18
+"""Of floats: squares of larger ones are no number in 32 bits."""
+TIFF_KIND, TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_SAMPLES, TIFF_EXTRA, TIFF_FORMAT = 254, 258, 262, 277, 338, 339
+TIFF_NOT_THE_IMAGE = 1 | 4
+"""Bits of the kind of a page: a smaller copy, or a mask."""
+TIFF_WHITE_IS_ZERO = 0
+TIFF_ALPHA = frozenset([1, 2])
 
 
 class ImageError(ValueError):
@@ -156,6 +165,9 @@ def as_array(image: Image | Tensor) -> np.ndarray:
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise ImageError("the image holds values that are not finite; replace NaN and infinity in the file.")
+        wild = max(float(array.max()), float(array.min()), key=abs)
+        if abs(wild) > MAX_VALUE:
+            raise ImageError(f"the image holds {wild:.3g}, a mark of missing pixels perhaps; replace it in the file.")
         return array.astype(np.float32, copy=False)
     raise ImageError(f"pixels of type {array.dtype} have no known range; use uint8, uint16, or floats in 0 to 1.")
 
@@ -238,8 +250,46 @@ def _decode(data: bytes, max_pixels: int, name: str) -> Image:
         # An image that only needs decoding can wait: a crop may ask for fewer of its pixels.
         if image.format == "JPEG" and image.mode in ("RGB", "L") and _orientation(image) == 1:
             return image
+        if isinstance(image, TiffImageFile):
+            return _from_tiff(image, max_pixels, name)
         image.load()
         return _plain(ImageOps.exif_transpose(image))
+
+
+def _from_tiff(image: TiffImageFile, max_pixels: int, name: str) -> Image:
+    """Returns all bands of a TIFF: pages of one band each are its bands, previews and masks are passed over."""
+    pages = []
+    for place in range(image.n_frames):
+        image.seek(place)
+        if place == 0 or not int(image.tag_v2.get(TIFF_KIND, 0)) & TIFF_NOT_THE_IMAGE:
+            pages.append(place)
+        _check_size(image.width, image.height * len(pages), max_pixels, name, side=False)
+    bands = [_tiff_page(image, place) for place in pages]
+    if len(bands) == 1:
+        return bands[0]
+    arrays = [as_array(band) for band in bands]
+    if len({(array.shape, array.dtype) for array in arrays}) > 1 or arrays[0].shape[2] != 1:
+        raise ImageError(f"a TIFF of {len(pages)} pages that are no bands of one image; save each page as a file.")
+    return np.concatenate(arrays, axis=2)
+
+
+def _tiff_page(image: TiffImageFile, place: int) -> Image:
+    image.seek(place)
+    tags, mode = image.tag_v2, image.mode
+    samples, shown = int(tags.get(TIFF_SAMPLES, 1)), len(image.getbands())
+    if samples != shown and mode != "P":
+        raise ImageError(
+            f"a TIFF of {samples} bands, of which Pillow reads {shown}; store it as .npy of shape (h, w, c)."
+        )
+    inverted = tags.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO and mode not in ("1", "L")
+    if inverted and not mode.startswith("I;16"):
+        raise ImageError(f"a TIFF in which white is zero, in the mode {mode}; save it with black as zero.")
+    upright = ImageOps.exif_transpose(image.copy())
+    if mode == "RGBA" and not set(tags.get(TIFF_EXTRA, ())) & TIFF_ALPHA:
+        return np.array(upright)  # the fourth band is no transparency: see TIFF 6.0, ExtraSamples
+    if inverted:
+        return as_array(65535 - np.asarray(upright).astype(np.uint16))
+    return _plain(upright)
 
 
 def _open(file: BinaryIO, max_pixels: int, name: str) -> PIL.Image:
@@ -254,15 +304,15 @@ def _open(file: BinaryIO, max_pixels: int, name: str) -> PIL.Image:
         ) from error
     except PIL.UnidentifiedImageError as error:
         file.seek(0)
-        raise ImageError(f"{name} {_guess(file.read(512))}") from error
+        raise ImageError(f"{name} {_guess(file.read(1 << 16))}") from error
     except Exception as error:  # a parser may raise anything about hostile bytes
         raise ImageError(f"{name}: {_corrupt(error)}") from error
     _check_size(image.width, image.height, max_pixels, name)
     return image
 
 
-def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
-    if max(width, height) > MAX_SIDE or width * height > max_pixels:
+def _check_size(width: int, height: int, max_pixels: int, name: str, *, side: bool = True) -> None:
+    if (side and max(width, height) > MAX_SIDE) or width * height > max_pixels:
         raise ImageError(
             f"{name} has {width} x {height} pixels; the limit is {max_pixels:,}, and {MAX_SIDE:,} for a side: "
             "scale it down or raise max_pixels."
@@ -279,11 +329,28 @@ def _guess(data: bytes) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the image; run `git lfs pull`."
     if head.startswith((b"ii*\0", b"mm\0*")):
-        return "is a TIFF of a kind that Pillow cannot read; store more than four channels as .npy of shape (h, w, c)."
+        return f"is a TIFF {_tiff_kind(data)}."
     if head.startswith((b"\xff\xd8", b"\x89png", b"gif8", b"riff", b"bm")):
         return "is truncated or corrupt; copy or download it again, or remove it."
     known = ", ".join(sorted({"npy", *(name.lower() for name in FORMATS)}))
     return f"is not an image of a known format; convert it to one of {known}."
+
+
+def _tiff_kind(data: bytes) -> str:
+    """Returns how many bands of which numbers a TIFF has, where its tags stand among its first bytes."""
+    try:
+        file = io.BytesIO(data)
+        tags = ImageFileDirectory_v2(file.read(8))
+        file.seek(tags.next)
+        tags.load(file)
+        bits = tags.get(TIFF_BITS) or (1,)
+        kind = {2: "signed integers", 3: "floats"}.get(next(iter(tags.get(TIFF_FORMAT, (1,)))), "integers")
+    except Exception:  # whatever a parser raises about hostile bytes
+        return "that Pillow cannot read; save it anew with 8 or 16 bits, or as .npy of shape (h, w, c)"
+    if len(bits) > 4:
+        return f"of {len(bits)} bands; store more than four channels as .npy of shape (h, w, c)"
+    said = f"of {len(bits)} x {bits[0]}-bit {kind}, which Pillow cannot read"
+    return f"{said}; save 8 or 16 bits, 32-bit floats, or .npy of shape (h, w, c)"
 
 
 def _corrupt(error: BaseException) -> str:

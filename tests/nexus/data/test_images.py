@@ -153,7 +153,7 @@ def test_float_tiff_keeps_its_numbers():
         load_image(encode(PIL.fromarray(metres), "TIFF"))
 
 
-@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_the_first_frame_of_an_animation_is_read(kind):
     frames = [PIL.new("RGB", (8, 6), colour) for colour in ("red", "lime", "blue")]
     loaded = load_image(encode(frames[0], kind, save_all=True, append_images=frames[1:]))
@@ -403,3 +403,35 @@ def test_exif_transpose_agrees_with_pillow():
         data = with_orientation(RGB, orientation)
         theirs = ImageOps.exif_transpose(PIL.open(io.BytesIO(data)))
         assert np.array_equal(np.asarray(load_image(data)), np.asarray(theirs))
+
+
+def test_tiffs_keep_their_bands_or_are_refused(needed, tmp_path):
+    tifffile = needed("tifffile")
+    rng = np.random.default_rng(0)
+    four = rng.integers(0, 255, (6, 8, 4), dtype=np.uint8)
+
+    def read(name, array, **options):
+        tifffile.imwrite(tmp_path / name, array, **options)
+        return load_image(tmp_path / name)
+
+    assert read("alpha.tif", four, photometric="rgb", extrasamples=["unassalpha"]).mode == "RGB"
+    grey = rng.integers(0, 65535, (6, 8), dtype=np.uint16)
+    inverted = read("white.tif", grey, photometric="miniswhite")
+    np.testing.assert_allclose(inverted[..., 0], 1 - grey / 65535, atol=1e-6)
+    bands = read("pages.tif", np.stack([grey, grey // 2, grey // 3]), photometric="minisblack")
+    np.testing.assert_allclose(bands, np.stack([grey, grey // 2, grey // 3], -1) / 65535, atol=1e-6)
+    with tifffile.TiffWriter(tmp_path / "preview.tif") as writer:
+        writer.write(four[..., :3], photometric="rgb")
+        writer.write(four[::2, ::2, :3], photometric="rgb", subfiletype=1)
+    np.testing.assert_array_equal(np.asarray(load_image(tmp_path / "preview.tif")), four[..., :3])
+    rgb, extra = {"photometric": "rgb"}, {"photometric": "rgb", "extrasamples": ["unspecified"]}
+    flat = {"photometric": "minisblack", "planarconfig": "contig"}
+    for name, array, options, words in (
+        ("nir.tif", four, extra, "4 bands, of which Pillow reads 3"),
+        ("two.tif", four[..., :2], flat, "2 bands, of which Pillow reads 1"),
+        ("scans.tif", np.stack([four[..., :3]] * 2), rgb, "2 pages that are no bands of one image"),
+        ("double.tif", grey / 65535, {}, "1 x 64-bit floats"),
+        ("nodata.tif", np.full((6, 8), -3e38, np.float32), {}, "-3e\\+38, a mark of missing pixels"),
+    ):
+        with pytest.raises(ImageError, match=rf"{name}.*{words}"):
+            read(name, array, **options)
