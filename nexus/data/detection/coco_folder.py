@@ -65,14 +65,14 @@ def read_split(files: Sequence[Path], report: Report) -> Annotations:
 def _candidates(root: Path) -> Iterator[tuple[str | None, Path]]:
     for folder in (*(child for child in children(root) if child.name.lower() == "annotations"), root):
         for file in _json_files(folder):
-            yield _split_in(file.stem), file
+            yield split_in(file.stem), file
     try:
         folders = split_folders(root)
     except ValueError as error:
         raise DataError(str(error)) from None
     for split, folder in folders.items():
         for file in _json_files(folder):
-            yield _split_in(file.stem) or split, file
+            yield split_in(file.stem) or split, file
 
 
 def _json_files(folder: Path) -> list[Path]:
@@ -84,7 +84,8 @@ def _words(stem: str) -> list[str]:
     return re.split(r"[^a-z0-9]+", stem.lower())
 
 
-def _split_in(stem: str) -> str | None:
+def split_in(stem: str) -> str | None:
+    """The split that a word of a file's name means, or None."""
     return next((split for split in map(split_of, _words(stem)) if split is not None), None)
 
 

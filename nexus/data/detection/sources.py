@@ -5,7 +5,7 @@ a name, and about one image in five of it is held out as "val", as of `folder:PA
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +13,15 @@ from typing import NamedTuple
 from nexus.core.config import nearest
 from nexus.data.dataset import DataError
 from nexus.data.detection.coco import root_of
-from nexus.data.detection.coco_folder import coco_files, read_split
+from nexus.data.detection.coco_folder import coco_files, read_split, split_in
+from nexus.data.detection.cvat import cvat_files, read_cvat
+from nexus.data.detection.label_studio import read_label_studio
+from nexus.data.detection.labelme import labelme_classes, labelme_files, read_labelme
 from nexus.data.detection.scene import AnnotatedFiles, Annotations, Report, refuse
 from nexus.data.detection.sniff import kind_of_file
+from nexus.data.detection.tables import read_kaggle, read_open_images
+from nexus.data.detection.tools import home_of, nothing
+from nexus.data.detection.via import read_via
 from nexus.data.detection.voc import read_voc, voc_files
 from nexus.data.detection.yolo import read_yolo
 from nexus.data.detection.yolo_folder import CLASS_LISTS, SETTINGS, open_yolo
@@ -157,4 +163,39 @@ def _voc(path: Path) -> Opened:
     return path, [Part(split, partial(read_voc, path, split, ())) for split in voc_files(path)]
 
 
-FORMATS: dict[str, Callable[[Path], Opened]] = {"coco": _coco, "yolo": _yolo, "voc": _voc}
+def _labelme(path: Path) -> Opened:
+    splits = labelme_files(path)
+    names = labelme_classes([file for files in splits.values() for file in files])
+    root = path if path.is_dir() else home_of(path)
+    return root, [Part(split, partial(read_labelme, root, files, names)) for split, files in splits.items()]
+
+
+def _cvat(path: Path) -> Opened:
+    root = path if path.is_dir() else home_of(path)
+    return root, [Part(split, partial(read_cvat, root, files, split)) for split, files in cvat_files(path).items()]
+
+
+def _each(kind: str, read: Callable[[Path, Path, Report], Annotations], endings: Sequence[str], path: Path) -> Opened:
+    """The parts of a tool that keeps all images of a split in one file."""
+    files = [path] if path.is_file() else [file for file in walk(path, endings) if kind_of_file(file) == kind]
+    root = path if path.is_dir() else home_of(path)
+    if not files:
+        raise nothing(path, f"{' or '.join(endings)} of {kind}")
+    named = [split_in(file.stem) or split_of(file.parent.name) for file in files]
+    if len(files) > 1 and (None in named or len(set(named)) < len(named)):
+        raise DataError(f"{files[0]} and {files[1]} could both be meant; name one, as in {kind}:{files[0]}.")
+    return root, [Part(split, partial(read, file, root)) for split, file in zip(named, files)]
+
+
+FORMATS: dict[str, Callable[[Path], Opened]] = {
+    "coco": _coco,
+    "yolo": _yolo,
+    "voc": _voc,
+    "labelme": _labelme,
+    "cvat": _cvat,
+    "label-studio": partial(_each, "label-studio", read_label_studio, (".json",)),
+    "via": partial(_each, "via", read_via, (".json", ".csv")),
+    "open-images": partial(_each, "open-images", read_open_images, (".csv",)),
+    "kaggle": partial(_each, "kaggle", read_kaggle, (".csv", ".tsv")),
+}
+"""What a source may be called, and what finds its parts."""
