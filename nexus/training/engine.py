@@ -37,7 +37,7 @@ class Engine:
         loss_names: Names of the values that `step` returns, in order; empty before the first step.
     """
 
-    def __init__(self, model: nn.Module, task: Task, recipe: Recipe, world: World, steps_per_epoch: int) -> None:
+    def __init__(self, model: nn.Module, task: Task, recipe: Recipe, world: World, steps_per_epoch: int | None) -> None:
         settings = recipe.training
         self.task, self.world, self.settings = task, world, settings
         self.head = freeze_all_but_head(model) if settings.linear_probe else None
@@ -52,7 +52,7 @@ class Engine:
             self.model.compile()
         self.module = distribute(self.model, world, settings.sharding, settings.sync_batchnorm)
         self.optimizer = make_optimizer(self.model, recipe.optimizer, settings.batch_size)
-        self.schedule = make_schedule(self.optimizer, recipe.schedule, steps_per_epoch, settings.epochs)
+        self.schedule = make_schedule(self.optimizer, recipe.schedule, steps_per_epoch, settings.epochs, settings.steps)
         self.precision = Precision(settings.precision, world.device)
         self.average = WeightAverage(self.model, settings.ema) if settings.ema is not None else None
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]

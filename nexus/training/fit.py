@@ -5,16 +5,15 @@ from typing import Any
 
 from torch import nn
 
-from nexus.data import Dataset
 from nexus.training.log import DisplayName
 from nexus.training.recipe import Recipe
-from nexus.training.recipe_files import key_paths, load_recipe, recipe_from_mapping, set_key
+from nexus.training.recipe_files import key_paths, load_recipe, recipe_from_mapping, set_key, with_one_length
 from nexus.training.trainer import FitResult, Trainer
 
 
 def fit(
     model: nn.Module | str,
-    data: str | Dataset | tuple[Dataset, Dataset],
+    data: Any,
     *,
     recipe: Recipe | str | Path | None = None,
     run_dir: str | Path | None = None,
@@ -27,7 +26,8 @@ def fit(
 
     Args:
         model: A registered name, or any module that returns logits.
-        data: A source such as "digits" or "folder:PATH", a data set, or a pair (train, held-out).
+        data: A source such as "digits" or "folder:PATH", a data set, or a pair (train, held-out); a data set may be
+            one of torch's, or a `DataLoader` (see `nexus.data.adapt`).
         recipe: A shipped recipe's name, a file, or a `Recipe`; by default AdamW with a cosine, as `Recipe()` says.
         run_dir: Where the run is kept; by default a new folder under `runs/`.
         resume: Continue the run in `run_dir`.
@@ -41,19 +41,19 @@ def fit(
     """
     base = recipe if isinstance(recipe, Recipe) else Recipe() if recipe is None else load_recipe(recipe)
     tree = base.to_dict()
+    given_keys = set()
     for name, value in overrides.items():
-        if isinstance(value, dict) and name in tree:
-            for key, inner in value.items():
-                set_key(tree, f"{name}.{key}", inner)
-        else:
-            set_key(tree, _path_of(name), value)
+        keys = {f"{name}.{key}": inner for key, inner in value.items()} if _is_section(value, name, tree) else None
+        for path, inner in (keys or {_path_of(name): value}).items():
+            set_key(tree, path, inner)
+            given_keys.add(path)
     if isinstance(model, str):
         tree["model"]["name"] = model
     if isinstance(data, str):
         tree["data"]["source"] = data
     train, held_out = (None, None) if isinstance(data, str) else data if isinstance(data, tuple) else (data, None)
     given = None if isinstance(model, str) else model
-    settings = recipe_from_mapping(tree)
+    settings = recipe_from_mapping(with_one_length(tree, given_keys))
     folder = Path(run_dir) if run_dir is not None else _new_folder(settings, given)
     trainer = Trainer(
         settings,
@@ -66,6 +66,10 @@ def fit(
         progress=progress,
     )
     return trainer.fit()
+
+
+def _is_section(value: Any, name: str, tree: dict[str, Any]) -> bool:
+    return isinstance(value, dict) and bool(value) and name in tree
 
 
 def _path_of(name: str) -> str:

@@ -144,8 +144,10 @@ class ScheduleRecipe(Config):
         name: "cosine" to `floor`; "step" times `gamma` at every milestone; "polynomial" to `floor`; "wsd", constant and
             then linear to `floor` within the last `decay` of the run; "constant".
         warmup_epochs: Linear rise from 0, in epochs; parts of one are allowed.
+        warmup_steps: The same in steps, instead.
         floor: The share of the peak that is left at the end.
         milestones: Epochs after which "step" multiplies by `gamma`.
+        milestone_steps: The same in steps, instead.
         gamma: That factor.
         power: Of "polynomial".
         decay: Share of all steps in which "wsd" decays.
@@ -153,22 +155,31 @@ class ScheduleRecipe(Config):
 
     name: Literal["cosine", "step", "polynomial", "wsd", "constant"] = "cosine"
     warmup_epochs: float = 0.0
+    warmup_steps: int | None = None
     floor: float = 0.0
     milestones: tuple[float, ...] = ()
+    milestone_steps: tuple[int, ...] = ()
     gamma: float = 0.1
     power: float = 1.0
     decay: float = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(self, warmup_epochs=0, floor=0, gamma=0)
+        _at_least(self, warmup_epochs=0, warmup_steps=0, floor=0, gamma=0)
         _above(self, "power", "decay")
         if self.floor > 1 or self.decay > 1:
             raise ValueError(f"ScheduleRecipe has floor {self.floor} and decay {self.decay}; both are at most 1.")
-        if self.name == "step" and not self.milestones:
+        for epochs, steps in (("warmup_epochs", "warmup_steps"), ("milestones", "milestone_steps")):
+            if getattr(self, epochs) and getattr(self, steps):
+                raise ValueError(f"ScheduleRecipe has {epochs} and {steps}, which are one thing; leave one out.")
+        if self.name == "step" and not (self.milestones or self.milestone_steps):
             raise ValueError("ScheduleRecipe.milestones is empty; a step schedule needs at least one epoch.")
-        if list(self.milestones) != sorted(self.milestones):
-            raise ValueError(f"ScheduleRecipe.milestones is {list(self.milestones)}; epochs must rise.")
+        for milestones in (self.milestones, self.milestone_steps):
+            if list(milestones) != sorted(milestones):
+                raise ValueError(f"ScheduleRecipe.milestones is {list(milestones)}; epochs must rise.")
+
+
+DEFAULT_EPOCHS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +187,8 @@ class TrainingRecipe(Config):
     """The loop.
 
     Attributes:
-        epochs: Passes over the data.
+        epochs: Passes over the data; 10 if neither these nor steps are given.
+        steps: Optimizer steps, instead: a run has one length. Data without epochs (rays) needs it.
         batch_size: Images per step, over all processes and accumulated parts.
         accumulate: Parts that the batch of one process is split into, to save memory.
         clip_norm: Upper bound of the gradient's norm; None does not clip.
@@ -194,12 +206,14 @@ class TrainingRecipe(Config):
         device: "auto" is CUDA if there is any, else the CPU; "cpu", "cuda", "mps".
         checkpoint_every: Steps between checkpoints; None is every epoch. The end and a new best always get one.
         keep_checkpoints: How many of the newest stay; the best stays too.
-        validate_every: Epochs between validations; the last epoch always has one.
+        validate_every: Epochs between validations, or steps where the run counts steps; the end always has one. None
+            is every epoch, or, of data without epochs, the end alone.
         log_every: Steps between lines of `metrics.jsonl`; a line has the mean over them.
         tensorboard: Also write TensorBoard files.
     """
 
-    epochs: int = 10
+    epochs: int | None = None
+    steps: int | None = None
     batch_size: int = 128
     accumulate: int = 1
     clip_norm: float | None = None
@@ -217,13 +231,20 @@ class TrainingRecipe(Config):
     device: str = "auto"
     checkpoint_every: int | None = None
     keep_checkpoints: int = 2
-    validate_every: int = 1
+    validate_every: int | None = None
     log_every: int = 10
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one = dict.fromkeys(("epochs", "batch_size", "accumulate", "checkpoint_every", "num_threads"), 1)
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(
+                f"TrainingRecipe.epochs is {self.epochs} and steps is {self.steps}; a run has one length: set one of"
+                " them to null."
+            )
+        if self.steps is None and self.epochs is None:
+            object.__setattr__(self, "epochs", DEFAULT_EPOCHS)
+        one = dict.fromkeys(("epochs", "steps", "batch_size", "accumulate", "checkpoint_every", "num_threads"), 1)
         _at_least(self, **one, keep_checkpoints=1, validate_every=1, log_every=1, seed=0)
         _above(self, "clip_norm")
         if self.ema is not None and not 0 < self.ema < 1:

@@ -1,7 +1,7 @@
 """Recipes as files: the shipped ones, safe reading, changes from a command line, errors with the key's path."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -44,13 +44,22 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 def override_recipe(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
     """Returns the recipe with changes such as `"optimizer.lr=3e-4"`."""
-    tree = recipe.to_dict()
+    tree, given = recipe.to_dict(), set()
     for text in overrides:
         path, equals, value = text.partition("=")
         if not equals or not path:
             raise ValueError(f"The change {text!r} is not of the form section.key=value, such as optimizer.lr=3e-4.")
+        given.add(path.strip())
         set_key(tree, path.strip(), parse_yaml(value, f"The change {text!r}"))
-    return recipe_from_mapping(tree)
+    return recipe_from_mapping(with_one_length(tree, given))
+
+
+def with_one_length(tree: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """Returns a recipe's mappings without the length that a given one replaces: a run counts epochs or steps."""
+    for new, old in (("epochs", "steps"), ("steps", "epochs")):
+        if f"training.{new}" in given and f"training.{old}" not in given and tree["training"].get(new) is not None:
+            tree["training"][old] = None
+    return tree
 
 
 def recipe_from_mapping(tree: Mapping[str, Any]) -> Recipe:

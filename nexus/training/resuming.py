@@ -10,7 +10,14 @@ from nexus.training.recipe import Recipe, differing_keys
 from nexus.training.recipe_files import load_recipe
 from nexus.training.run_folder import RunFolderError, is_taken
 
-CHANGEABLE = ("training.epochs", "training.log_every", "training.validate_every", "optimizer.lr", "schedule.")
+CHANGEABLE = (
+    "training.epochs",
+    "training.steps",
+    "training.log_every",
+    "training.validate_every",
+    "optimizer.lr",
+    "schedule.",
+)
 """Keys, or starts of keys, that a run can change under way if it is allowed to: how long and how fast it learns."""
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from nexus.training.length import in_steps, run_steps
 from nexus.training.recipe import ScheduleRecipe
 
 Factor = Callable[[int], float]
@@ -32,15 +33,35 @@ def get_cosine_schedule_with_warmup(
     return LambdaLR(optimizer, factor, last_epoch)
 
 
-def make_schedule(optimizer: Optimizer, recipe: ScheduleRecipe, steps_per_epoch: int, epochs: int) -> LambdaLR:
+def make_schedule(
+    optimizer: Optimizer,
+    recipe: ScheduleRecipe,
+    steps_per_epoch: int | None,
+    epochs: int | None = None,
+    steps: int | None = None,
+) -> LambdaLR:
     """Returns the scheduler of a recipe; it is stepped once per optimizer step.
 
+    Args:
+        optimizer: Its rates are the peak.
+        recipe: The curve.
+        steps_per_epoch: None where the data has no epochs.
+        epochs: Length of the run;
+        steps: or this, instead.
+
     Raises:
-        ValueError: The warm-up is longer than the run.
+        ValueError: The warm-up is longer than the run, or counts epochs of data that has none.
     """
-    total = steps_per_epoch * epochs
-    warmup = round(recipe.warmup_epochs * steps_per_epoch)
+    total = run_steps(steps_per_epoch, epochs, steps)
+    warmup = recipe.warmup_steps or 0
+    if recipe.warmup_epochs:
+        warmup = in_steps(recipe.warmup_epochs, steps_per_epoch, "warmup_epochs")
+    if warmup >= total > 0 and epochs is None:
+        raise ValueError(
+            f"The warm-up has {warmup} steps and the run {total}; the warm-up must be shorter than the run."
+        )
     if warmup >= total > 0:
+        assert epochs is not None
         raise ValueError(
             f"schedule.warmup_epochs is {recipe.warmup_epochs} and training.epochs is {epochs};"
             f" the warm-up must be shorter than the run: train longer, or set schedule.warmup_epochs={epochs / 10:g}."
@@ -48,13 +69,14 @@ def make_schedule(optimizer: Optimizer, recipe: ScheduleRecipe, steps_per_epoch:
     return LambdaLR(optimizer, schedule_factor(recipe, warmup, total, steps_per_epoch))
 
 
-def schedule_factor(recipe: ScheduleRecipe, warmup: int, total: int, steps_per_epoch: int) -> Factor:
+def schedule_factor(recipe: ScheduleRecipe, warmup: int, total: int, steps_per_epoch: int | None) -> Factor:
     """Returns the function from the step to the share of the peak rate."""
     match recipe.name:
         case "cosine":
             return partial(cosine, warmup=warmup, total=total, floor=recipe.floor)
         case "step":
-            milestones = [round(epoch * steps_per_epoch) for epoch in recipe.milestones]
+            milestones = [in_steps(epoch, steps_per_epoch, "milestones") for epoch in recipe.milestones]
+            milestones += recipe.milestone_steps
             return partial(steps, warmup=warmup, milestones=milestones, gamma=recipe.gamma)
         case "polynomial":
             return partial(polynomial, warmup=warmup, total=total, power=recipe.power, floor=recipe.floor)

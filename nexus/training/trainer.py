@@ -1,4 +1,4 @@
-"""The loop: epochs of steps, validation, checkpoints, and going on exactly where a run stopped."""
+"""The loop: steps, epochs, validation, checkpoints, and going on exactly where a run stopped."""
 
 import math
 import time
@@ -25,6 +25,7 @@ from nexus.training.checkpoint import (
 )
 from nexus.training.distributed import World, world
 from nexus.training.engine import Engine
+from nexus.training.length import Length
 from nexus.training.log import Callback, DisplayName, MetricsFile, Record, TensorBoard, announce, make_display
 from nexus.training.random_state import seed_everything
 from nexus.training.recipe import Recipe
@@ -67,6 +68,7 @@ class Position:
         step: Optimizer steps done in all.
         best: The best headline metric so far.
         best_step: The step that it was measured at.
+        validated: The step of the last validation.
     """
 
     epoch: int = 0
@@ -74,6 +76,7 @@ class Position:
     step: int = 0
     best: float = -math.inf
     best_step: int = 0
+    validated: int = 0
 
 
 class Trainer:
@@ -125,7 +128,7 @@ class Trainer:
             seed_everything(self.recipe.training.seed)
             parts = assemble(self.recipe, processes, self.model, self.train_data, self.val_data)
             data = processes.main_alone(lambda: self._check_data(checkpoint, parts))
-            engine = Engine(parts.model, parts.task, self.recipe, processes, len(parts.train))
+            engine = Engine(parts.model, parts.task, self.recipe, processes, parts.train.steps_per_epoch)
             processes.main_alone(lambda: save_recipe(self.recipe, self.run_dir / "recipe.yaml"))
             run = Run(self, parts, processes, engine, checkpoint, data)
             with run, StopRequest() as stop:
@@ -175,8 +178,9 @@ class Run:
             self._load(checkpoint)
         main = processes.is_main
         self.metrics = MetricsFile(self.run_dir / "metrics.jsonl" if main else None, history)
-        steps = self.settings.epochs * len(parts.train)
-        self.display = make_display(trainer.progress if main else "off", steps, self.position.step)
+        self.length = Length.of(self.settings, parts.train.steps_per_epoch)
+        self.batches: Iterator[Any] | None = None  # of the epoch under way
+        self.display = make_display(trainer.progress if main else "off", self.length.steps, self.position.step)
         board = self.settings.tensorboard and main
         self.board = TensorBoard(self.run_dir / "tensorboard") if board else None
         self.callbacks = ((*trainer.callbacks, self.board) if self.board else trainer.callbacks) if main else ()
@@ -191,14 +195,16 @@ class Run:
             self.board.close()
 
     def train(self, stop: StopRequest) -> None:
-        """Trains and validates to the last epoch."""
-        while self.position.epoch < self.settings.epochs:
-            self._train_epoch(stop)
+        """Trains and validates to the end of the run."""
+        position, every = self.position, self.settings.checkpoint_every
+        while position.step < self.length.steps or self._awaits_validation():
+            self._train_part(stop)
             improved = self._validate()
-            self.position.epoch += 1
-            self.position.batches = 0
-            every = self.settings.checkpoint_every
-            if improved or every is None or self._is_due(every) or self.position.epoch == self.settings.epochs:
+            ended = self.length.ends_epoch(position.batches)
+            if ended:
+                position.epoch, position.batches, self.batches = position.epoch + 1, 0, None
+            due = ended if every is None else self._is_due(every)
+            if improved or due or position.step >= self.length.steps:
                 self._save()
 
     def finish(self) -> nn.Module | None:
@@ -209,23 +215,42 @@ class Run:
         self.world.barrier()
         return model
 
-    def _train_epoch(self, stop: StopRequest) -> None:
-        position, count, every = self.position, len(self.parts.train), self.settings.checkpoint_every
+    def _train_part(self, stop: StopRequest) -> None:
+        """Trains until the epoch ends, held-out data is to be measured, or the run ends."""
+        position, every = self.position, self.settings.checkpoint_every
+        if self._awaits_validation():
+            return
         self.engine.train()
-        for batch in self.parts.train.epoch(position.epoch, start_step=position.batches):
+        if self.batches is None:
+            self.batches = self.parts.train.epoch(position.epoch, start_step=position.batches)
+        for batch in self.batches:
             lr = self.engine.lr
             self.window.append(self.engine.step(batch))
             position.step += 1
             position.batches += 1
-            if position.step % self.settings.log_every == 0 or position.batches == count:
+            ended = self._part_ended()
+            if position.step % self.settings.log_every == 0 or ended:
                 self._log(lr)
             elif self.world.size == 1 and self.world.device.type == "cpu":
                 self._check(self.engine.loss_names, self.window[-1].tolist(), position.step, lr)
             stopped = self.world.any(stop.signal_number is not None)
-            if stopped or (every is not None and self._is_due(every) and position.batches < count):
+            if stopped or (every is not None and self._is_due(every) and not ended):
                 saved = self._save()
                 if stopped:
                     self._leave(stop.signal_number, saved)
+            if ended:
+                return
+
+    def _part_ended(self) -> bool:
+        position = self.position
+        return self.length.ends_epoch(position.batches) or self._validates_here()
+
+    def _validates_here(self) -> bool:
+        return self.length.validates(self.position.step, self.position.epoch, self.position.batches)
+
+    def _awaits_validation(self) -> bool:
+        """Whether the run was stopped where an epoch ends or held-out data is to be measured, before that was done."""
+        return self.position.batches > 0 and self.position.validated < self.position.step and self._part_ended()
 
     def _is_due(self, every: int) -> bool:
         return self.position.step % every == 0
@@ -249,8 +274,8 @@ class Run:
         losses = [value for name, value in figures.items() if name != "gradient_norm"]
         if len(losses) == 1:
             figures = {name: value for name, value in figures.items() if name == "gradient_norm"}
-        epoch = round(step / len(self.parts.train), 4)
-        self._record({"kind": "train", "step": step, "epoch": epoch, "loss": sum(losses), **figures, "lr": lr})
+        epoch = self.length.epoch_at(step)
+        self._record({"kind": "train", "step": step, **epoch, "loss": sum(losses), **figures, "lr": lr})
 
     def _window_values(self) -> list[list[float]]:
         if not self.window:
@@ -280,14 +305,14 @@ class Run:
 
     def _validate(self) -> bool:
         """Writes the figures on held-out data if the epoch asks for it; returns whether they are the best so far."""
-        position, number = self.position, self.position.epoch + 1
-        if self.parts.val is None:
+        position = self.position
+        due, position.validated = self._validates_here(), position.step
+        if self.parts.val is None or not due:
             return False
-        if number % self.settings.validate_every and number != self.settings.epochs:
-            return False
+        epoch = {"epoch": position.epoch + 1} if self.length.in_epochs else self.length.epoch_at(position.step)
         figures = self.engine.evaluate(self.parts.val)
         self._check([f"The held-out {name}" for name in figures], [*figures.values()], position.step, self.engine.lr)
-        self._record({"kind": "val", "step": position.step, "epoch": number, **figures})
+        self._record({"kind": "val", "step": position.step, **epoch, **figures})
         headline = figures[self.parts.task.headline]
         if headline <= position.best:
             return False
