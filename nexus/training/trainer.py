@@ -152,7 +152,9 @@ class Trainer:
 
     def _check_data(self, checkpoint: Checkpoint | None, parts: Parts) -> bytes:
         """Returns what the data is, once it is what the run was started with."""
-        now = {name: loader.dataset for name, loader in (("train", parts.train), ("val", parts.val)) if loader}
+        now = {
+            name: loader.dataset for name, loader in (("train", parts.train), ("val", parts.val)) if loader is not None
+        }
         return check_data(self.run_dir, checkpoint.data() if checkpoint else b"", now, self.allow_changes)
 
 
