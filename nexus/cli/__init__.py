@@ -4,6 +4,8 @@ import os
 import sys
 import warnings
 
+from nexus.cli.text import one_line
+
 
 def main() -> None:
     """Runs the command line; a caller's mistake ends in one line and exit status 2, not in a stack trace."""
@@ -25,12 +27,6 @@ def _is_answer(error: Exception) -> bool:
     """Whether an error is meant for a person: a mistake, a file, a missing package, or one of the library's own."""
     ours = type(error).__module__.partition(".")[0] in ("nexus", "mithril")
     return ours or isinstance(error, ValueError | OSError | ImportError)
-
-
-def one_line(text: str) -> str:
-    """Returns a message as one line for a terminal: its lines joined, what would move the cursor spelled out."""
-    joined = " ".join(line.strip() for line in text.splitlines() if line.strip())
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in joined)
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> str:

@@ -6,11 +6,11 @@ from typing import Any, NoReturn
 
 import typer
 
+from nexus.cli.text import one_line
+
 
 def fail(message: str) -> NoReturn:
     """Ends the command with a message on standard error and exit status 2."""
-    from nexus.cli import one_line
-
     typer.echo(f"nexus: {one_line(message)}", err=True)
     raise typer.Exit(2)
 

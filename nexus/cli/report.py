@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def write_report(
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.tests["float"] = lambda value: isinstance(value, float)
-    template = environment.from_string((files("nexus.cli") / "report.html.j2").read_text(encoding="utf-8"))
+    template = environment.from_string((Path(__file__).parent / "report.html.j2").read_text(encoding="utf-8"))
     page = template.render(title=title, summary=summary, figures_of_merit=figures_of_merit, sections=sections)
     path.write_text(page, encoding="utf-8")
     return path
