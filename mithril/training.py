@@ -55,7 +55,7 @@ class TrainModel(Model):
 
     def __init__(self, model: Model):
         super().__init__()
-        as_composite(model)._copy_into(self, {})
+        as_composite(model).copy_into(self, {})
         self.name = model.name or snake_case(model.type_name)
         for connection in self.outputs:
             name = connection.key if connection.named else "output"

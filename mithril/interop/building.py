@@ -125,7 +125,7 @@ class _Builder:
             else:
                 values[item] = self._convert(model, region, item, values)
         self._expose(model, region, values)
-        model._cin = inputs[0] if inputs else None
+        model.cin_wire = inputs[0] if inputs else None
         return model
 
     def _declare_inputs(self, model: Model, values: dict[Node, Any]) -> None:
@@ -133,13 +133,13 @@ class _Builder:
             value = node.meta["val"]
             shape = [s if isinstance(s, int) else self.exported.sizes.get(str(s)) for s in value.shape]
             kind = _kind(value.dtype)
-            values[node] = model._from_key(IOKey(name, shape=shape, type=kind))
+            values[node] = model.declared_connection(IOKey(name, shape=shape, type=kind))
 
     def _argument(self, model: Model, node: Node, value: Any, count: int) -> Any:
         """A key of the model for a value from outside; a size or number stays what it is."""
         if not isinstance(value, Connection):
             return value
-        return model._named("input" if count == 1 else self.keys[node])
+        return model.named_connection("input" if count == 1 else self.keys[node])
 
     def _place(self, model: Model, region: Region, inner: Region, values: dict[Node, Any]) -> None:
         """Add the model of an inner region, and take over what others read of it."""
@@ -150,9 +150,9 @@ class _Builder:
         keys = {node: "input" if len(needed) == 1 else self.keys[node] for node in needed}
         wiring = child(**{keys[n]: v for n, v in needed.items() if isinstance(v, Connection)})
         wiring.place = self._place_of(inner.nodes[0])
-        node = model._add(wiring)
+        node = model.add_wiring(wiring)
         for result, key in zip(inner.results, _result_keys(inner)):
-            values[result] = model._node_output(node, key)
+            values[result] = model.output_of(node, key)
 
     def _tensors_from_outside(self, inner: Region) -> list[Node]:
         """Parameters that are read in a region but declared further out."""
@@ -174,7 +174,7 @@ class _Builder:
         value = self.exported.values[name]
         inside = name[len(region.path) + 1 :] if region.path else name
         key = key_of(inside)
-        connection = model._named(key) if is_name(key) else model._new(key)
+        connection = model.named_connection(key) if is_name(key) else model.new_connection(key)
         learned = name in self.exported.learned
         facts = IOKey(type=_kind(value.dtype), shape=list(value.shape), trainable=learned, buffer=not learned)
         facts.place = self.place
@@ -188,7 +188,7 @@ class _Builder:
         if value.dim() == 0 and value.dtype in (torch.int64, torch.bool, torch.float32, torch.float64):
             return value.item()
         declared = None if value.dtype.is_floating_point else dtype_of(value.dtype)
-        return model._from_key(IOKey(value=as_numpy(value), type=declared))
+        return model.declared_connection(IOKey(value=as_numpy(value), type=declared))
 
     # One operator
 
@@ -205,7 +205,7 @@ class _Builder:
         before = len(model.nodes)
         try:
             value = _call(function, node, bind(node.args), {k: bind(v) for k, v in node.kwargs.items()})
-            made = model._resolve(value)
+            made = model.resolve_value(value)
         except ConversionError as error:
             raise ConversionError(error.message, [*whereabouts(node), *error.notes]) from error
         except (MithrilError, TypeError) as error:
@@ -214,7 +214,7 @@ class _Builder:
         for step in model.nodes[before:]:
             step.place = self._place_of(node)
         if isinstance(made, Connection):
-            model._cout = made
+            model.cout_wire = made
         return made
 
     def _place_of(self, node: Node) -> tuple[str, int]:

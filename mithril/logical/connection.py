@@ -11,13 +11,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 from mithril.errors import ConnectionError, OperatorError, nearest
 from mithril.types import MAX_INTEGER, MAX_NAME, Dim, Tensor, as_dtype, is_name, plain
-
-if TYPE_CHECKING:
-    from mithril.logical.model import Model, Node
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 Place = tuple[str, int]
@@ -73,6 +70,10 @@ class Expression:
 
     Every method records an operator of the same name and returns it as a value.
     """
+
+    make_operator: ClassVar[Callable[[str], Any]]
+    """Makes an operator of the table. `mithril.logical.primitive` puts itself here when the package is loaded, since
+    operators are graphs, and graphs are made of expressions."""
 
     __hash__ = object.__hash__
 
@@ -171,10 +172,60 @@ def _one_tuple(values: tuple[Any, ...]) -> Any:
     return values
 
 
+class Graph(Protocol):
+    """What wires and nodes know of the graph that they belong to: see `mithril.logical.wires.Wires`."""
+
+    name: str | None
+    type_name: str
+    placements: dict[int, Node]
+
+    @property
+    def output_keys(self) -> list[str]: ...
+    @property
+    def cout_key(self) -> str | None: ...
+    def parents(self) -> list[Any]: ...
+    def is_output(self, key: str) -> bool: ...
+    def is_stateless(self) -> bool: ...
+    def constrain(self, connection: Connection) -> None: ...
+
+
+class Node:
+    """A model at its place in another one: what its keys are bound to there.
+
+    A binding is a connection of the outer model, a static value, or a list or tuple of these.
+    """
+
+    __slots__ = ("bindings", "model", "name", "outer", "outputs", "place")
+
+    def __init__(self, outer: Any, model: Any, name: str, where: Place):
+        self.outer = outer
+        self.model = model
+        self.name = name
+        self.place = where
+        self.bindings: dict[str, Any] = {}
+        self.outputs: dict[str, Connection] = {}
+
+    def sources(self) -> Iterator[Connection]:
+        """The connections that it reads."""
+        for value in self.bindings.values():
+            yield from connections_in(value)
+
+
+def connections_in(value: Any) -> Iterator[Connection]:
+    """All connections of a binding."""
+    if isinstance(value, Connection):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from connections_in(part)
+    elif isinstance(value, slice):
+        yield from connections_in((value.start, value.stop, value.step))
+
+
 class Connection(Expression):
     """A wire of one model: an input of the model, or an output of one of its nodes."""
 
-    def __init__(self, model: Model, key: str, named: bool = True):
+    def __init__(self, model: Any, key: str, named: bool = True):
         self.model = model
         self.key = key
         self.named = named
@@ -338,11 +389,11 @@ class ShapeOf(Expression):
 class Wiring(Expression):
     """A model with its wires named: `Linear(10)(input="features", output="logits")`. As a value it is its output."""
 
-    def __init__(self, model: Model, bindings: dict[str, Any]):
+    def __init__(self, model: Any, bindings: dict[str, Any]):
         self.model = model
         self.bindings = bindings
         self.place = place()
-        self.added: tuple[Model, Node] | None = None
+        self.added: tuple[Any, Node] | None = None
 
     def __getattr__(self, name: str) -> WiringOutput:
         if name.startswith("_"):
@@ -365,9 +416,7 @@ class WiringOutput(Expression):
 
 def record(operator: str, **bindings: Any) -> Wiring:
     """An operator of the table as a value."""
-    from mithril.logical.primitive import primitive
-
-    return primitive(operator)(**bindings)
+    return Expression.make_operator(operator)(**bindings)
 
 
 _EXPANSIONS: list[dict[str, tuple[Any, ...]]] = []

@@ -6,12 +6,12 @@ import inspect
 from typing import Any
 
 from mithril.errors import ConnectionError, MithrilError, OperatorError
-from mithril.logical.connection import check_name, expansion, show_place
-from mithril.logical.leaf import Leaf
+from mithril.logical.connection import expansion, show_place
 from mithril.logical.model import Model
+from mithril.logical.wires import Keys
 
 
-class Operator(Leaf):
+class Operator(Model):
     """A model whose `create_model()` runs when the shapes of its inputs have been inferred.
 
     In `create_model`, an `IOKey` that bears the name of an input has that input's shape: `B, C, H, W = input.shape`
@@ -21,11 +21,16 @@ class Operator(Leaf):
     call that are in neither are taken for inputs and checked when the model is created.
     """
 
+    input_names: tuple[str, ...] = ("input",)
+    output_names: tuple[str, ...] = ("output",)
+    fixed_keys = Keys(is_open=True)
+
     library: dict[str, type[Operator]] = {}
     """Those of mithril itself by class name, which a model's JSON may name."""
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
+        cls.fixed_keys = Keys(tuple(cls.input_names), tuple(cls.output_names), is_open=True)
         if cls.__module__.startswith("mithril."):
             Operator.library[cls.__name__] = cls
 
@@ -61,12 +66,6 @@ class Operator(Leaf):
             raise
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise OperatorError(f"{path}: {error}") from error
-
-    def is_stateless(self) -> bool:
-        return False
-
-    def binding_key(self, key: str) -> str:
-        return check_name(key, "a connection")
 
     def arguments(self) -> dict[str, Any]:
         """What its constructor was given, by the attributes of the same names."""

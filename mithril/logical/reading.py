@@ -16,7 +16,7 @@ from mithril.errors import MithrilError, OperatorError, nearest
 from mithril.logical.connection import Connection, as_pattern
 from mithril.logical.model import Model, Node
 from mithril.logical.operator import Operator
-from mithril.logical.primitive import Primitive, primitive_class
+from mithril.logical.primitive import primitive_class
 from mithril.ops.table import operator
 from mithril.types import MAX_INTEGER, MAX_NAME, as_dtype, is_name
 
@@ -200,19 +200,15 @@ class Reader:
         if not is_name(name) or name in model.submodels:
             raise refused(f"{place}.name", f"{_shown(name)} is no name, or is given twice")
         child = self.model(item["model"], (*path, name))
-        node = Node(model, child, name, model.place)
+        node = model.place_node(child, model.place, name)
+        reads_of: dict[str, Any] = {}
         for key, value in fields(item["bindings"], f"{place}.bindings", {"mapping": dict})["mapping"].items():
             if not reads(child, key):
                 raise refused(f"{place}.bindings", f"{child!r} has no input '{key:.{MAX_NAME}}'")
-            node.bindings[key] = self._value(value, f"{place}.bindings.{key}", model)
+            reads_of[key] = self._value(value, f"{place}.bindings.{key}", model)
         for key, target in item["outputs"].items():
             self._write(model, node, key, target, f"{place}.outputs")
-        for source in node.sources():
-            source.readers.append(node)
-        model.nodes.append(node)
-        model.submodels[name] = node
-        child._placements[id(model)] = node
-        child.frozen = True
+        model.bind_node(node, reads_of)
 
     @staticmethod
     def _write(model: Model, node: Node, key: str, target: Data, place: str) -> None:
@@ -230,11 +226,11 @@ class Reader:
                 raise refused(f"{place}.exposed", f"{_shown(key)} has no name, or is given twice")
             model.exposed.append(key)
         numbers = [int(key[1:]) for key, connection in model.connections.items() if not connection.named]
-        model._unnamed = max(numbers, default=-1) + 1
+        model.unnamed = max(numbers, default=-1) + 1
         if found["cin"] is not None:
-            model._cin = self._known(model, found["cin"], False, f"{place}.cin")
+            model.cin_wire = self._known(model, found["cin"], False, f"{place}.cin")
         if found["cout"] is not None:
-            model._cout = self._known(model, found["cout"], True, f"{place}.cout")
+            model.cout_wire = self._known(model, found["cout"], True, f"{place}.cout")
 
     @staticmethod
     def _known(model: Model, key: Data, computed: bool, place: str) -> Connection:
@@ -335,18 +331,14 @@ def _made(make: Callable[[], Any], place: str) -> Any:
 
 def reads(model: Model, key: str) -> bool:
     """Whether a node can bind this key of its model as an input."""
-    if isinstance(model, Primitive):
-        return key in model.input_keys
-    if isinstance(model, Operator):
-        return is_name(key) and key not in model.output_names
-    return key in model.connections and model.connections[key].producer is None
+    if model.fixed_keys is None:
+        return key in model.connections and not model.is_output(key)
+    return key in model.input_keys or (model.fixed_keys.is_open and is_name(key) and not model.is_output(key))
 
 
 def gives(model: Model, key: str) -> bool:
     """Whether a node can give this key of its model to others."""
-    if isinstance(model, Primitive | Operator):
-        return key in model.output_names
-    return key in model.connections and model.connections[key].producer is not None
+    return (model.fixed_keys is not None or key in model.connections) and model.is_output(key)
 
 
 def _check_order(model: Model, place: str) -> None:

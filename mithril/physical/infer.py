@@ -325,7 +325,9 @@ def as_composite(model: Model) -> Model:
     if not isinstance(model, Primitive | Operator):
         return model
     lists = {"key", *(n.strip("?*") for n in model.op.inputs if n[0] == "*")} if isinstance(model, Primitive) else ()
-    inputs, outputs = [name for name in model.input_names if name not in lists], model.output_names
+    keys = model.fixed_keys
+    assert keys is not None
+    inputs, outputs = [name for name in keys.inputs if name not in lists], keys.outputs
     wrapper = Model()
     inner = model.copy()
     inner.name = None
