@@ -35,6 +35,7 @@ class Function:
     needs_params: bool
     sizes: list[str]
     new_state: bool
+    kernels: list[tuple[str, str]]
 
 
 class Body:
@@ -57,7 +58,7 @@ class Body:
         self.counter = ""  # of loops
         self.flow = Flow(region, module.repeated, [] if region.prefix else list(module.graph.results()))
 
-    def evaluate(self) -> str:
+    def evaluate(self) -> Function:
         """The module's entry: parameters and data in, outputs by key out."""
         head, arguments = self.open()
         self.write_items(self.region.items)
@@ -66,8 +67,11 @@ class Body:
         sizes, missing = self.size_lines(list(self.module.graph.inputs.values()))
         if missing:
             raise ShapeError(f"{self.module.graph.name}: {missing[0]} is needed, a size that no input has.")
-        self.module.kernels += self.texts.kernels
-        return define_function("evaluate", arguments, [*head, *sizes, *self.lines, ending])
+        return self.entry("evaluate", arguments, [*head, *sizes, *self.lines, ending])
+
+    def entry(self, name: str, arguments: list[str], lines: list[str]) -> Function:
+        """A function that users call."""
+        return Function(name, define_function(name, arguments, lines), True, [], False, self.texts.kernels)
 
     def open(self) -> tuple[list[str], list[str]]:
         """The first lines, which name the data, and the arguments."""
@@ -114,9 +118,8 @@ class Body:
             ending = "return " + self.lines.pop().split(" = ", 1)[1]
         first = (["params", "prefix"] if self.uses_params or self.uses_state else []) + arguments
         last = [texts.symbols[s] for s in missing] + (["new_state"] if self.uses_state else [])
-        self.module.kernels += texts.kernels
         text = define_function(name, [*first, *last], [*sizes, *self.lines, ending])
-        return Function(name, text, self.uses_params or self.uses_state, missing, self.uses_state)
+        return Function(name, text, self.uses_params or self.uses_state, missing, self.uses_state, texts.kernels)
 
     def write_items(self, items: list[Item]) -> None:
         """One line per operator, one call per repeated region or a loop of them, other regions in place."""

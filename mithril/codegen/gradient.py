@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from mithril.codegen.body import Body, define_function
+from mithril.codegen.body import Body, Function
 from mithril.codegen.literal import quoted
 from mithril.codegen.module import Source
-from mithril.codegen.text import Names
+from mithril.codegen.text import Names, Target
 from mithril.errors import OperatorError
 from mithril.ops.table import Call
 from mithril.physical.graph import Graph, Node, Value, Variadic, values_in
@@ -16,13 +16,12 @@ CONSTANT = ("detach", "floor_divide")
 """Operators whose floating results count as constants."""
 
 
-def generate_gradient(graph: Graph, trainable: Iterable[str], backend: Any) -> str:
+def generate_gradient(graph: Graph, trainable: Iterable[str], backend: Target) -> str:
     """The source of `evaluate_gradients(output_gradients, params, data[, state])`.
 
     It runs the graph forwards in one piece, then backwards, and returns outputs, gradients by key, and the new state.
     """
-    source = Source(graph, backend)
-    source.repeated = set()
+    source = Source(graph, backend, functions=False)
     return source.text(Backward(source, list(trainable)).define())
 
 
@@ -32,7 +31,7 @@ class Backward(Body):
     inlines = False  # every value is read again on the way back
 
     def __init__(self, module: Source, trainable: list[str]):
-        super().__init__(module, Names(module.function_names()), module.root)
+        super().__init__(module, Names(module.reserved), module.root)
         self.trainable = [module.graph.inputs[key] for key in trainable]
         self.grads: dict[int, str] = {}
         self.needs = {id(v) for v in self.trainable}
@@ -40,7 +39,7 @@ class Backward(Body):
             if node.op.name not in CONSTANT and any(id(v) in self.needs for v in node.values()):
                 self.needs |= {id(v) for v in node.outputs if v.dtype.is_floating}
 
-    def define(self) -> str:
+    def define(self) -> Function:
         graph = self.module.graph
         self.texts.names.taken |= {"output_gradients", "gradients"}
         head, arguments = self.open()
@@ -55,8 +54,7 @@ class Backward(Body):
         sizes, _ = self.size_lines(list(graph.inputs.values()))
         ending = f"return {self.results_text()}, gradients, {'new_state' if graph.new_state else '{}'}"
         lines = [*head, *sizes, *self.lines, "gradients = {", *items, "}", ending]
-        self.module.kernels += self.texts.kernels
-        return define_function("evaluate_gradients", ["output_gradients", *arguments], lines)
+        return self.entry("evaluate_gradients", ["output_gradients", *arguments], lines)
 
     def gradient(self, value: Value) -> str:
         """The gradient of a value, zeros where nothing came back."""

@@ -1,13 +1,13 @@
 """A graph as the source of a Python module: imports, kernels, one function per repeated block, `evaluate`."""
 
+import builtins
 import re
-from typing import Any
 
 from mithril.codegen.body import Body, Function
 from mithril.codegen.kernels import paste, pasted_name
 from mithril.codegen.literal import docstring
-from mithril.codegen.regions import Region, build_regions, repeated
-from mithril.codegen.text import Names, shaped_operators
+from mithril.codegen.regions import Region, Signature, build_regions, repeated
+from mithril.codegen.text import Names, Target, shaped_operators
 from mithril.logical.model import snake_case
 from mithril.ops.table import HELPERS
 from mithril.physical.graph import Graph, show_shape
@@ -18,32 +18,39 @@ SHOWN_CONSTANTS = 8
 
 
 class Source:
-    """The source of one graph for one backend."""
+    """The source of one graph for one backend: what is written once, and what all of its functions have to know.
 
-    def __init__(self, graph: Graph, backend: Any):
+    Args:
+        functions: whether repeated blocks become functions; else everything stands in one.
+    """
+
+    def __init__(self, graph: Graph, backend: Target, functions: bool = True):
         self.graph = graph
         self.backend = backend
-        helpers = {pasted_name(n, f) for (owner, n), f in HELPERS.items() if owner in (backend.name, backend.xp)}
-        self.names = Names(helpers)  # of functions
-        self.functions: dict[Any, Function] = {}
-        self.blocks: list[str] = []
-        self.kernels: list[tuple[str, str]] = []
         self.root = build_regions(graph, shaped_operators(graph, backend))
         self.uses = count_uses(graph)
-        self.repeated = repeated(self.root)
-        self.reserved: set[str] = set()
-        self.alike: dict[Any, list[Region]] = {}
+        self.alike: dict[Signature, list[Region]] = {}
         for region in self.root.walk():
             self.alike.setdefault(region.signature, []).append(region)
+        self.repeated = repeated(self.root) if functions else set()
+        helpers = {pasted_name(n, f) for (owner, n), f in HELPERS.items() if owner in (backend.name, backend.xp)}
+        names = Names({*helpers, *dir(builtins)})
+        self.named = {s: names.new(self._function_name(r[0])) for s, r in self.alike.items() if s in self.repeated}
+        self.reserved = {*helpers, *self.named.values()}
+        self._functions: dict[Signature, Function] = {}
 
-    def module(self) -> str:
-        self.reserved = self.function_names()
-        return self.text(Body(self, Names(self.reserved), self.root).evaluate())
+    def function(self, region: Region) -> Function:
+        """The function for a repeated region; written when it is first needed."""
+        if region.signature not in self._functions:
+            function = Body(self, Names(self.reserved), region).function(self.named[region.signature])
+            self._functions[region.signature] = function
+        return self._functions[region.signature]
 
-    def text(self, entry: str) -> str:
-        """Header, kernels, blocks, and the entry that was written last."""
-        kernels = paste(self.kernels, self.backend.xp)
-        body = "\n\n\n".join([*kernels, *self.blocks, entry])
+    def text(self, entry: Function) -> str:
+        """The module: header, kernels, the blocks that the entry calls, and the entry."""
+        functions = [*self._functions.values(), entry]
+        kernels = paste([kernel for function in functions for kernel in function.kernels], self.backend.xp)
+        body = "\n\n\n".join([*kernels, *(function.text for function in functions)])
         return self.header(body) + body + "\n"
 
     def header(self, body: str) -> str:
@@ -63,15 +70,6 @@ class Source:
                 lines.append(line)
         return "\n".join(lines).rstrip() + "\n\n\n"
 
-    def function_names(self) -> set[str]:
-        """Names of all functions of the module, so that no variable takes one."""
-        named: dict[Any, str] = {}
-        for region in self.root.walk():
-            if region.signature in self.repeated and region.signature not in named:
-                named[region.signature] = self.names.new(self._function_name(region))
-        self._named = named
-        return self.names.taken
-
     def _function_name(self, region: Region) -> str:
         if region.type != "Model":
             return snake_case(region.type)
@@ -79,20 +77,12 @@ class Source:
         stem = stems.pop() if len(stems) == 1 else "block"
         return "block" if stem in ("", "model") else stem.removesuffix("s")
 
-    def function(self, region: Region) -> Function:
-        """The function for a repeated region; written when it is first needed."""
-        if region.signature not in self.functions:
-            names = Names(self.reserved)
-            function = Body(self, names, region).function(self._named[region.signature])
-            self.functions[region.signature] = function
-            self.blocks.append(function.text)
-        return self.functions[region.signature]
 
-
-def generate(graph: Graph, backend: Any) -> str:
+def generate(graph: Graph, backend: Target) -> str:
     """The source of a module whose `evaluate(params, data)` runs the graph.
 
     Where state changes it is `evaluate(params, data, state)` and returns `(outputs, new_state)`. State that is only
     read (running statistics in inference mode) is given as `state` or stands among the params.
     """
-    return Source(graph, backend).module()
+    source = Source(graph, backend)
+    return source.text(Body(source, Names(source.reserved), source.root).evaluate())

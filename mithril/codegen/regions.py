@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Hashable, Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -16,6 +16,10 @@ SHORTEST_LOOP = 3
 
 SMALLEST_FUNCTION = 3
 """Submodels of fewer operators are written in place."""
+
+
+Signature: TypeAlias = tuple[Hashable, ...]
+"""What the code of a region depends on."""
 
 
 @dataclass(eq=False)
@@ -32,7 +36,7 @@ class Region:
     parameters: list[Value] = field(default_factory=list)
     results: list[Value] = field(default_factory=list)
     new_state: list[tuple[str, Value]] = field(default_factory=list)
-    signature: Any = None
+    signature: Signature = ()
 
     def walk(self) -> Iterator[Region]:
         """Inner regions, outermost first."""
@@ -94,13 +98,13 @@ def _find_borders(root: Region, graph: Graph) -> None:
                     region.results.append(value)
 
 
-def _signature(region: Region, shaped: Set[str]) -> Any:
+def _signature(region: Region, shaped: Set[str]) -> Signature:
     """Equal for regions of equal code, prefixes of parameters apart. Shapes count only where the code holds them."""
     numbers: dict[int, Any] = {id(v): ("argument", i) for i, v in enumerate(region.arguments)}
     numbers |= {id(v): ("parameter", v.name.removeprefix(region.prefix)) for v in region.parameters}
     rows = []
 
-    def number(value: Value) -> Any:
+    def number(value: Value) -> Hashable:
         return numbers[id(value)]
 
     for index, node in enumerate(region.nodes):
@@ -113,9 +117,9 @@ def _signature(region: Region, shaped: Set[str]) -> Any:
     return (tuple(rows), results, state)
 
 
-def repeated(root: Region) -> set[Any]:
+def repeated(root: Region) -> set[Signature]:
     """Signatures of the regions that become functions: those that would otherwise be written more than once."""
-    counts: Counter[Any] = Counter()
+    counts: Counter[Signature] = Counter()
 
     def count(region: Region) -> None:
         for item in region.items:
@@ -179,7 +183,7 @@ class Flow:
     A generated function walks its statements and sets `now` to the number of the one it writes.
     """
 
-    def __init__(self, region: Region, called: set[Any], results: list[Value]):
+    def __init__(self, region: Region, called: Set[Signature], results: list[Value]):
         self.now = 0
         self.holds: dict[str, Value] = {}
         self.places: dict[int, int] = {}  # number of a node's statement

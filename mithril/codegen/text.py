@@ -8,7 +8,7 @@ import string
 from collections import UserDict
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from mithril.codegen.kernels import pasted_name
 from mithril.codegen.literal import MARK, plain_source
@@ -28,6 +28,15 @@ CALLED = re.compile(r"(?<![\w.])(\w+)\(")
 """The name of a function that is called, as no attribute of a module or a value."""
 
 
+class Target(Protocol):
+    """What code generation knows of a backend: see `mithril.backends.base.Backend`."""
+
+    name: ClassVar[str]
+    xp: ClassVar[str]
+    """The word for its arrays' functions in sources: torch, jnp, mx or np."""
+    imports: ClassVar[tuple[str, ...]]
+
+
 class Names:
     """Unique identifiers of one function: made after a hint, which may be any text."""
 
@@ -44,7 +53,7 @@ class Names:
 class Texts:
     """What values are called in one function."""
 
-    def __init__(self, backend: Any, names: Names):
+    def __init__(self, backend: Target, names: Names):
         self.backend = backend.name
         self.xp = backend.xp
         self.names = names
@@ -159,7 +168,7 @@ class _Watched(UserDict[str, Any]):
         return super().__getitem__(key)
 
 
-def shaped_operators(graph: Graph, backend: Any) -> set[str]:
+def shaped_operators(graph: Graph, backend: Target) -> set[str]:
     """Names of the operators whose code depends on the shapes of their operands, as `F.layer_norm(x, (64,))` does."""
     texts = Texts(backend, Names())
     found: dict[str, bool] = {}

@@ -13,7 +13,7 @@ from typing import Any
 
 from mithril.codegen.gradient import generate_gradient
 from mithril.compile.checks import Checker
-from mithril.errors import KeyMismatchError, nearest
+from mithril.errors import BackendError, KeyMismatchError, nearest
 from mithril.physical.graph import Graph, Value, Variadic, show_shape
 from mithril.types import Dim
 
@@ -171,9 +171,28 @@ class PhysicalModel:
             BackendError: the model was compiled for another backend.
             ValueMismatchError: all missing, superfluous and ill-fitting values, in one list.
         """
-        from importlib import import_module
+        if self.backend.name != "torch":
+            raise BackendError(f"as_module needs a model compiled for torch, not for {self.backend.name}.")
+        from mithril.backends.torch.module import CompiledModule
 
-        return import_module("mithril.interop.modules").CompiledModule(self, params)
+        return CompiledModule(self, params)
+
+    def checked_params(self, params: Given = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Parameters (random ones without any) and state by key, as arrays of the backend.
+
+        Raises:
+            ValueMismatchError: all missing, superfluous and ill-fitting values, in one list.
+        """
+        values, _, state = self._checker.sort(params or self.randomize_params(), None, None)
+        return values, {**self.initial_state(), **state}
+
+    def for_inference(self) -> PhysicalModel:
+        """The model in inference mode; itself where that makes no difference."""
+        return self._freeze({}) if self.training and self.state_keys else self
+
+    def state_name(self, key: str) -> str:
+        """What an input is called in the state dict that the model came from, else by the names of submodels."""
+        return self.graph.inputs[key].state_name or key
 
     def _closed_shape(self, value: Value) -> tuple[int, ...]:
         if value.is_open:
@@ -209,21 +228,24 @@ class PhysicalModel:
         Raises:
             ValueMismatchError: all missing, superfluous and ill-fitting values, in one list.
         """
-        result = self._evaluate(*self._arguments(params, data, state))
-        outputs, changed = result if self.graph.new_state else (result, {})
+        outputs, changed = self.run(*self._sorted(params, data, state))
         return outputs if state is None else (outputs, {**state, **changed})
+
+    def run(self, params: Arrays, data: Arrays, state: Arrays) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Outputs and changed state for arrays of the backend, each in its place; nothing is checked."""
+        if self.graph.new_state:
+            return self._evaluate(params, data, state)
+        return self._evaluate({**params, **state} if state else params, data), {}
 
     __call__ = evaluate
 
-    def _arguments(self, params: Given, data: Given, state: Given) -> tuple[Any, ...]:
+    def _sorted(self, params: Given, data: Given, state: Given) -> tuple[Arrays, Arrays, Arrays]:
         parameters, inputs, states = self._checker.sort(params or {}, data or {}, state)
         if self.constants:
             parameters = {**self.constants, **parameters}
         if len(states) < self._states:
             states = {**self.initial_state(), **states}
-        if self.graph.new_state:
-            return parameters, inputs, states
-        return {**parameters, **states} if states else parameters, inputs
+        return parameters, inputs, states
 
     def evaluate_gradients(
         self, params: Arrays, data: Given = None, output_gradients: Given = None, state: Given = None
@@ -239,7 +261,9 @@ class PhysicalModel:
         Args:
             output_gradients: by output; those not given count as zero. Not needed where the only output is a scalar.
         """
-        arguments = self._arguments(params, data, state)
+        parameters, inputs, states = self._sorted(params, data, state)
+        changes = bool(self.graph.new_state)
+        arguments = (parameters, inputs, states) if changes else ({**parameters, **states}, inputs)
         cotangents = self._cotangents(output_gradients)
         if self._gradient is None:
             self._gradient = self._make_gradient()
@@ -247,7 +271,7 @@ class PhysicalModel:
         if self.backend.mesh is not None:  # where the next step would need them
             gradients = self.backend.placed_like(gradients, arguments[0])
             new_state = self.backend.placed_like(new_state, arguments[-1])
-        return (outputs, gradients, new_state) if self.graph.new_state else (outputs, gradients)
+        return (outputs, gradients, new_state) if changes else (outputs, gradients)
 
     def _cotangents(self, given: Arrays | None) -> dict[str, Any]:
         values = {k: v for k, v in self.graph.outputs.items() if isinstance(v, Value) and v.dtype.is_floating}

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from mithril.compile.running import PhysicalModel
-from mithril.errors import BackendError, KeyMismatchError, nearest
+from mithril.errors import KeyMismatchError, nearest
+
+Tensors = Mapping[str, Tensor]
+
+
+class Compiled(Protocol):
+    """What a module needs of a compiled model: see `mithril.compile.running.PhysicalModel`."""
+
+    constants: dict[str, Tensor]
+
+    @property
+    def data_keys(self) -> list[str]: ...
+    @property
+    def parameter_keys(self) -> list[str]: ...
+    @property
+    def trainable_keys(self) -> list[str]: ...
+    @property
+    def state_keys(self) -> list[str]: ...
+    def state_name(self, key: str) -> str: ...
+    def checked_params(self, params: Mapping[str, object] | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]: ...
+    def for_inference(self) -> Compiled: ...
+    def run(self, params: Tensors, data: Tensors, state: Tensors) -> tuple[dict[str, Tensor], dict[str, Tensor]]: ...
 
 
 class CompiledModule(nn.Module):
@@ -19,23 +39,20 @@ class CompiledModule(nn.Module):
         params: by key; `randomize_params()` without them.
 
     Raises:
-        BackendError: the model was compiled for another backend.
         ValueMismatchError: all missing, superfluous and ill-fitting values, in one list.
     """
 
-    def __init__(self, compiled: PhysicalModel, params: Mapping[str, Any] | None = None):
+    def __init__(self, compiled: Compiled, params: Mapping[str, object] | None = None):
         super().__init__()
-        if compiled.backend.name != "torch":
-            raise BackendError(f"as_module needs a model compiled for torch, not for {compiled.backend.name}.")
-        values, _, state = compiled._checker.sort(params or compiled.randomize_params(), None, None)
+        values, state = compiled.checked_params(params)
         trainable = set(compiled.trainable_keys)
         self._compiled = compiled
-        self._inference = compiled._freeze({}) if compiled.training and compiled.state_keys else compiled
+        self._inference = compiled.for_inference()
         self._places: dict[str, tuple[nn.Module, str]] = {}
         for key, value in values.items():
-            self._keep(key, compiled.graph.inputs[key].state_name or key, value.detach().clone(), key in trainable)
-        for key, value in {**compiled.initial_state(), **state}.items():
-            self._keep(key, compiled.graph.inputs[key].state_name or key, value.detach().clone(), False)
+            self._keep(key, compiled.state_name(key), value.detach().clone(), key in trainable)
+        for key, value in state.items():
+            self._keep(key, compiled.state_name(key), value.detach().clone(), False)
         constants = {**compiled.constants, **self._inference.constants}
         for number, (key, value) in enumerate(constants.items()):
             self.register_buffer(f"_constant_{number}", value, persistent=False)
@@ -63,21 +80,18 @@ class CompiledModule(nn.Module):
         owner, leaf = self._places[key]
         return getattr(owner, leaf)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
         """Run the model. Data by position is taken in the order of `data_keys`."""
         model = self._compiled if self.training else self._inference
         data = self._data(args, kwargs)
         params = {key: self._tensor(key) for key in (*model.parameter_keys, *model.constants)}
         state = {key: self._tensor(key) for key in model.state_keys}
-        if not model.graph.new_state:
-            outputs = model._evaluate({**params, **state}, data)
-        else:
-            outputs, new_state = model._evaluate(params, data, state)
-            for key, value in new_state.items():
-                self._tensor(key).copy_(value.detach())
+        outputs, new_state = model.run(params, data, state)
+        for key, value in new_state.items():
+            self._tensor(key).copy_(value.detach())
         return outputs["output"] if list(outputs) == ["output"] else outputs
 
-    def _data(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _data(self, args: tuple[Tensor, ...], kwargs: Tensors) -> dict[str, Tensor]:
         keys = self._compiled.data_keys
         if len(args) > len(keys):
             raise KeyMismatchError(f"{len(args)} inputs were given, the model has {len(keys)}: {', '.join(keys)}.")
