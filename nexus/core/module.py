@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nexus.core.config import Config
 from nexus.core.formats import Format, State
+from nexus.core.parts import Part, PartSpec, make_parts
 from nexus.core.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -148,6 +149,41 @@ class NexusModule(nn.Module):
         del image_size
         return None
 
+    def part_specs(self) -> dict[str, PartSpec]:
+        """Returns what `parts` makes: by default one stage, the whole model."""
+        everything = [name for name, _ in (*self.named_children(), *self.named_parameters(recurse=False))]
+        return {"model": PartSpec(_whole, ("images",), tuple(everything))}
+
+    def example_inputs(self, image_size: tuple[int, int] | None = None) -> dict[str, Tensor]:
+        """Returns tensors that the model can be called with, by name: two images of noise.
+
+        Args:
+            image_size: (height, width) in pixels; None is the preprocessing's, or the configuration's.
+        """
+        side = getattr(self.config, "image_size", 224)
+        made_for = self.preprocessing.image_size if self.preprocessing else (side, side)
+        height, width = image_size or (made_for if isinstance(side, int) else side)
+        like = next(self.parameters())
+        channels = getattr(self.config, "in_channels", 3)
+        noise = torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(0))
+        return {"images": noise.to(like.device, like.dtype)}
+
+    def parts(self, image_size: tuple[int, int] | None = None) -> dict[str, Part]:
+        """Returns the stages that run on their own, in order, each a module with example inputs of fixed size.
+
+        Run one after another (`nexus.core.parts.run_parts`) they give what the model gives in evaluation mode. Tensors
+        stand where the model gives a list with an entry per image: of k boxes the first `count` are objects.
+
+        Args:
+            image_size: (height, width) in pixels of the examples; None is the size that the model is made for.
+        """
+        return make_parts(self, self.part_specs(), self.example_inputs(image_size))
+
     if TYPE_CHECKING:
 
         def __call__(self, images: Tensor, *args: Any, **keywords: Any) -> dict[str, Any]: ...
+
+
+def _whole(model: NexusModule, images: Tensor) -> dict[str, Tensor]:
+    outputs = model(images)
+    return {name: value for name, value in outputs.items() if isinstance(value, Tensor)}

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nexus.layers import check_images
@@ -54,6 +55,19 @@ def _stack_padded(images: Sequence[Tensor], height: int, width: int) -> Tensor:
     for place, image in zip(batch, images):
         place[:, : image.shape[1], : image.shape[2]] = image
     return batch
+
+
+def sizes_tensor(sizes: Sequence[Size], like: Tensor) -> Int[Tensor, "b 2"]:
+    """Returns (height, width) of images as a tensor beside `like`."""
+    return torch.tensor(sizes, device=like.device)
+
+
+def inside_images(batch: Float[Tensor, "b c h w"], sizes: Int[Tensor, "b 2"]) -> Bool[Tensor, "b 1 h w"]:
+    """Returns where a padded batch shows an image."""
+    height, width = batch.shape[-2:]
+    rows = torch.arange(height, device=batch.device) < sizes[:, :1]
+    columns = torch.arange(width, device=batch.device) < sizes[:, 1:]
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
 def check_targets(targets: Sequence[Target], num_images: int, num_classes: int, *extra: str) -> None:

@@ -46,10 +46,9 @@ def relative_objects(targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[tu
     return objects
 
 
-def pixel_boxes(boxes: Float[Tensor, "b q 4"], sizes: Sequence[tuple[int, int]]) -> Float[Tensor, "b q 4"]:
+def pixel_boxes(boxes: Float[Tensor, "b q 4"], sizes: Int[Tensor, "b 2"]) -> Float[Tensor, "b q 4"]:
     """Returns relative boxes as xyxy in pixels of images of `sizes` (height, width)."""
-    scale = torch.tensor([(width, height) * 2 for height, width in sizes], device=boxes.device)
-    return cxcywh_to_xyxy(full_precision(boxes)) * scale[:, None]
+    return cxcywh_to_xyxy(full_precision(boxes)) * sizes.flip(1).repeat(1, 2)[:, None]
 
 
 def softmax_cost(logits: Float[Tensor, "q k"], labels: Int[Tensor, " n"]) -> Float[Tensor, "q n"]:

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nexus.core.config import Config
 from nexus.core.formats import Format, State, join_keys
-from nexus.core.module import NexusModule, TokenLayout
+from nexus.core.module import TokenLayout
 from nexus.layers import (
     EncoderBlock,
     PatchEmbed,
@@ -31,6 +30,7 @@ from nexus.layers import (
     resample_position_embedding,
 )
 from nexus.models.cv.clip_resnet import ResNetTower
+from nexus.models.cv.image_text import ImageTextModel, TransformerTower, check_ids
 from nexus.ops.contrastive import softmax_contrastive_loss
 
 
@@ -106,7 +106,7 @@ def _block(config: CLIPConfig, width: int, num_heads: int, *, causal: bool, drop
     )
 
 
-class VisionTower(nn.Module):
+class VisionTower(TransformerTower):
     """A Vision Transformer with a norm before its first block, and a projection of the class token (Sec. 2.4)."""
 
     def __init__(self, config: CLIPConfig, num_layers: int) -> None:
@@ -134,19 +134,8 @@ class VisionTower(nn.Module):
         tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.norm_pre(tokens + positions)
 
-    def forward(self, images: Float[Tensor, "b c h w"], checkpointing: bool, keep: bool) -> list[Tensor]:
-        """Returns the tokens before the first block and after each; without `keep` after the last alone."""
-        tokens = self.embed(images)
-        features = collect(self.blocks, tokens, checkpointing=checkpointing, keep=keep)
-        return [tokens, *features] if keep else features
-
-    def project(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b e"]:
-        """Returns the place of each image in the shared space, of any length."""
-        return self.head(self.norm(tokens[:, 0]))
-
-    def attention_maps(self, features: Sequence[Tensor]) -> list[Float[Tensor, "b heads n n"]]:
-        """Returns the attention weights of each block, for what `forward` kept."""
-        return [block.attention_maps(x) for block, x in zip(cast("list[EncoderBlock]", self.blocks), features)]
+    def project(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b e"]:
+        return self.head(self.norm(features[:, 0]))
 
 
 class TextTower(nn.Module):
@@ -179,11 +168,7 @@ class TextTower(nn.Module):
 
 def check_tokens(tokens: Tensor, context_length: int) -> None:
     """Raises unless `tokens` are ids of texts (t, n) of at most `context_length` tokens."""
-    if tokens.ndim != 2 or tokens.is_floating_point():
-        raise ValueError(
-            f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}; the model takes integer ids (texts, tokens), "
-            "as its tokenizer makes them."
-        )
+    check_ids(tokens)
     if tokens.shape[1] > context_length:
         raise ValueError(
             f"The texts have {tokens.shape[1]} tokens; the model reads {context_length}. Truncate them in the "
@@ -204,15 +189,15 @@ def _image_tower(config: CLIPConfig) -> VisionTower | ResNetTower:
     )
 
 
-class CLIP(NexusModule):
+class CLIP(ImageTextModel):
     """Images and texts in one space. `config` is a `CLIPConfig` or a mapping of its fields.
 
     Images may have any size whose sides are multiples of the patch (of 32 for a ResNet): positions are interpolated.
     """
 
     config: CLIPConfig
-    head_prefixes = ()
-    task = "image-text"
+    visual: VisionTower | ResNetTower
+    text: TextTower
 
     def __init__(self, config: CLIPConfig | Mapping[str, Any]) -> None:
         super().__init__(config)
@@ -220,56 +205,14 @@ class CLIP(NexusModule):
         self.text = TextTower(self.config)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
-    def forward(
-        self,
-        images: Float[Tensor, "b c h w"],
-        tokens: Int[Tensor, "t n"],
-        *,
-        output_attentions: bool = False,
-        output_features: bool = True,
-        output_losses: bool = False,
-    ) -> dict[str, Any]:
-        """Compares normalized images with texts.
+    def compare(self, embeddings: Float[Tensor, "b e"], text_embeddings: Float[Tensor, "t e"]) -> Float[Tensor, "b t"]:
+        """Returns scaled cosines: their softmax over texts is a zero-shot classifier."""
+        return self.logit_scale.exp() * embeddings @ text_embeddings.T
 
-        Args:
-            images: Sides must be multiples of the patch, or of 32 for a ResNet.
-            tokens: Ids from CLIP's tokenizer, each text ended by the highest id of the vocabulary.
-            output_attentions: Also return the image tower's attention maps.
-            output_features: Return `features`; without them inference needs less memory.
-            output_losses: Text i belongs to image i: return `losses`, over the pairs of all processes.
-
-        Returns:
-            `logits` (b, t), the scaled cosines: their softmax over texts is a zero-shot classifier; `embeddings` (b, e)
-            of images and `text_embeddings` (t, e), of length 1; `features` of the image tower, tokens (b, n, d) or
-            maps (b, d, h, w) after each block; on request `attentions` and `losses`.
-        """
-        kept = self.visual(images, self.checkpointing, output_features or output_attentions)
-        embeddings = F.normalize(self.visual.project(kept[-1]), dim=-1)
-        text_embeddings = self.encode_text(tokens)
-        scale = self.logit_scale.exp()
-        outputs: dict[str, Any] = {
-            "logits": scale * embeddings @ text_embeddings.T,
-            "embeddings": embeddings,
-            "text_embeddings": text_embeddings,
-        }
-        if output_features:
-            outputs["features"] = kept[1:]
-        if output_attentions:
-            if isinstance(self.visual, ResNetTower):
-                raise ValueError("A ResNet has no attention maps; read them from a CLIP with a Vision Transformer.")
-            outputs["attentions"] = self.visual.attention_maps(kept)
-        if output_losses:
-            outputs["losses"] = {"contrastive": softmax_contrastive_loss(embeddings, text_embeddings, scale)}
-        return outputs
-
-    def encode_image(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b e"]:
-        """Returns the place of each image in the shared space, of length 1."""
-        features = self.visual(images, self.checkpointing, False)
-        return F.normalize(self.visual.project(features[-1]), dim=-1)
-
-    def encode_text(self, tokens: Int[Tensor, "t n"]) -> Float[Tensor, "t e"]:
-        """Returns the place of each text in the shared space, of length 1."""
-        return F.normalize(self.text(tokens, self.checkpointing), dim=-1)
+    def contrastive_loss(
+        self, embeddings: Float[Tensor, "b e"], text_embeddings: Float[Tensor, "b e"]
+    ) -> Float[Tensor, ""]:
+        return softmax_contrastive_loss(embeddings, text_embeddings, self.logit_scale.exp())
 
     def token_layout(self, image_size: Sequence[int]) -> TokenLayout | None:
         if isinstance(self.visual, ResNetTower):

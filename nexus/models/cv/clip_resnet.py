@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.layers import check_images, collect, resample_position_embedding
+from nexus.models.cv.image_text import ImageTower
 
 
 class Bottleneck(nn.Module):
@@ -67,7 +68,7 @@ class AttentionPool(nn.Module):
         return self.proj(rearrange(pooled, "b heads 1 e -> b (heads e)"))
 
 
-class ResNetTower(nn.Module):
+class ResNetTower(ImageTower):
     """A ResNet with a stem of three convolutions, pooling instead of strides, and attention at its end (Sec. 2.4).
 
     Args:
@@ -116,6 +117,8 @@ class ResNetTower(nn.Module):
         features = collect(blocks, x, checkpointing=checkpointing, keep=keep)
         return [x, *features] if keep else features
 
-    def project(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b e"]:
-        """Returns the place of each image in the shared space, of any length."""
-        return self.attnpool(x)
+    def project(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b e"]:
+        return self.attnpool(features)
+
+    def attention_maps(self, features: Sequence[Tensor]) -> list[Float[Tensor, "b heads n n"]]:
+        raise ValueError("A ResNet has no attention maps; read them from a CLIP with a Vision Transformer.")

@@ -1,9 +1,11 @@
 """What every detector takes and gives: images of any size in, boxes for each of them out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -67,3 +69,16 @@ class Detector(NexusModule, ABC):
         self, batch: Float[Tensor, "b c h w"], sizes: Sequence[Size], targets: Sequence[Target] | None
     ) -> dict[str, Any]:
         """Returns what `forward` gives, for a padded batch, the sizes of its images, and targets that fit."""
+
+    def example_inputs(self, image_size: tuple[int, int] | None = None) -> dict[str, Tensor]:
+        images = super().example_inputs(image_size)["images"]
+        _, _, height, width = images.shape
+        images = F.pad(images, (0, -width % self.multiple_of, 0, -height % self.multiple_of))
+        sizes = torch.tensor([images.shape[-2:]] * len(images), device=images.device)
+        return {"images": images, "image_sizes": sizes}
+
+
+def counted(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns detections of fixed number with `count`, how many of each image are detections: all of them."""
+    scores = found["scores"]
+    return {**found, "count": torch.full_like(scores[:, 0], scores.shape[1], dtype=torch.long)}

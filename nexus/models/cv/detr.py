@@ -16,19 +16,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nexus.core.config import Config
 from nexus.core.formats import Format, State
+from nexus.core.parts import PartSpec
 from nexus.layers import channels_last
-from nexus.layers.detector_input import Size, Target
+from nexus.layers.detector_input import Size, Target, inside_images, sizes_tensor
 from nexus.layers.frozen_norm import freeze_batch_norm
 from nexus.layers.mlp import Mlp
 from nexus.layers.perceptron import Perceptron
 from nexus.layers.post_norm import CrossAttention, PostNormBlock
-from nexus.models.cv.detector import Detector
+from nexus.models.cv.detector import Detector, counted
 from nexus.models.cv.rcnn.pyramid import backbone_maps, freeze_stages, make_backbone
 from nexus.models.cv.resnet import Bottleneck, ResNet
 from nexus.ops.set_prediction import (
@@ -217,12 +218,9 @@ class DETR(Detector):
         the queries; `embeddings` (b, q, d); `features`, the backbone's maps; with `targets` `losses`.
         """
         features = self.backbone(channels_last(batch))["features"]
-        seen = seen_places(batch, sizes, features[self.map_index])
-        position = sine_positions(seen, self.config.embed_dim, batch.dtype)
+        seen = seen_places(batch, sizes_tensor(sizes, batch), features[self.map_index])
         mask = None if all(size == batch.shape[-2:] for size in sizes) else seen.flatten(1)[:, None, None]
-        memory = rearrange(self.input_proj(features[self.map_index]), "b d h w -> b (h w) d")
-        for block in self.encoder:
-            memory = self._run(block, memory, position, mask)
+        memory, position = self._encode(features[self.map_index], seen, mask)
         states = self._decode(memory, position, mask)
         answers = self.decoder_norm(torch.stack(states[1:]))
         logits, boxes = self.class_embed(answers), self.bbox_embed(answers).sigmoid()
@@ -235,8 +233,28 @@ class DETR(Detector):
         if targets is not None:
             outputs["losses"] = self._losses(logits, boxes, relative_objects(targets, sizes))
         if targets is None or not self.training:
-            outputs |= rank_queries(logits[-1], boxes[-1], sizes)
+            ranked = rank_queries(logits[-1], boxes[-1], sizes_tensor(sizes, batch))
+            outputs |= {key: list(value) for key, value in ranked.items()}
         return outputs
+
+    def _encode(
+        self, last: Float[Tensor, "b c h w"], seen: Bool[Tensor, "b h w"], mask: Tensor | None
+    ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"]]:
+        """Returns what the encoder makes of the last map, and the positions of its places."""
+        position = sine_positions(seen, self.config.embed_dim, last.dtype)
+        memory = rearrange(self.input_proj(last), "b d h w -> b (h w) d")
+        for block in self.encoder:
+            memory = self._run(block, memory, position, mask)
+        return memory, position
+
+    def part_specs(self) -> dict[str, PartSpec]:
+        decoder = ("query_embed", "decoder", "decoder_norm", "class_embed", "bbox_embed")
+        return {
+            "backbone": PartSpec(_backbone, ("images", "image_sizes"), ("backbone",)),
+            "encoder": PartSpec(_encoder, ("map", "seen"), ("input_proj", "encoder")),
+            "decoder": PartSpec(_decoder, ("memory", "position", "seen"), decoder),
+            "head": PartSpec(_head, ("pred_logits", "pred_boxes", "image_sizes"), ()),
+        }
 
     def _decode(self, memory: Tensor, position: Tensor, mask: Tensor | None) -> list[Float[Tensor, "b q d"]]:
         """Returns the queries' states: zeros at first, then after each block."""
@@ -302,25 +320,46 @@ class DETR(Detector):
         )
 
 
+def _backbone(model: DETR, images: Tensor, sizes: Tensor) -> Mapping[str, Tensor]:
+    last = model.backbone(channels_last(images))["features"][model.map_index]
+    return {"map": last, "seen": seen_places(images, sizes, last)}
+
+
+def _encoder(model: DETR, last: Tensor, seen: Tensor) -> Mapping[str, Tensor]:
+    memory, position = model._encode(last, seen, seen.flatten(1)[:, None, None])
+    return {"memory": memory, "position": position}
+
+
+def _decoder(model: DETR, memory: Tensor, position: Tensor, seen: Tensor) -> Mapping[str, Tensor]:
+    embeddings = model.decoder_norm(model._decode(memory, position, seen.flatten(1)[:, None, None])[-1])
+    return {
+        "embeddings": embeddings,
+        "pred_logits": model.class_embed(embeddings),
+        "pred_boxes": model.bbox_embed(embeddings).sigmoid(),
+    }
+
+
+def _head(model: DETR, logits: Tensor, boxes: Tensor, sizes: Tensor) -> Mapping[str, Tensor]:
+    del model
+    return counted(rank_queries(logits, boxes, sizes))
+
+
 def seen_places(
-    batch: Float[Tensor, "b c _ _"], sizes: Sequence[Size], like: Float[Tensor, "b _ h w"]
+    batch: Float[Tensor, "b c _ _"], sizes: Int[Tensor, "b 2"], like: Float[Tensor, "b _ h w"]
 ) -> Bool[Tensor, "b h w"]:
     """Returns which places of a map show an image of `sizes`, by their nearest pixel, rather than padding."""
-    seen = batch.new_zeros(len(batch), 1, *batch.shape[-2:])
-    for image, (height, width) in zip(seen, sizes):
-        image[:, :height, :width] = 1
+    seen = inside_images(batch, sizes).to(batch.dtype)
     return F.interpolate(seen, size=like.shape[-2:], mode="nearest")[:, 0] > 0
 
 
 def rank_queries(
-    logits: Float[Tensor, "b q _"], boxes: Float[Tensor, "b q 4"], sizes: Sequence[Size]
-) -> dict[str, list[Tensor]]:
+    logits: Float[Tensor, "b q _"], boxes: Float[Tensor, "b q 4"], sizes: Int[Tensor, "b 2"]
+) -> dict[str, Tensor]:
     """Returns every query's box in pixels and its likeliest class other than "no object", best first."""
     scores, labels = logits.float().softmax(dim=-1)[..., :-1].max(dim=-1)
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     boxes = pixel_boxes(boxes, sizes).gather(1, order[..., None].expand(-1, -1, 4))
-    labels = labels.gather(1, order)
-    return {"boxes": list(boxes), "scores": list(scores), "labels": list(labels), "queries": list(order)}
+    return {"boxes": boxes, "scores": scores, "labels": labels.gather(1, order), "queries": order}
 
 
 def dilate_last_stage(body: nn.Module) -> None:

@@ -22,7 +22,7 @@ from nexus.core.config import Config
 from nexus.core.formats import Format, State, join_keys, rename_keys
 from nexus.core.hub import hub_num_classes
 from nexus.core.initialization import WeightInitMixin
-from nexus.core.module import NexusModule, TokenLayout
+from nexus.core.module import TokenLayout
 from nexus.layers import (
     Attention,
     DropPath,
@@ -36,6 +36,7 @@ from nexus.layers import (
     image_sides,
     resample_position_embedding,
 )
+from nexus.models.cv.classifier import Classifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,7 @@ class DINOv2Block(nn.Module):
         return self.attn.maps(self.norm1(x))
 
 
-class DINOv2(WeightInitMixin, NexusModule):
+class DINOv2(WeightInitMixin, Classifier):
     """Backbone, or classifier with a head. `config` is a `DINOv2Config` or a mapping of its fields.
 
     Images may have any size whose sides are multiples of `patch_size`: the position embedding is interpolated.

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from nexus.core.config import Config
 from nexus.core.hub import hub_num_classes
 from nexus.core.initialization import WeightInitMixin
-from nexus.core.module import NexusModule
 from nexus.layers import DropPath, check_images, collect
+from nexus.models.cv.classifier import Classifier
 from nexus.models.cv.efficient_net_names import FORMATS
 
 
@@ -176,7 +176,7 @@ class Block(nn.Module):
         return x + self.drop_path(branch) if self.shortcut else branch
 
 
-class EfficientNet(WeightInitMixin, NexusModule):
+class EfficientNet(WeightInitMixin, Classifier):
     """Image classifier. `config` is an `EfficientNetConfig` or a mapping of its fields. Images may have any size."""
 
     config: EfficientNetConfig

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from nexus.core.config import Config
 from nexus.core.formats import Format, State, join_keys
 from nexus.core.initialization import WeightInitMixin
-from nexus.core.module import NexusModule, TokenLayout
+from nexus.core.module import TokenLayout
 from nexus.layers import (
     DropPath,
     PatchEmbed,
@@ -36,6 +36,7 @@ from nexus.layers import (
     rotary_angles,
     rotate_pairs,
 )
+from nexus.models.cv.classifier import Classifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,7 @@ class EVA02Block(nn.Module):
         return self.attn.maps(self.norm1(x), angles)
 
 
-class EVA02(WeightInitMixin, NexusModule):
+class EVA02(WeightInitMixin, Classifier):
     """Image classifier. `config` is an `EVA02Config` or a mapping of its fields.
 
     Images may have any size whose sides are multiples of `patch_size`: the position embedding is interpolated, and

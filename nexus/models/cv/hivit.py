@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from nexus.core.config import Config
 from nexus.core.formats import Format, State
 from nexus.core.initialization import WeightInitMixin
-from nexus.core.module import NexusModule, TokenLayout
+from nexus.core.module import TokenLayout
 from nexus.layers import (
     DropPath,
     Mlp,
@@ -36,6 +36,7 @@ from nexus.layers import (
     resample_position_embedding,
 )
 from nexus.layers.relative_position import relative_positions, resample_offsets
+from nexus.models.cv.classifier import Classifier
 
 UNITS = 4  # along the side of a patch; two mergings leave one
 _TABLE = "relative_position_bias_table"
@@ -201,7 +202,7 @@ def hivit_blocks(config: HiViTConfig, grid: tuple[int, int]) -> list[nn.Module]:
     ]
 
 
-class HiViT(WeightInitMixin, NexusModule):
+class HiViT(WeightInitMixin, Classifier):
     """Image classifier. `config` is a `HiViTConfig` or a mapping of its fields.
 
     Images may have any size whose sides are multiples of `patch_size`: positions and biases are interpolated.

@@ -23,6 +23,7 @@ from nexus.core.config import Config
 from nexus.core.formats import State
 from nexus.core.initialization import WeightInitMixin
 from nexus.core.module import NexusModule
+from nexus.core.parts import PartSpec
 from nexus.layers import check_image_size, collect, resample_position_embedding
 from nexus.models.cv.vit import ViTBlock, ViTConfig
 
@@ -191,6 +192,21 @@ class MaskedAutoencoder(WeightInitMixin, NexusModule):
             outputs["attentions"] = encoded.attentions
         return outputs
 
+    def part_specs(self) -> dict[str, PartSpec]:
+        names = [name for name, _ in (*self.named_children(), *self.named_parameters(recurse=False))]
+        encoder = tuple(name for name in names if not name.startswith(_DECODER))
+        decoder = tuple(name for name in names if name.startswith(_DECODER))
+        return {
+            "encoder": PartSpec(_encoder, ("images", "noise"), encoder),
+            "decoder": PartSpec(_decoder, ("latent", "restore"), decoder),
+        }
+
+    def example_inputs(self, image_size: tuple[int, int] | None = None) -> dict[str, Tensor]:
+        images = super().example_inputs(image_size)["images"]
+        rows, columns = self.patch_grid(images.shape[-2:])
+        noise = torch.rand(len(images), rows * columns, generator=torch.Generator().manual_seed(0))
+        return {"images": images, "noise": noise.to(images)}
+
     def _mask(self, images: Tensor, num_patches: int, noise: Tensor | None) -> Masking:
         wanted = (images.shape[0], num_patches)
         if noise is None:
@@ -286,6 +302,23 @@ class MaskedAutoencoder(WeightInitMixin, NexusModule):
             _log.warning("The decoder was freshly initialised: the weights are of an encoder alone.")
             fitted |= {key: value for key, value in own.items() if key.startswith(_DECODER)}
         return fitted
+
+
+def _encoder(model: MaskedAutoencoder, images: Tensor, noise: Tensor) -> Mapping[str, Tensor]:
+    grid = model.patch_grid(images.shape[-2:])
+    masking = model._mask(images, grid[0] * grid[1], noise)
+    encoded = model.encode(images, masking, keep=False, output_attentions=False)
+    return {
+        "latent": encoded.latent,
+        "embeddings": encoded.embeddings,
+        "mask": masking.mask,
+        "restore": masking.restore.unflatten(1, grid),  # its shape tells the decoder the grid
+    }
+
+
+def _decoder(model: MaskedAutoencoder, latent: Tensor, restore: Tensor) -> Mapping[str, Tensor]:
+    _, rows, columns = restore.shape
+    return {"predictions": model._decode(latent, restore.flatten(1), (rows, columns))}
 
 
 def sincos_positions(grid: tuple[int, int], embed_dim: int, num_prefix: int) -> Float[Tensor, "1 _ d"]:

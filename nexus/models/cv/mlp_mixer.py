@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nexus.core.config import Config
 from nexus.core.formats import Format, State
 from nexus.core.initialization import WeightInitMixin
-from nexus.core.module import NexusModule, TokenLayout
+from nexus.core.module import TokenLayout
 from nexus.layers import (
     DropPath,
     Mlp,
@@ -30,6 +30,7 @@ from nexus.layers import (
     drop_path_rates,
     image_sides,
 )
+from nexus.models.cv.classifier import Classifier
 
 _ACTIVATIONS = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh")}
 
@@ -83,7 +84,7 @@ class MixerBlock(nn.Module):
         return x + self.drop_path(self.mlp_channels(self.norm2(x)))
 
 
-class MLPMixer(WeightInitMixin, NexusModule):
+class MLPMixer(WeightInitMixin, Classifier):
     """Image classifier. `config` is a `MixerConfig` or a mapping of its fields. Images must have its `image_size`."""
 
     config: MixerConfig

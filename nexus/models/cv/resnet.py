@@ -19,8 +19,8 @@ from nexus.core.config import Config
 from nexus.core.formats import Format
 from nexus.core.hub import hub_num_classes
 from nexus.core.initialization import WeightInitMixin
-from nexus.core.module import NexusModule
 from nexus.layers import DropPath, check_images, collect, drop_path_rates
+from nexus.models.cv.classifier import Classifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def shortcut(in_dim: int, out_dim: int, stride: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(in_dim, out_dim, 1, stride, bias=False), nn.BatchNorm2d(out_dim))
 
 
-class ResNet(WeightInitMixin, NexusModule):
+class ResNet(WeightInitMixin, Classifier):
     """Image classifier. `config` is a `ResNetConfig` or a mapping of its fields. Images may have any size."""
 
     config: ResNetConfig

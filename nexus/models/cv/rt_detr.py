@@ -18,16 +18,17 @@ from typing import Any, Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nexus.core.config import Config
 from nexus.core.formats import State
+from nexus.core.parts import PartSpec
 from nexus.layers import channels_last
 from nexus.layers.conv_norm import ConvNorm
-from nexus.layers.detector_input import Size, Target
+from nexus.layers.detector_input import Size, Target, sizes_tensor
 from nexus.layers.perceptron import Perceptron
-from nexus.models.cv.detector import Detector
+from nexus.models.cv.detector import Detector, counted
 from nexus.models.cv.rt_detr_backbone import DEPTHS, STEM_DIM, build_backbone
 from nexus.models.cv.rt_detr_decoder import (
     Decoder,
@@ -185,9 +186,7 @@ class RTDETR(Detector):
         if targets is not None:
             objects = relative_objects(targets, canvas)
         features = self.backbone(channels_last(batch), checkpointing=self.checkpointing)
-        maps = [layer(x) for layer, x in zip(self.input_proj, self.encoder(features))]
-        memory = torch.cat([rearrange(x, "b d h w -> b (h w) d") for x in maps], dim=1)
-        levels = [(x.shape[-2], x.shape[-1]) for x in maps]
+        memory, levels = flattened(self._encode(features))
         content, box_logits, scores = self._select(memory, levels)
         noisy = self._denoising(objects, content.shape[1]) if objects is not None and self.training else None
         query, start = self._start(content.detach(), box_logits.detach(), noisy)
@@ -213,8 +212,21 @@ class RTDETR(Detector):
                     answers.logits[:, :, :skip], answers.boxes[:, :, :skip], noisy, objects
                 )
         if objects is None or not self.training:
-            outputs |= best_classes(logits[-1], boxes[-1], canvas, self.config.num_queries)
+            found = best_classes(logits[-1], boxes[-1], sizes_tensor(canvas, batch), self.config.num_queries)
+            outputs |= {key: list(value) for key, value in found.items()}
         return outputs
+
+    def _encode(self, features: Sequence[Tensor]) -> list[Float[Tensor, "b d _ _"]]:
+        return [layer(x) for layer, x in zip(self.input_proj, self.encoder(features))]
+
+    def part_specs(self) -> dict[str, PartSpec]:
+        decoder = ("enc_output", "enc_score_head", "enc_bbox_head", "decoder")
+        return {
+            "backbone": PartSpec(_backbone, ("images",), ("backbone",)),
+            "encoder": PartSpec(_encoder, BACKBONE_MAPS, ("encoder", "input_proj")),
+            "decoder": PartSpec(_decoder, ENCODER_MAPS, decoder),
+            "head": PartSpec(_head, ("pred_logits", "pred_boxes", "canvas"), ()),
+        }
 
     def _select(self, memory: Float[Tensor, "b n d"], levels: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
         """Returns content, box logits and class scores of the most promising places (Sec. 4.3)."""
@@ -321,15 +333,44 @@ def anchor_logits(levels: Sequence[tuple[int, int]], like: Tensor) -> tuple[Tens
     return torch.where(valid, (boxes / (1 - boxes)).log(), torch.finfo(like.dtype).max), valid
 
 
+BACKBONE_MAPS, ENCODER_MAPS = ("c3", "c4", "c5"), ("p3", "p4", "p5")
+
+
+def _backbone(model: RTDETR, images: Tensor) -> Mapping[str, Tensor]:
+    canvas = sizes_tensor([(images.shape[-2], images.shape[-1])] * len(images), images)
+    return {**dict(zip(BACKBONE_MAPS, model.backbone(channels_last(images)))), "canvas": canvas}
+
+
+def _encoder(model: RTDETR, *features: Tensor) -> Mapping[str, Tensor]:
+    return dict(zip(ENCODER_MAPS, model._encode(features)))
+
+
+def _decoder(model: RTDETR, *maps: Tensor) -> Mapping[str, Tensor]:
+    memory, levels = flattened(maps)
+    query, start, _ = model._select(memory, levels)
+    answers = model.decoder(query, start, memory, levels, num_layers=model.config.eval_layers)
+    return {"embeddings": answers.embeddings, "pred_logits": answers.logits[-1], "pred_boxes": answers.boxes[-1]}
+
+
+def _head(model: RTDETR, logits: Tensor, boxes: Tensor, canvas: Tensor) -> Mapping[str, Tensor]:
+    return counted(best_classes(logits, boxes, canvas, model.config.num_queries))
+
+
+def flattened(maps: Sequence[Float[Tensor, "b d _ _"]]) -> tuple[Float[Tensor, "b n d"], list[tuple[int, int]]]:
+    """Returns maps row by row, one after the other, and their (height, width)."""
+    memory = torch.cat([rearrange(x, "b d h w -> b (h w) d") for x in maps], dim=1)
+    return memory, [(x.shape[-2], x.shape[-1]) for x in maps]
+
+
 def best_classes(
-    logits: Float[Tensor, "b q k"], boxes: Float[Tensor, "b q 4"], sizes: Sequence[Size], count: int
-) -> dict[str, list[Tensor]]:
+    logits: Float[Tensor, "b q k"], boxes: Float[Tensor, "b q 4"], sizes: Int[Tensor, "b 2"], count: int
+) -> dict[str, Tensor]:
     """Returns the `count` likeliest pairs of a query and a class, best first."""
     chances = full_precision(logits).sigmoid().flatten(1)
     scores, index = chances.topk(min(count, chances.shape[1]), dim=1)
     query = torch.div(index, logits.shape[-1], rounding_mode="floor")
     boxes = pixel_boxes(boxes, sizes).gather(1, query[..., None].expand(-1, -1, 4))
-    return {"boxes": list(boxes), "scores": list(scores), "labels": list(index % logits.shape[-1])}
+    return {"boxes": boxes, "scores": scores, "labels": index % logits.shape[-1]}
 
 
 def hub_config(mapping: Mapping[str, Any]) -> RTDETRConfig:

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 from nexus.core.config import Config
 from nexus.core.formats import State
-from nexus.core.module import NexusModule, TokenLayout
+from nexus.core.module import TokenLayout
 from nexus.layers import EncoderBlock, Mlp, PatchEmbed, check_images, collect, drop_path_rates
 from nexus.layers.position_embedding import resample_position_embedding
+from nexus.models.cv.image_text import ImageTextModel, TransformerTower, check_ids
 from nexus.models.cv.siglip_names import FORMATS
 from nexus.ops.contrastive import sigmoid_contrastive_loss
 
@@ -98,7 +99,7 @@ class ProbePool(nn.Module):
         return pooled + self.mlp(self.norm(pooled))
 
 
-class VisionTower(nn.Module):
+class VisionTower(TransformerTower):
     """A Vision Transformer without class token; the probe gathers its tokens."""
 
     def __init__(self, config: SigLIPConfig) -> None:
@@ -129,15 +130,8 @@ class VisionTower(nn.Module):
         patches = self.patch_embed(images[..., : grid[0] * patch, : grid[1] * patch])
         return patches + self.resample(self.pos_embed, self.grid, grid)
 
-    def forward(self, images: Float[Tensor, "b c h w"], checkpointing: bool, keep: bool) -> list[Tensor]:
-        """Returns the tokens before the first block and after each; without `keep` after the last alone."""
-        tokens = self.embed(images)
-        features = collect(self.blocks, tokens, checkpointing=checkpointing, keep=keep)
-        return [tokens, *features] if keep else features
-
-    def project(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
-        """Returns the place of each image in the shared space, of any length."""
-        return self.pool(self.norm(tokens))
+    def project(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
+        return self.pool(self.norm(features))
 
 
 class TextTower(nn.Module):
@@ -164,11 +158,7 @@ class TextTower(nn.Module):
             ValueError: The tokens are no ids, or the texts were not padded to the length of the training.
         """
         length = self.pos_embed.shape[1]
-        if tokens.ndim != 2 or tokens.is_floating_point():
-            raise ValueError(
-                f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}; the model takes integer ids "
-                "(texts, tokens), as its tokenizer makes them."
-            )
+        check_ids(tokens)
         if tokens.shape[1] != length:
             raise ValueError(
                 f"The texts have {tokens.shape[1]} tokens; SigLIP reads exactly {length}, as in its training. "
@@ -178,15 +168,15 @@ class TextTower(nn.Module):
         return self.head(self.norm(x[:, -1]))
 
 
-class SigLIP(NexusModule):
+class SigLIP(ImageTextModel):
     """Images and texts in one space. `config` is a `SigLIPConfig` or a mapping of its fields.
 
     Images may have any size: positions are interpolated, and pixels beyond the last whole patch are cut off.
     """
 
     config: SigLIPConfig
-    head_prefixes = ()
-    task = "image-text"
+    visual: VisionTower
+    text: TextTower
 
     def __init__(self, config: SigLIPConfig | Mapping[str, Any]) -> None:
         super().__init__(config)
@@ -207,56 +197,14 @@ class SigLIP(NexusModule):
         nn.init.zeros_(cast("nn.Parameter", patches.bias))
         nn.init.normal_(self.text.token_embed.weight, std=self.config.text_dim**-0.5)
 
-    def forward(
-        self,
-        images: Float[Tensor, "b c h w"],
-        tokens: Int[Tensor, "t n"],
-        *,
-        output_attentions: bool = False,
-        output_features: bool = True,
-        output_losses: bool = False,
-    ) -> dict[str, Any]:
-        """Compares normalized images with texts.
+    def compare(self, embeddings: Float[Tensor, "b d"], text_embeddings: Float[Tensor, "t d"]) -> Float[Tensor, "b t"]:
+        """Returns logits whose sigmoid is the probability that a text belongs to an image."""
+        return self.logit_scale.exp() * embeddings @ text_embeddings.T + self.logit_bias
 
-        Args:
-            images: Of any size.
-            tokens: Ids from the model's tokenizer, padded to `context_length`.
-            output_attentions: Also return the image tower's attention maps.
-            output_features: Return `features`; without them inference needs less memory.
-            output_losses: Text i belongs to image i: return `losses`, over the pairs of all processes.
-
-        Returns:
-            `logits` (b, t): their sigmoid is the probability that a text belongs to an image; `embeddings` (b, d) of
-            images and `text_embeddings` (t, d), of length 1; `features` the image tower's tokens (b, n, d) after each
-            block; on request `attentions` (b, heads, n, n) of each block, and `losses`.
-        """
-        kept = self.visual(images, self.checkpointing, output_features or output_attentions)
-        embeddings = F.normalize(self.visual.project(kept[-1]), dim=-1)
-        text_embeddings = self.encode_text(tokens)
-        scale = self.logit_scale.exp()
-        outputs: dict[str, Any] = {
-            "logits": scale * embeddings @ text_embeddings.T + self.logit_bias,
-            "embeddings": embeddings,
-            "text_embeddings": text_embeddings,
-        }
-        if output_features:
-            outputs["features"] = kept[1:]
-        if output_attentions:
-            blocks = cast("list[EncoderBlock]", self.visual.blocks)
-            outputs["attentions"] = [block.attention_maps(x) for block, x in zip(blocks, kept)]
-        if output_losses:
-            loss = sigmoid_contrastive_loss(embeddings, text_embeddings, scale, self.logit_bias)
-            outputs["losses"] = {"contrastive": loss}
-        return outputs
-
-    def encode_image(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """Returns the place of each image in the shared space, of length 1."""
-        features = self.visual(images, self.checkpointing, False)
-        return F.normalize(self.visual.project(features[-1]), dim=-1)
-
-    def encode_text(self, tokens: Int[Tensor, "t n"]) -> Float[Tensor, "t d"]:
-        """Returns the place of each text in the shared space, of length 1."""
-        return F.normalize(self.text(tokens, self.checkpointing), dim=-1)
+    def contrastive_loss(
+        self, embeddings: Float[Tensor, "b d"], text_embeddings: Float[Tensor, "b d"]
+    ) -> Float[Tensor, ""]:
+        return sigmoid_contrastive_loss(embeddings, text_embeddings, self.logit_scale.exp(), self.logit_bias)
 
     def token_layout(self, image_size: Sequence[int]) -> TokenLayout:
         return TokenLayout(0, *self.visual.patch_embed.grid(image_size))

@@ -24,9 +24,9 @@ from nexus.core.config import Config
 from nexus.core.formats import Format, State, join_keys
 from nexus.core.hub import hub_num_classes
 from nexus.core.initialization import WeightInitMixin
-from nexus.core.module import NexusModule
 from nexus.layers import DropPath, Mlp, check_image_size, check_images, collect, drop_path_rates, image_sides
 from nexus.layers.relative_position import relative_positions
+from nexus.models.cv.classifier import Classifier
 
 TABLE = "relative_position_bias_table"
 Size = tuple[int, int]
@@ -267,7 +267,7 @@ class SwinStage(nn.Module):
         return [block.attention_maps(y) for block, y in zip(blocks, [x, *collect(self.blocks, x)[:-1]])]
 
 
-class SwinTransformer(WeightInitMixin, NexusModule):
+class SwinTransformer(WeightInitMixin, Classifier):
     """Image classifier. `config` is a `SwinConfig` or a mapping of its fields.
 
     Images may have any size whose sides are multiples of `patch_size`; maps that windows do not fill are padded as

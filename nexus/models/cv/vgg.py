@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from nexus.core.config import Config
 from nexus.core.formats import Format, State
 from nexus.core.initialization import WeightInitMixin
-from nexus.core.module import NexusModule
 from nexus.layers import check_images, collect
+from nexus.models.cv.classifier import Classifier
 
 GRID = 7  # sides of the last map at 224 pixels, which the first fully connected layer reads
 
@@ -53,7 +53,7 @@ class VGGConfig(Config):
     dropout: float = 0.5
 
 
-class VGG(WeightInitMixin, NexusModule):
+class VGG(WeightInitMixin, Classifier):
     """Image classifier. `config` is a `VGGConfig` or a mapping of its fields. Both sides must be at least 32 pixels."""
 
     config: VGGConfig

@@ -24,7 +24,7 @@ from nexus.core.config import Config
 from nexus.core.formats import Format, State, join_keys
 from nexus.core.hub import hub_num_classes
 from nexus.core.initialization import WeightInitMixin
-from nexus.core.module import NexusModule, TokenLayout
+from nexus.core.module import TokenLayout
 from nexus.layers import (
     Attention,
     DropPath,
@@ -36,6 +36,7 @@ from nexus.layers import (
     image_sides,
     resample_position_embedding,
 )
+from nexus.models.cv.classifier import Classifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,7 @@ class ViTBlock(nn.Module):
         return self.attn.maps(self.norm1(x))
 
 
-class VisionTransformer(WeightInitMixin, NexusModule):
+class VisionTransformer(WeightInitMixin, Classifier):
     """Image classifier. `config` is a `ViTConfig` or a mapping of its fields.
 
     Images may have any size whose sides are multiples of `patch_size`: the position embedding is interpolated.

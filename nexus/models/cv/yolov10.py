@@ -17,15 +17,16 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nexus.core.config import Config, nearest
 from nexus.core.formats import Format
+from nexus.core.parts import PartSpec
 from nexus.layers.conv_norm import ConvNorm
-from nexus.layers.detector_input import Size, Target
-from nexus.models.cv.detector import Detector
+from nexus.layers.detector_input import Size, Target, inside_images, sizes_tensor
+from nexus.models.cv.detector import Detector, counted
 from nexus.models.cv.yolov10_blocks import (
     Downsample,
     LargeDepthwise,
@@ -35,7 +36,7 @@ from nexus.models.cv.yolov10_blocks import (
     conv_unit,
 )
 from nexus.ops.anchors import grid_points
-from nexus.ops.boxes import clip_boxes, full_precision
+from nexus.ops.boxes import full_precision
 from nexus.ops.losses import ciou_loss, distribution_focal_loss
 from nexus.ops.matching import match_aligned
 
@@ -201,7 +202,8 @@ class YOLOv10(Detector):
         `pred_boxes` (b, n, 4), xyxy in pixels, of the one-to-one head at every place of its three maps; `features`, the
         backbone's maps of strides 8, 16 and 32; with `targets` `losses`.
         """
-        batch = fill_padding(batch, sizes, self.config.padding_value)
+        if any(size != batch.shape[-2:] for size in sizes):
+            batch = fill_padding(batch, sizes_tensor(sizes, batch), self.config.padding_value)
         features = self._backbone(batch)
         maps = self._neck(*features)
         places = self._places(maps)
@@ -216,8 +218,19 @@ class YOLOv10(Detector):
                 top_k = self.config.top_k
                 outputs["losses"] |= self._losses("one_to_many", logits, bins, places, targets, top_k)
         if targets is None or not self.training:
-            outputs |= best_places(outputs["pred_logits"], outputs["pred_boxes"], sizes, self.config.max_detections)
+            limits, count = sizes_tensor(sizes, batch), self.config.max_detections
+            found = best_places(outputs["pred_logits"], outputs["pred_boxes"], limits, count)
+            outputs |= {key: list(value) for key, value in found.items()}
         return outputs
+
+    def part_specs(self) -> dict[str, PartSpec]:
+        neck = ("top_down4", "top_down3", "shrink3", "bottom_up4", "shrink4", "bottom_up5")
+        body = tuple(name for name, _ in self.named_children() if name not in (*neck, "one_to_many", "one_to_one"))
+        return {
+            "backbone": PartSpec(_backbone, ("images", "image_sizes"), body),
+            "encoder": PartSpec(_neck, BACKBONE_MAPS, neck),
+            "head": PartSpec(_head, (*NECK_MAPS, "image_sizes"), ("one_to_one",)),
+        }
 
     def _backbone(self, x: Tensor) -> list[Tensor]:
         x = self._run(self.stage2, self.down2(self.stem(x)))
@@ -297,15 +310,28 @@ class YOLOv10(Detector):
         return self.eval().requires_grad_(False)
 
 
-def fill_padding(batch: Float[Tensor, "b c h w"], sizes: Sequence[Size], value: float) -> Float[Tensor, "b c h w"]:
+BACKBONE_MAPS, NECK_MAPS = ("c3", "c4", "c5"), ("p3", "p4", "p5")
+
+
+def _backbone(model: YOLOv10, images: Tensor, sizes: Tensor) -> Mapping[str, Tensor]:
+    return dict(zip(BACKBONE_MAPS, model._backbone(fill_padding(images, sizes, model.config.padding_value))))
+
+
+def _neck(model: YOLOv10, *features: Tensor) -> Mapping[str, Tensor]:
+    return dict(zip(NECK_MAPS, model._neck(*features)))
+
+
+def _head(model: YOLOv10, p3: Tensor, p4: Tensor, p5: Tensor, sizes: Tensor) -> Mapping[str, Tensor]:
+    maps = [p3, p4, p5]
+    logits, bins = model.one_to_one(maps)
+    boxes = boxes_from_bins(bins, model._places(maps))
+    found = best_places(logits, boxes, sizes, model.config.max_detections)
+    return {"pred_logits": logits, "pred_boxes": boxes, **counted(found)}
+
+
+def fill_padding(batch: Float[Tensor, "b c h w"], sizes: Int[Tensor, "b 2"], value: float) -> Float[Tensor, "b c h w"]:
     """Returns the batch with `value` where there is no image."""
-    height, width = batch.shape[-2:]
-    if all(size == (height, width) for size in sizes):
-        return batch
-    tall, wide = (torch.tensor(side, device=batch.device) for side in zip(*sizes))
-    rows = torch.arange(height, device=batch.device) < tall[:, None]
-    columns = torch.arange(width, device=batch.device) < wide[:, None]
-    return torch.where((rows[:, :, None] & columns[:, None, :])[:, None], batch, value)
+    return torch.where(inside_images(batch, sizes), batch, value)
 
 
 def boxes_from_bins(bins: Float[Tensor, "b n 4 r"], places: Places) -> Float[Tensor, "b n 4"]:
@@ -317,8 +343,8 @@ def boxes_from_bins(bins: Float[Tensor, "b n 4 r"], places: Places) -> Float[Ten
 
 
 def best_places(
-    logits: Float[Tensor, "b n k"], boxes: Float[Tensor, "b n 4"], sizes: Sequence[Size], count: int
-) -> dict[str, list[Tensor]]:
+    logits: Float[Tensor, "b n k"], boxes: Float[Tensor, "b n 4"], sizes: Int[Tensor, "b 2"], count: int
+) -> dict[str, Tensor]:
     """Returns the likeliest classes of the `count` likeliest places, `count` in all, best first, inside the images."""
     logits, boxes = full_precision(logits), full_precision(boxes)
     places = min(count, logits.shape[1])
@@ -328,11 +354,8 @@ def best_places(
     scores, index = logits.sigmoid().flatten(1).topk(min(count, places * logits.shape[-1]), dim=1)
     place = torch.div(index, logits.shape[-1], rounding_mode="floor")
     found = boxes.gather(1, place[..., None].expand(-1, -1, 4))
-    return {
-        "boxes": [clip_boxes(one, size) for one, size in zip(found, sizes)],
-        "scores": list(scores),
-        "labels": list(index % logits.shape[-1]),
-    }
+    limits = sizes.flip(1).repeat(1, 2)[:, None].to(found.dtype)
+    return {"boxes": found.clamp(min=0).minimum(limits), "scores": scores, "labels": index % logits.shape[-1]}
 
 
 def scaled(depth: float, width: float, max_dim: int, compact: str, large_kernel: str = "") -> YOLOv10Config:

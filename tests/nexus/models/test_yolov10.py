@@ -318,13 +318,13 @@ def test_images_of_a_batch_do_not_mix_and_padding_is_grey():
     grey = torch.full((3, 64, 64), 114 / 255)
     grey[:, :32] = small
     torch.testing.assert_close(together["pred_logits"][:1], model(grey[None])["pred_logits"])
-    assert fill_padding(padded, [(64, 64), (64, 64)], 0.5) is padded
+    assert torch.equal(fill_padding(padded, torch.tensor([[64, 64], [64, 64]]), 0.5), padded)
 
 
 def test_the_best_places_come_first_and_only_so_many():
     logits = torch.tensor([[[3.0, 2.9], [0.0, -1.0], [2.95, -5.0]]])
     boxes = torch.tensor([[[0.0, 0, 9, 9], [1, 1, 4, 4], [-3, 2, 99, 5]]])
-    found = best_places(logits, boxes, [(8, 8)], 2)  # the two best places are the first and the third
+    found = best_places(logits, boxes, torch.tensor([[8, 8]]), 2)  # the two best places are the first and the third
     assert found["labels"][0].tolist() == [0, 0]
     assert found["boxes"][0].tolist() == [[0, 0, 8, 8], [0, 2, 8, 5]]
     torch.testing.assert_close(found["scores"][0], torch.tensor([3.0, 2.95]).sigmoid())

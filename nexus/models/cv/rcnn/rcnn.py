@@ -12,8 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.config import Config
+from nexus.core.parts import PartSpec
 from nexus.layers.detector_input import Size, Target
 from nexus.models.cv.detector import Detector
+from nexus.models.cv.rcnn.fixed import part_specs
 from nexus.models.cv.rcnn.parts import Branch, Detections, SecondStage
 from nexus.models.cv.rcnn.pyramid import PyramidBackbone
 from nexus.models.cv.rcnn.roi_heads import BoxHeadConfig, DetectConfig, SamplerConfig
@@ -116,6 +118,9 @@ class RCNN(Detector):
             for branch in self._branches():
                 outputs |= branch.predict(levels, detections, sizes)
         return outputs
+
+    def part_specs(self) -> dict[str, PartSpec]:
+        return part_specs(list(self.branches))
 
     def _branches(self) -> list[Branch]:
         return [branch for branch in self.branches.values() if isinstance(branch, Branch)]

@@ -71,6 +71,11 @@ class RPNConfig(Config):
         if len({len(sizes) for sizes in self.anchor_sizes}) != 1:
             raise ValueError(f"anchor_sizes is {self.anchor_sizes}; every level needs the same number of sizes.")
 
+    @property
+    def coder(self) -> BoxCoder:
+        """The parametrization that boxes are regressed in."""
+        return BoxCoder(bounded_below=self.bounded_shrinking)
+
 
 class RPNOutput(NamedTuple):
     """What the network says of every anchor of a batch, level after level."""
@@ -107,7 +112,6 @@ class RegionProposalNetwork(nn.Module):
     def __init__(self, config: RPNConfig, dim: int) -> None:
         super().__init__()
         self.config = config
-        self.coder = BoxCoder(bounded_below=config.bounded_shrinking)
         self.head = RPNHead(dim, config.num_convs, len(config.anchor_sizes[0]) * len(config.anchor_ratios))
 
     def forward(self, levels: Sequence[Float[Tensor, "b d _ _"]], padded_size: Size) -> RPNOutput:
@@ -134,29 +138,7 @@ class RegionProposalNetwork(nn.Module):
 
     def propose(self, output: RPNOutput, image_sizes: Sequence[Size], *, for_training: bool) -> list[Tensor]:
         """Returns the proposals (n, 4) of each image, best first; no gradient flows through them."""
-        config = self.config
-        num_candidates = config.num_candidates[0 if for_training else 1]
-        objectness, deltas = output.objectness.detach(), output.deltas.detach()
-        chosen, levels, start = [], [], 0
-        for level, size in enumerate(output.level_sizes):
-            best = objectness[:, start : start + size].topk(min(size, num_candidates), dim=1).indices
-            chosen.append(best + start)
-            levels.append(torch.full_like(best[0], level))
-            start += size
-        index, level_of = torch.cat(chosen, dim=1), torch.cat(levels)
-        boxes = self.coder.decode(deltas.gather(1, index[..., None].expand(-1, -1, 4)), output.anchors[index])
-        scores = objectness.gather(1, index).sigmoid()
-        return [
-            self._suppress(clip_boxes(image_boxes, size), image_scores, level_of, for_training)
-            for image_boxes, image_scores, size in zip(boxes, scores, image_sizes)
-        ]
-
-    def _suppress(self, boxes: Tensor, scores: Tensor, levels: Tensor, for_training: bool) -> Tensor:
-        config = self.config
-        large = is_large(boxes, config.min_size) & ~(scores < config.min_score)  # NaN stays, for nms to refuse
-        boxes, scores, levels = boxes[large], scores[large], levels[large]
-        limit = config.num_proposals[0 if for_training else 1]
-        return boxes[batched_nms(boxes, scores, levels, config.nms_iou, max_boxes=limit)]
+        return propose(self.config, output, image_sizes, for_training=for_training)
 
     def losses(self, output: RPNOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Returns the losses of sampled anchors, `rpn_objectness` and `rpn_box` (Eq. 1)."""
@@ -173,8 +155,34 @@ class RegionProposalNetwork(nn.Module):
             logits.append(output.objectness[image, torch.cat([positive, negative])])
             is_object.append(torch.cat([torch.ones_like(positive), torch.zeros_like(negative)]))
             deltas.append(output.deltas[image, positive])
-            wanted.append(self.coder.encode(boxes[matches[positive]], output.anchors[positive]))
+            wanted.append(config.coder.encode(boxes[matches[positive]], output.anchors[positive]))
         sampled = torch.cat(logits)
         objectness = F.binary_cross_entropy_with_logits(sampled, torch.cat(is_object).to(sampled))
         box = F.smooth_l1_loss(torch.cat(deltas), torch.cat(wanted), beta=config.box_loss_beta, reduction="sum")
         return {"rpn_objectness": objectness, "rpn_box": box / len(sampled)}
+
+
+def propose(config: RPNConfig, output: RPNOutput, image_sizes: Sequence[Size], *, for_training: bool) -> list[Tensor]:
+    """Returns the proposals (n, 4) of each image, best first; no gradient flows through them."""
+    num_candidates = config.num_candidates[0 if for_training else 1]
+    objectness, deltas = output.objectness.detach(), output.deltas.detach()
+    chosen, levels, start = [], [], 0
+    for level, size in enumerate(output.level_sizes):
+        best = objectness[:, start : start + size].topk(min(size, num_candidates), dim=1).indices
+        chosen.append(best + start)
+        levels.append(torch.full_like(best[0], level))
+        start += size
+    index, level_of = torch.cat(chosen, dim=1), torch.cat(levels)
+    boxes = config.coder.decode(deltas.gather(1, index[..., None].expand(-1, -1, 4)), output.anchors[index])
+    scores = objectness.gather(1, index).sigmoid()
+    return [
+        _suppress(config, clip_boxes(image_boxes, size), image_scores, level_of, for_training)
+        for image_boxes, image_scores, size in zip(boxes, scores, image_sizes)
+    ]
+
+
+def _suppress(config: RPNConfig, boxes: Tensor, scores: Tensor, levels: Tensor, for_training: bool) -> Tensor:
+    large = is_large(boxes, config.min_size) & ~(scores < config.min_score)  # NaN stays, for nms to refuse
+    boxes, scores, levels = boxes[large], scores[large], levels[large]
+    limit = config.num_proposals[0 if for_training else 1]
+    return boxes[batched_nms(boxes, scores, levels, config.nms_iou, max_boxes=limit)]
