@@ -17,16 +17,6 @@ from torch import Tensor
 Measure = Callable[[Float[Tensor, "... 4"], Float[Tensor, "... 4"]], Float[Tensor, "..."]]
 
 
-def xyxy_to_xywh(boxes: Float[Tensor, "... 4"]) -> Float[Tensor, "... 4"]:
-    """Corners to top-left corner and size, the form of COCO's files."""
-    return torch.cat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], dim=-1)
-
-
-def xywh_to_xyxy(boxes: Float[Tensor, "... 4"]) -> Float[Tensor, "... 4"]:
-    """Top-left corner and size to corners."""
-    return torch.cat([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], dim=-1)
-
-
 def xyxy_to_cxcywh(boxes: Float[Tensor, "... 4"]) -> Float[Tensor, "... 4"]:
     """Corners to centre and size, the form that DETR and YOLO regress."""
     low, high = boxes[..., :2], boxes[..., 2:]

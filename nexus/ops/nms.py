@@ -1,19 +1,15 @@
-"""Non-maximum suppression: plain, class by class, and soft.
-
-Soft-NMS: Bodla et al., "Improving Object Detection With One Line of Code", 2017. https://arxiv.org/abs/1704.04503
+"""Non-maximum suppression, plain and class by class.
 
 The plain form is the greedy one, without its loop over boxes. Sorted boxes are taken in blocks; inside a block the
 greedy choice is the fixed point of "a box lives if no living, better box overlaps it", reached in as many rounds
 as the longest chain of overlaps; the block's survivors then strike out what they overlap in the rest at once.
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nexus.ops.boxes import box_area, iou
+from nexus.ops.boxes import box_area
 from nexus.ops.compiled import compiled_ops
 
 BLOCK, TILE = 128, 2048
@@ -66,51 +62,6 @@ def batched_nms(
     for members in by_group.split(sizes):
         alive[members if len(members) == 1 else members[nms(boxes[members], scores[members], iou_threshold)]] = True
     return by_score[alive[by_score]][:max_boxes]
-
-
-def soft_nms(
-    boxes: Float[Tensor, "n 4"],
-    scores: Float[Tensor, " n"],
-    *,
-    method: Literal["linear", "gaussian"] = "gaussian",
-    iou_threshold: float = 0.3,
-    sigma: float = 0.5,
-    min_score: float = 0.001,
-) -> tuple[Int[Tensor, " kept"], Float[Tensor, " kept"]]:
-    """Lowers the scores of overlapping boxes instead of dropping them (Sec. 3, Eq. 2 and 3).
-
-    Args:
-        boxes: Corners in pixels.
-        scores: In [0, 1].
-        method: "linear" multiplies by `1 - iou` above `iou_threshold`, "gaussian" by `exp(-iou² / sigma)`.
-        iou_threshold: Of the linear method.
-        sigma: Of the gaussian method; smaller suppresses more.
-        min_score: Boxes below it are dropped.
-
-    Returns:
-        Indices in order of falling new score, and those scores.
-    """
-    _check(boxes, scores, iou_threshold)
-    if method not in ("linear", "gaussian"):
-        raise ValueError(f"method is {method!r}; it must be 'linear' or 'gaussian'.")
-    if sigma <= 0:
-        raise ValueError(f"sigma is {sigma}; it must be above 0.")
-    index = torch.arange(len(boxes), device=boxes.device)
-    chosen, new_scores = [index[:0]], [scores[:0]]
-    alive = scores >= min_score
-    while alive.any():
-        boxes, scores, index = boxes[alive], scores[alive], index[alive]
-        best = int(scores.argmax())
-        chosen.append(index[best : best + 1])
-        new_scores.append(scores[best : best + 1])
-        overlap = iou(boxes[best], boxes)
-        if method == "linear":
-            scores = torch.where(overlap > iou_threshold, scores * (1 - overlap), scores)
-        else:
-            scores = scores * torch.exp(-(overlap**2) / sigma)
-        alive = scores >= min_score
-        alive[best] = False
-    return torch.cat(chosen), torch.cat(new_scores)
 
 
 def _check(boxes: Tensor, scores: Tensor, iou_threshold: float) -> None:

@@ -36,6 +36,7 @@ from nexus.models.cv.yolov10_blocks import (
     conv_unit,
 )
 from nexus.ops.anchors import grid_points
+from nexus.ops.box_coder import boxes_to_distances, distances_to_boxes
 from nexus.ops.boxes import full_precision
 from nexus.ops.losses import ciou_loss, distribution_focal_loss
 from nexus.ops.matching import match_aligned
@@ -284,7 +285,7 @@ class YOLOv10(Detector):
             wanted[image, used, target["labels"][matches[used]]] = weight
             total = total + weight.sum()
             box_loss = box_loss + (ciou_loss(predicted[image, used], mine) * weight).sum()
-            sides = torch.cat([points[used] - mine[:, :2], mine[:, 2:] - points[used]], dim=1) / strides[used]
+            sides = boxes_to_distances(mine, points[used]) / strides[used]
             misses = distribution_focal_loss(bins[image, used], sides.clamp(0, config.num_bins - 1.01))
             bin_loss = bin_loss + (misses.mean(dim=1) * weight).sum()
         total = total.clamp(min=1)
@@ -338,8 +339,7 @@ def boxes_from_bins(bins: Float[Tensor, "b n 4 r"], places: Places) -> Float[Ten
     """Returns boxes, xyxy in pixels: a side's distance is the mean of its distribution (GFL, Eq. 4), in strides."""
     steps = torch.arange(bins.shape[-1], device=bins.device, dtype=bins.dtype)
     distances = (bins.softmax(dim=-1) @ steps) * places.strides
-    low, high = distances.chunk(2, dim=-1)
-    return torch.cat([places.points - low, places.points + high], dim=-1)
+    return distances_to_boxes(distances, places.points)
 
 
 def best_places(

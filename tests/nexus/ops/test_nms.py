@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nexus.ops.boxes import iou
 from nexus.ops.compiled import compiled_ops
-from nexus.ops.nms import batched_nms, nms, soft_nms
+from nexus.ops.nms import batched_nms, nms
 
 
 def scene(n, seed=0, size=200.0):
@@ -106,33 +105,6 @@ def test_infinite_scores_are_ordered():
     assert nms(boxes, torch.tensor([-math.inf, math.inf, 0]), 0.5).tolist() == [1, 2, 0]
 
 
-def plain_soft_nms(boxes, scores, method, threshold, sigma, min_score):
-    boxes, left, kept = boxes.double(), dict(enumerate(scores.double().tolist())), []
-    while left:
-        best = max(left, key=lambda i: (left[i], -i))
-        value = left.pop(best)
-        if value < min_score:
-            break
-        kept.append((best, value))
-        for i in left:
-            overlap = float(iou(boxes[best], boxes[i]))
-            if method == "linear":
-                left[i] *= 1 - overlap if overlap > threshold else 1
-            else:
-                left[i] *= math.exp(-(overlap**2) / sigma)
-    return kept
-
-
-@pytest.mark.parametrize("method", ["linear", "gaussian"])
-def test_soft_nms_equals_the_plain_loop(method):
-    boxes, scores = scene(120)
-    expected = plain_soft_nms(boxes, scores, method, 0.3, 0.5, 0.05)
-    index, new_scores = soft_nms(boxes.double(), scores.double(), method=method, min_score=0.05)
-    assert index.tolist() == [i for i, _ in expected]
-    torch.testing.assert_close(new_scores, torch.tensor([s for _, s in expected], dtype=torch.float64))
-    assert len(soft_nms(boxes[:0], scores[:0])[0]) == 0
-
-
 def test_ten_thousand_boxes_are_fast():
     boxes, scores = scene(10_000, size=2000.0)
     start = time.perf_counter()
@@ -151,7 +123,3 @@ def test_errors():
         nms(boxes, scores[:2], 0.5)
     with pytest.raises(ValueError, match="There are 2 groups for 3 scores; each box needs one"):
         batched_nms(boxes, scores, torch.zeros(2), 0.5)
-    with pytest.raises(ValueError, match="method is 'hard'; it must be 'linear' or 'gaussian'"):
-        soft_nms(boxes, scores, method="hard")
-    with pytest.raises(ValueError, match="sigma is 0; it must be above 0"):
-        soft_nms(boxes, scores, sigma=0)
