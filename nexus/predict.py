@@ -22,9 +22,13 @@ from torch import Tensor, nn
 from nexus.core.files import write_whole
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import ImageError, eval_transform, load_image
+from nexus.data.detection.check import read_annotations
+from nexus.data.detection.numbering import Numbers
+from nexus.data.detection.scene import Annotations
 from nexus.data.geometry import crop
 from nexus.data.images import EXTENSIONS, Source, image_size, naming
 from nexus.data.images import Image as LoadedImage
+from nexus.data.places import walk
 from nexus.data.remote import fetch_image, is_address
 from nexus.data.video import VIDEO_EXTENSIONS, read_frames, write_frames
 from nexus.tasks.protocol import Tiled
@@ -33,6 +37,8 @@ from nexus.tasks.source import evaluating, open_model, preprocessing_of
 from nexus.tasks.table import task_of
 from nexus.tasks.tiles import Tiling, Window
 from nexus.tasks.views import ImageInfo, View
+
+COCO_RESULTS = ".coco.json"
 
 
 class SkippedImageWarning(UserWarning):
@@ -229,22 +235,32 @@ def _batches(parts: Iterable[_Part], size: int) -> Iterator[list[_Part]]:
         yield batch
 
 
-def write_predictions(predictions: Sequence[Any], path: str | Path, *, top: int | None = None) -> Path:
+def write_predictions(
+    predictions: Sequence[Any],
+    path: str | Path,
+    *,
+    top: int | None = None,
+    data: str | Path | Annotations | None = None,
+) -> Path:
     """Writes predictions in the format that the path's ending names; returns the path.
 
     `.json` is a list, `.csv` a line per guess or object. Of a detector also `.coco.json`, COCO's results, whose
-    image ids are the numbers that the files are called by, or else 1, 2, ...; and without an ending a folder with a
-    YOLO text file per image (class, centre, size, score).
+    image ids are those of `data`, or the numbers that the files are called by, or else 1, 2, ...; and without an
+    ending a folder with a YOLO text file per image (class, centre, size, score).
 
     Args:
         predictions: What a `Predictor` returned.
         path: The file or folder.
         top: Guesses or objects per image; None means 5 guesses, and all objects.
+        data: For `.coco.json`: the data set, such as "coco:PATH", whose numbers of images and classes are written, so
+            that the results can be measured on it. Classes are found by name; what it does not have is left out.
 
     Raises:
-        ValueError: The ending is another one, or two images would share a file.
+        ValueError: The ending is another one, `data` has not an image, or two images would share a file.
     """
     path = Path(path)
+    if data is not None:
+        predictions = _numbered(predictions, path, data)
     own = {ending: write for one in predictions for ending, write in one.formats.items()}
     for ending, write in own.items():
         if path.name.lower().endswith(ending) if ending else not path.suffix:
@@ -265,6 +281,13 @@ def write_predictions(predictions: Sequence[Any], path: str | Path, *, top: int 
         f"{path} ends in {path.suffix!r}; predictions are written to .json or .csv, those of detectors also to"
         " .coco.json or a folder."
     )
+
+
+def _numbered(predictions: Sequence[Any], path: Path, data: str | Path | Annotations) -> list[Any]:
+    if not path.name.lower().endswith(COCO_RESULTS) or not all(COCO_RESULTS in one.formats for one in predictions):
+        raise ValueError(f"data gives numbers to detections in a file *{COCO_RESULTS}, not to {path}; leave it out.")
+    numbers = Numbers(data if isinstance(data, Annotations) else read_annotations(data))
+    return [one.numbered(numbers) for one in predictions]
 
 
 def draw_predictions(
@@ -293,7 +316,8 @@ def draw_predictions(
 
 
 def _write(path: Path, text: str) -> Path:
-    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+    # The name of a file may hold bytes that are no text; escaped so, JSON gives them back.
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8", errors="backslashreplace"))
     return path
 
 
@@ -323,7 +347,7 @@ def _files(path: Path, frame_step: int) -> Iterator[_Item]:
             yield _Item(f"{path}#{number * frame_step}", frame)
         return
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if _is_image(file))
+        found = sorted(walk(path))
         if not found:
             raise ValueError(
                 f"There is no image in the folder {path} (files ending in {' '.join(sorted(EXTENSIONS))})."
@@ -336,10 +360,6 @@ def _files(path: Path, frame_step: int) -> Iterator[_Item]:
         yield _Item(str(path), path)
         return
     yield from (_Item(str(file), file, found=True) for file in found)
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".") and file.is_file()
 
 
 def _arrays(images: np.ndarray | Tensor, name: str) -> Iterator[_Item]:

@@ -123,6 +123,10 @@ def evaluate(
     probe: Annotated[
         str | None, typer.Option("--probe", help="Measure frozen features instead: knn, or linear.")
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Also write the figures (.json), or a detector's results (.coco.json)."),
+    ] = None,
     tokenizer: Tokenizer = None,
     imported: Imported = None,
     device: Device = None,
@@ -142,6 +146,8 @@ def evaluate(
         show_json(measured.to_json()) if as_json else show_table(rows)
         return
     report = run(model, data, split=split, batch_size=batch_size, device=device, tokenizer=tokenizer)
+    if output is not None:
+        report.write(output)
     if as_json:
         show_json(report.to_json())
         return
@@ -162,6 +168,9 @@ def predict(
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Also write a .csv, .json or .coco.json file, or YOLO's folder."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help="Of a .coco.json: take image and class numbers from coco:PATH.")
     ] = None,
     min_score: Annotated[
         float | None,
@@ -204,7 +213,7 @@ def predict(
     texts = [*(prompt or []), *(classes.split(",") if classes is not None else [])]
     predictions = predict_images(predictor, images, prompts=texts, draw=draw, every=every, min_score=min_score)
     if output is not None:
-        write_predictions(predictions, output, top=top)
+        write_predictions(predictions, output, top=top, data=data)
     limit = {} if top is None else {"count": top}
     if as_json:
         show_json([prediction.to_json(**limit) for prediction in predictions])

@@ -1,8 +1,12 @@
 """What an evaluation says: figures, the settings that they hold for, and the rows behind them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from nexus.core.files import write_whole
 
 Row = Mapping[str, Any]
 
@@ -18,6 +22,7 @@ class Report:
         metrics: The figures by name; None means that nothing was there to measure.
         class_names: Names of the model's classes; empty where there are none.
         settings: What the figures hold for: the split, the preprocessing.
+        results: What the model gave for each item, where its kind keeps them.
     """
 
     data: str
@@ -26,6 +31,7 @@ class Report:
     metrics: dict[str, Any]
     class_names: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    results: Sequence[Any] = field(default=(), repr=False)
 
     @property
     def per_class(self) -> Sequence[Row]:
@@ -36,6 +42,25 @@ class Report:
         """Returns the tables that a person reads, by title."""
         tables = {"metrics": [{"metric": name, "value": value} for name, value in self.metrics.items()]}
         return tables | ({"classes": [dict(row) for row in self.per_class]} if self.per_class else {})
+
+    def write(self, path: str | Path) -> Path:
+        """Writes the figures into a `.json`, or the results into a file of another ending that their kind has.
+
+        Raises:
+            ValueError: The ending is none of them.
+        """
+        path = Path(path)
+        own = {ending: write for one in self.results for ending, write in one.formats.items() if ending}
+        for ending, write in own.items():
+            if path.name.lower().endswith(ending):
+                write(self.results, path)
+                return path
+        if path.suffix.lower() != ".json" or path.name.lower().endswith(".coco.json"):
+            known = ", ".join([".json", *own])
+            raise ValueError(f"{path} has another ending than what an evaluation is written to: {known}.")
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
+        write_whole(path, lambda part: part.write_text(text, encoding="utf-8", errors="backslashreplace"))
+        return path
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything as plain values that JSON can hold."""

@@ -199,3 +199,28 @@ def test_saved_models_are_opened(tmp_path):
         assert predictor.task.class_names == NAMES
     with pytest.raises(ValueError, match="vit_base_patch16_224"):
         Predictor("vit_base_patch16_24")
+
+
+def test_one_odd_file_does_not_lose_a_folder(folder, tmp_path):
+    import os
+
+    os.rename(folder / "a.png", os.fsencode(folder) + b"/\xff[b].png")
+    (folder / ".ipynb_checkpoints").mkdir()
+    picture(1).save(folder / ".ipynb_checkpoints" / "a.png")
+    Image.fromarray(np.full((8, 8), 3e38, np.float32)).save(folder / "huge.tif")
+    with pytest.warns(SkippedImageWarning, match=r"huge\.tif"):
+        predictions = Predictor(Brightest())(folder)
+    assert [one.label for one in predictions] == ["blue", "red"]
+    rows = json.loads(write_predictions(predictions, tmp_path / "out" / "x.json").read_text("utf-8"))
+    assert [row["path"] for row in rows] == [one.path for one in predictions]
+    assert r"\udcff[b].png" in write_predictions(predictions, tmp_path / "out" / "x.csv").read_text("utf-8")
+
+
+def test_tables_show_names_as_they_are(capsys):
+    from nexus.cli.output import show_json, show_table
+
+    show_table([{"path": "a[/red].png \x1b[31m\udcff", "label": "[b]"}])
+    show_json([{"path": "\udcff"}])
+    shown = capsys.readouterr().out
+    assert r"a[/red].png \x1b[31m\udcff" in shown
+    assert "[b]" in shown

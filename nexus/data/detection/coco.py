@@ -80,7 +80,7 @@ def write_coco(annotations: Annotations, path: str | Path, images: str | Path | 
     path = Path(path)
     folder = Path(images) if images is not None else _common_folder(path, annotations.scenes)
     rows = []
-    for number, scene in _numbered(annotations.scenes):
+    for number, scene in numbered(annotations.scenes):
         for one in scene.objects:
             rows.append({"id": len(rows) + 1, "image_id": number, **_annotation(scene, one, annotations)})
     categories: list[dict[str, Any]] = []
@@ -91,15 +91,15 @@ def write_coco(annotations: Annotations, path: str | Path, images: str | Path | 
             categories[-1]["skeleton"] = [[a + 1, b + 1] for a, b in annotations.skeleton]
     places = [
         {"id": number, "file_name": _relative(scene.path, folder), "height": scene.height, "width": scene.width}
-        for number, scene in _numbered(annotations.scenes)
+        for number, scene in numbered(annotations.scenes)
     ]
     text = json.dumps({"images": places, "annotations": rows, "categories": categories})
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
     return path
 
 
-def _numbered(scenes: Sequence[Scene]) -> list[tuple[int, Scene]]:
-    """Scenes with their numbers; those of the file they came from if all have one and no two the same."""
+def numbered(scenes: Sequence[Scene]) -> list[tuple[int, Scene]]:
+    """Scenes with their numbers: those of their file if all have one and no two the same, else 1, 2, ..."""
     numbers = [scene.id for scene in scenes]
     if None in numbers or len(set(numbers)) < len(numbers):
         numbers = list(range(1, len(scenes) + 1))

@@ -4,12 +4,13 @@ Dims: h w pixels, n objects, j keypoints.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from nexus.data.detection.numbering import Numbers
 from nexus.tasks.detection.coco_figures import Found
 from nexus.tasks.detection.formats import write_coco_results, write_yolo
 
@@ -43,6 +44,8 @@ class Detections:
         found: Boxes, scores, labels, masks and keypoints, in pixels of that image.
         class_names: Names of the classes.
         image: The image, where it was given in memory; a file is read again when it is drawn.
+        image_id: Its number in a data set; see `numbered`.
+        class_ids: Numbers of the classes there; None for one that the data set does not have.
     """
 
     path: str
@@ -51,6 +54,8 @@ class Detections:
     found: Found = field(repr=False)
     class_names: tuple[str, ...] = field(repr=False)
     image: "Image | np.ndarray | None" = field(default=None, repr=False)
+    image_id: int | None = field(default=None, repr=False)
+    class_ids: tuple[int | None, ...] = field(default=(), repr=False)
 
     formats: ClassVar[Mapping[str, Callable[[Sequence[Any], Path], None]]] = {
         ".coco.json": write_coco_results,
@@ -72,7 +77,15 @@ class Detections:
     def above(self, score: float) -> "Detections":
         """Only the objects of at least this score."""
         kept = np.flatnonzero(self.found.scores >= score)
-        return Detections(self.path, self.height, self.width, chosen(self.found, kept), self.class_names, self.image)
+        return replace(self, found=chosen(self.found, kept))
+
+    def numbered(self, numbers: Numbers) -> "Detections":
+        """The same with the numbers that a data set gives to the image and the classes.
+
+        Raises:
+            ValueError: The data set has not this image, or none of the classes.
+        """
+        return replace(self, image_id=numbers.image(self.path), class_ids=numbers.classes(self.class_names))
 
     def to_json(self, count: int | None = None) -> dict[str, Any]:
         """Returns plain values that JSON can hold; masks are COCO's runs."""
@@ -94,12 +107,17 @@ class Detections:
             for rank, one in enumerate(self.top(count), start=1)
         ]
 
-    def to_coco(self, image_id: int, class_ids: Sequence[int] = ()) -> list[dict[str, Any]]:
-        """Returns rows of a COCO results file; classes count from 1 unless their ids are given."""
-        rows = []
+    def to_coco(self, image_id: int, class_ids: Sequence[int | None] = ()) -> list[dict[str, Any]]:
+        """Returns rows of a COCO results file; classes count from 1 unless their ids are given, or `numbered`.
+
+        Objects of a class that the data set does not have are left out: nothing could be compared with them.
+        """
+        rows, class_ids = [], class_ids or self.class_ids
         for place, (label, score) in enumerate(zip(self.found.labels.tolist(), self.found.scores.tolist())):
             x1, y1, x2, y2 = self.found.boxes[place].tolist()
             number = class_ids[label] if class_ids else label + 1
+            if number is None:
+                continue
             row = {"image_id": image_id, "category_id": number, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
             if self.found.masks is not None:
                 row["segmentation"] = self.found.masks[place].to_json()

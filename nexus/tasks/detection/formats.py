@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 
 
 def write_coco_results(predictions: "Sequence[Detections]", path: Path) -> None:
-    """Writes COCO's results. Image ids are the numbers that the files are called by, or else 1, 2, ..."""
+    """Writes COCO's results. Image ids are those of a data set where `numbered`, else what files are called by."""
     rows = [row for number, one in zip(_image_ids(predictions), predictions) for row in one.to_coco(number)]
     _write(path, json.dumps(rows) + "\n")
 
 
 def _image_ids(predictions: "Sequence[Detections]") -> list[int]:
-    """The numbers that files are called by, as COCO's are; 1, 2, ... unless every file has one of its own."""
+    """Those of a data set, or the numbers that files are called by; 1, 2, ... unless every file has one of its own."""
+    given = [one.image_id for one in predictions if one.image_id is not None]
+    if len(given) == len(predictions):
+        return given
     stems = [Path(one.path).stem for one in predictions]
     numbers = [int(stem) for stem in stems if stem.isdecimal()]
     return numbers if len(set(numbers)) == len(stems) else list(range(1, len(stems) + 1))

@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nexus.data.detection.coco import numbered
 from nexus.data.detection.scene import Scene
+from nexus.data.facets import Annotated
 from nexus.tasks.detection.coco_figures import CocoFigures, Found, Kind, coco_figures
+from nexus.tasks.detection.detections import Detections
 from nexus.tasks.detection.outputs import found_in
 from nexus.tasks.detection.report import DetectionEvaluation, named_figures
 from nexus.tasks.distributed import gather_over_processes
@@ -75,4 +78,17 @@ class DetectionMetrics:
             num_images=len(self.seen),
             metrics=named_figures(figures),
             figures=figures,
+            results=self._results(dataset),
         )
+
+    def _results(self, dataset: "Dataset") -> list[Detections]:
+        """What was found in each image, with the numbers of the data set."""
+        known, ids = {}, ()
+        if isinstance(dataset, Annotated):
+            known = {scene.path: number for number, scene in numbered(dataset.annotations.scenes)}
+            ids = dataset.annotations.class_ids
+        names = self.class_names or tuple(map(str, range(len(ids))))
+        return [
+            Detections(scene.path, *scene.size, found, names, image_id=known.get(scene.path), class_ids=ids)
+            for _, scene, found in self.seen
+        ]
