@@ -109,8 +109,8 @@ def test_the_authors_pickled_model_objects_load(tmp_path):
         place.register_buffer(name, value.half() if value.is_floating_point() else value)
     torch.save({"epoch": -1, "model": whole, "ema": None, "train_args": {"imgsz": 640}}, tmp_path / "yolov10n.pt")
     loaded = YOLOv10.from_pretrained(tmp_path / "yolov10n.pt", **TINY)
-    images = torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(loaded(images)["pred_boxes"], model(images)["pred_boxes"], atol=0.05, rtol=0.01)
+    images, rounded = torch.rand(1, 3, 64, 64), model.half().float()
+    torch.testing.assert_close(loaded(images)["pred_boxes"], rounded(images)["pred_boxes"], atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -1,5 +1,8 @@
 """Recipes: safe typed YAML, changes from a command line, errors with the key's path."""
 
+import errno
+import os
+
 import pytest
 import torch
 
@@ -118,3 +121,18 @@ def test_differing_keys_leave_out_how_it_runs():
     other = override_recipe(one, ["data.num_workers=2", "training.device=cpu", "optimizer.lr=1", "model.config.x=1"])
     assert differing_keys(one, other) == ["model.config.x", "optimizer.lr"]
     assert differing_keys(one, one) == []
+
+
+def test_a_recipe_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "recipe.yaml"
+    save_recipe(load_recipe("digits/vit_tiny"), path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_recipe(load_recipe("digits/resnet_tiny"), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

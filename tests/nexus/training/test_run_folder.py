@@ -1,5 +1,6 @@
 """One process works in a run's folder at a time, and a start that fails leaves it free."""
 
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import torch
 
 from nexus.cli import main
 from nexus.training import Interrupted, Trainer
-from nexus.training.run_folder import LOCK, RunFolder, RunFolderError, is_taken
+from nexus.training.run_folder import LOCK, RunFolder, RunFolderError, is_taken, write_model
 
 HOLD = """
 import sys, time
@@ -195,3 +196,21 @@ def test_two_processes_share_a_refusal(small, tmp_path):
     holder.communicate()
     assert [process.exitcode for process in processes] == [1, 1]
     assert not torch.distributed.is_initialized()
+
+
+def test_a_plain_module_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    """What writes it may stop in the middle of a file: the weights of before stay, and nothing half-written."""
+    write_model(torch.nn.Linear(2, 2), tmp_path)
+    file = tmp_path / "model" / "model.safetensors"
+    before = file.read_bytes()
+
+    def stop(model, path):
+        with open(path, "wb") as part:
+            part.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_model", stop)
+    with pytest.raises(RunFolderError, match=r"model cannot be written \(No space left on device\)"):
+        write_model(torch.nn.Linear(2, 2), tmp_path)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
