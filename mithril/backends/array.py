@@ -91,14 +91,56 @@ def cross_entropy(input, target, label_smoothing=0.0, ignore_index=-100):
     return xp.where(known, loss, 0)
 
 
+def apart(values):
+    """Values of which zeros have no gradient, for functions that are steep there."""
+    return xp.where(values == 0, fixed(values), values)
+
+
+def magnitude(input):
+    """|input|, whose gradient at 0 is 0."""
+    return xp.abs(input)
+
+
+def std(input, axis=None, keepdims=False, correction=0):
+    """Standard deviation; that of equal values has no gradient."""
+    return xp.sqrt(apart(xp.var(input, axis=axis, keepdims=keepdims, ddof=correction)))
+
+
 def vector_norm(input, axis=None, keepdims=False, ord=2):
-    """The `ord`-norm of vectors along `axis`."""
-    size = xp.abs(input)
-    if ord == math.inf:
-        return xp.max(size, axis=axis, keepdims=keepdims)
+    """The `ord`-norm of vectors along `axis`; zeros have no gradient."""
+    size = magnitude(input)
+    if ord == 0:
+        return xp.sum(size != 0, axis=axis, keepdims=keepdims).astype(input.dtype)
+    if abs(ord) == math.inf:
+        return (xp.max if ord > 0 else xp.min)(size, axis=axis, keepdims=keepdims)
+    if ord == 1:
+        return xp.sum(size, axis=axis, keepdims=keepdims)
     if ord == 2:
-        return xp.sqrt(xp.sum(xp.square(size), axis=axis, keepdims=keepdims))
-    return xp.sum(size**ord, axis=axis, keepdims=keepdims) ** (1 / ord)
+        return xp.sqrt(apart(xp.sum(xp.square(input), axis=axis, keepdims=keepdims)))
+    return apart(xp.sum(apart(size) ** ord, axis=axis, keepdims=keepdims)) ** (1 / ord)
+
+
+def clip(input, min=None, max=None):
+    """Values held between bounds; the gradient passes at the bounds."""
+    input = input if min is None else xp.where(input < min, min, input)
+    return input if max is None else xp.where(input > max, max, input)
+
+
+def power(left, right):
+    """left ** right; an exponent of 0 leaves the base without a gradient."""
+    return xp.where(right == 0, fixed(left), left) ** right
+
+
+def arctan2(left, right):
+    """The angle of (right, left); the origin has no gradient."""
+    origin = (left == 0) & (right == 0)
+    return xp.arctan2(xp.where(origin, fixed(left), left), xp.where(origin, fixed(right), right))
+
+
+def first_largest(values, axis, keepdims=False):
+    """The largest value along `axis`; the first of equal ones has the gradient."""
+    found = xp.take_along_axis(values, fixed(xp.expand_dims(xp.argmax(values, axis=axis), axis)), axis=axis)
+    return found if keepdims else found.squeeze(axis)
 
 
 def pixel_shuffle(input, factor):
@@ -137,6 +179,11 @@ def adaptive_pool(reduce, input, output_size):
             places = [(*(slice(None),) * axis, slice(*ends)) for ends in bins(input.shape[axis], count)]
             input = xp.concatenate([reduce(input[place], axis=axis, keepdims=True) for place in places], axis=axis)
     return input
+
+
+def adaptive_max(input, output_size):
+    """The largest value of each bin; the first of equal ones has the gradient."""
+    return adaptive_pool(lambda part, **where: first_largest(part, **where), input, output_size)
 
 
 # Resampling

@@ -208,7 +208,7 @@ class _Builder:
             made = model.resolve_value(value)
         except ConversionError as error:
             raise ConversionError(error.message, [*whereabouts(node), *error.notes]) from error
-        except (MithrilError, TypeError) as error:
+        except (MithrilError, TypeError, ValueError, IndexError, ArithmeticError, AssertionError) as error:
             notes = [f"{node.target}: {error}", *whereabouts(node)]
             raise ConversionError(f"The arguments of {node.target} have no mapping.", notes) from error
         for step in model.nodes[before:]:

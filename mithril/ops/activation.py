@@ -8,6 +8,8 @@ from mithril.ops.table import Call
 SIGMOID = "np.exp(-np.logaddexp(0, -{input}))"
 """exp of the log keeps all digits of small values and does not overflow."""
 SAME = "same"
+BELOW = "mx.where({input} > 0, 0, {input})"
+"""What is not positive; MLX gives no gradient to the first of two equal values, as in `mx.minimum(x, 0)` at 0."""
 
 
 def activation(name: str, torch: str, jax: str, mlx: str, numpy: str, gradient: str, **attributes: Any) -> None:
@@ -22,7 +24,7 @@ def activation(name: str, torch: str, jax: str, mlx: str, numpy: str, gradient: 
 activation("relu", "F.relu", "jax.nn.relu", "nn.relu", "np.maximum({input}, 0)", "{grad} * ({input} > 0)")
 activation("relu6", "F.relu6", "jax.nn.relu6", "nn.relu6", "np.clip({input}, 0, 6)",
     "{grad} * (({input} > 0) & ({input} < 6))")  # fmt: skip
-activation("leaky_relu", "F.leaky_relu", "jax.nn.leaky_relu", "nn.leaky_relu",
+activation("leaky_relu", "F.leaky_relu", "jnp.where({input} > 0, {input}, {negative_slope} * {input})", SAME,
     "np.where({input} > 0, {input}, {negative_slope} * {input})",
     "np.where({input} > 0, {grad}, {negative_slope} * {grad})", negative_slope=0.01)  # fmt: skip
 activation("sigmoid", "torch.sigmoid", "jax.nn.sigmoid", "mx.sigmoid", SIGMOID, "{grad} * {output} * (1 - {output})")
@@ -34,13 +36,15 @@ activation("log_sigmoid", "F.logsigmoid", "jax.nn.log_sigmoid", SAME,
     "-np.logaddexp(-{input}, 0)", "{grad} * np.exp(-np.logaddexp(0, {input}))")  # fmt: skip
 activation("softsign", "F.softsign", "jax.nn.soft_sign", SAME,
     "{input} / (1 + np.abs({input}))", "{grad} / np.square(1 + np.abs({input}))")  # fmt: skip
-activation("elu", "F.elu", "jax.nn.elu", "nn.elu",
+activation("elu", "F.elu", "jax.nn.elu", "mx.where({input} > 0, {input}, {alpha} * mx.expm1(" + BELOW + "))",
     "np.where({input} > 0, {input}, {alpha} * np.expm1(np.minimum({input}, 0)))",
     "np.where({input} > 0, {grad}, {grad} * {alpha} * np.exp(np.minimum({input}, 0)))", alpha=1.0)  # fmt: skip
-activation("celu", "F.celu", "jax.nn.celu", "nn.celu",
+activation("celu", "F.celu", "jax.nn.celu",
+    "mx.where({input} > 0, {input}, {alpha} * mx.expm1(" + BELOW + " / {alpha}))",
     "np.where({input} > 0, {input}, {alpha} * np.expm1(np.minimum({input}, 0) / {alpha}))",
     "np.where({input} > 0, {grad}, {grad} * np.exp(np.minimum({input}, 0) / {alpha}))", alpha=1.0)  # fmt: skip
-activation("selu", "F.selu", "jax.nn.selu", SAME,
+activation("selu", "F.selu", "jax.nn.selu",
+    "1.0507009873554805 * mx.where({input} > 0, {input}, 1.6732632423543772 * mx.expm1(" + BELOW + "))",
     "1.0507009873554805 * np.where({input} > 0, {input}, 1.6732632423543772 * np.expm1(np.minimum({input}, 0)))",
     "1.0507009873554805 * np.where({input} > 0, {grad}, {grad} * 1.6732632423543772 * np.exp(np.minimum({input}, 0)))",
 )  # fmt: skip
@@ -53,11 +57,13 @@ activation(
 activation("hard_sigmoid", "F.hardsigmoid", "jax.nn.hard_sigmoid", SAME,
     "np.clip({input} / 6 + 0.5, 0, 1)", "{grad} * (np.abs({input}) < 3) / 6")  # fmt: skip
 activation(
-    "hard_swish", "F.hardswish", "jax.nn.hard_swish", SAME,
+    "hard_swish", "F.hardswish", "jax.nn.hard_swish",
+    "mx.where({input} >= 3, {input}, mx.clip({input}, -3, 3) * (mx.clip({input}, -3, 3) / 6 + 0.5))",
     "{input} * np.clip({input} / 6 + 0.5, 0, 1)",
     "{grad} * np.where({input} >= 3, 1, np.where({input} > -3, {input} / 3 + 0.5, 0)).astype({grad}.dtype)",
 )  # fmt: skip
-activation("hard_tanh", "F.hardtanh", "jax.nn.hard_tanh", SAME, "np.clip({input}, -1, 1)",
+activation("hard_tanh", "F.hardtanh", "jnp.where(jnp.abs({input}) < 1, {input}, jnp.sign({input}))", SAME,
+    "np.clip({input}, -1, 1)",
     "{grad} * (np.abs({input}) < 1)")  # fmt: skip
 
 

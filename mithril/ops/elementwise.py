@@ -3,7 +3,7 @@
 from typing import Any
 
 from mithril.ops.rules import always, called, floating, given, row
-from mithril.ops.table import REQUIRED, Call
+from mithril.ops.table import REQUIRED, Call, Code
 from mithril.types import DType, promote
 
 
@@ -29,7 +29,7 @@ def _widened(call: Call, template: str) -> str:
     return template.format(input=text, xp="np")
 
 
-def binary(name: str, code: Any, left: str = "", right: str = "", **facts: Any) -> None:
+def binary(name: str, code: Any, left: Code = "", right: Code = "", **facts: Any) -> None:
     """A row for a function of `left` and `right`, with the gradient for each."""
     facts.setdefault("dtype", promote)
     gradient = {"left": left, "right": right} if left else None
@@ -48,16 +48,43 @@ def _floats(dtype: Any) -> bool:
     return dtype is None or dtype is float or (isinstance(dtype, DType) and dtype.is_floating)
 
 
-def torch_extremum(function: str, bound: str) -> Any:
-    """torch.maximum and torch.minimum want tensors; a scalar operand makes a clamp."""
+def power_text(call: Call) -> str:
+    """With a number for exponent the operator; with a tensor the kernel, which cares for exponents of 0."""
+    exponent = call.attributes.get("right") if is_scalar(call.dtypes.get("right")) else None
+    plain = is_scalar(call.dtypes.get("right")) and exponent != 0
+    return f"{call['left']} ** {call['right']}" if plain else f"power({call['left']}, {call['right']})"
+
+
+def bounded_by(call: Call) -> str | None:
+    """The operand that a number bounds; None where both are tensors."""
+    for value, limit in (("left", "right"), ("right", "left")):
+        if is_scalar(call.dtypes.get(limit)) and not is_scalar(call.dtypes.get(value)):
+            return value
+    return None
+
+
+def extremum(function: str, bound: str) -> dict[str, Code]:
+    """The larger or smaller of two tensors; a number bounds as `clip` does, whose gradient passes at the bound."""
 
     def write(call: Call) -> str:
-        for value, limit in (("left", "right"), ("right", "left")):
-            if is_scalar(call.dtypes.get(limit)):
-                return f"torch.clamp({call[value]}, {bound}={call[limit]})"
-        return f"torch.{function}({call['left']}, {call['right']})"
+        value = bounded_by(call)
+        if value is None or call.xp == "np":
+            return f"{call.xp}.{function}({call['left']}, {call['right']})"
+        limit = call["right" if value == "left" else "left"]
+        return f"{'torch.clamp' if call.xp == 'torch' else 'clip'}({call[value]}, {bound}={limit})"
 
-    return {"any": "{xp}." + function + "({left}, {right})", "torch": write}
+    return {"torch": write, "numpy": write, "jax": write, "mlx": lambda call: write(call) if bounded_by(call) else None}
+
+
+def share(side: str, other: str, function: str) -> Code:
+    """The part of the gradient of an extremum for one side: half where both are equal, all where a number bounds."""
+
+    def write(call: Call) -> str:
+        half = "1" if bounded_by(call) else "0.5"
+        x, y, grad = call[side], call[other], call["grad"]
+        return f"{grad} * (np.{function}({x}, {y}) + {half} * np.equal({x}, {y})).astype({grad}.dtype)"
+
+    return write
 
 
 # Arithmetic
@@ -68,18 +95,21 @@ binary("divide", {"any": "{left} / {right}", "numpy": true_divide}, "{grad} / {r
     "-{grad} * {left} / np.square({right})", dtype=floating)  # fmt: skip
 binary("floor_divide", "{left} // {right}")
 binary("remainder", "{left} % {right}", "{grad}", "-{grad} * np.floor({left} / {right})")
-binary("power", "{left} ** {right}", "{grad} * {right} * {left} ** ({right} - 1)",
+binary("fmod", {"any": "{xp}.fmod({left}, {right})",
+                "mlx": "mx.sign({left}) * (abs({left}) % abs({right}))"},
+    "{grad}", "-{grad} * np.trunc({left} / {right})")  # fmt: skip
+POWER = {"torch": "{left} ** {right}", "numpy": "{left} ** {right}", "jax": power_text, "mlx": power_text}
+binary("power", POWER, "{grad} * {right} * {left} ** np.where(np.equal({right}, 0), 0, {right} - 1)",
     "{grad} * {output} * np.log(np.where({left} > 0, {left}, 1))")  # fmt: skip
-LARGER, SMALLER = (
-    f"{{grad}} * (np.{side}({{left}}, {{right}}) + 0.5 * np.equal({{left}}, {{right}})).astype({{grad}}.dtype)"
-    for side in ("greater", "less")
-)
-binary("maximum", torch_extremum("maximum", "min"), LARGER, SMALLER, commutative=True)
-binary("minimum", torch_extremum("minimum", "max"), SMALLER, LARGER, commutative=True)
-binary("arctan2", "{xp}.arctan2({left}, {right})", "{grad} * {right} / (np.square({left}) + np.square({right}))",
-    "-{grad} * {left} / (np.square({left}) + np.square({right}))", dtype=floating)  # fmt: skip
-binary("logaddexp", "{xp}.logaddexp({left}, {right})", "{grad} * np.exp({left} - {output})",
-    "{grad} * np.exp({right} - {output})", commutative=True)  # fmt: skip
+for _name, _bound, _beyond in (("maximum", "min", "greater"), ("minimum", "max", "less")):
+    binary(_name, extremum(_name, _bound), share("left", "right", _beyond), share("right", "left", _beyond),
+        commutative=True)  # fmt: skip
+ROUND = "{grad} * {%s} / np.where(%s == 0, 1, %s)"
+_LENGTH = "(np.square({left}) + np.square({right}))"
+binary("arctan2", {"torch": "torch.arctan2({left}, {right})", "numpy": "np.arctan2({left}, {right})"},
+    ROUND % ("right", _LENGTH, _LENGTH), "-" + ROUND % ("left", _LENGTH, _LENGTH), dtype=floating)  # fmt: skip
+binary("logaddexp", "{xp}.logaddexp({left}, {right})", "{grad} * np.exp(-np.logaddexp(0, {right} - {left}))",
+    "{grad} * np.exp(-np.logaddexp(0, {left} - {right}))", commutative=True)  # fmt: skip
 
 # Comparison and logic
 for _name, _sign in {"equal": "==", "not_equal": "!="}.items():
@@ -103,7 +133,7 @@ for _name in ("isnan", "isinf", "isfinite"):
 
 # Functions of one argument
 unary("negative", "-{input}", "-{grad}", promote)
-unary("absolute", "{xp}.abs({input})", "{grad} * np.sign({input})", promote)
+unary("absolute", {"any": "{xp}.abs({input})", "jax": "magnitude({input})"}, "{grad} * np.sign({input})", promote)
 unary("sign", "{xp}.sign({input})", "np.zeros_like({grad})", promote)
 unary("square", "{xp}.square({input})", "2 * {grad} * {input}", promote)
 unary("reciprocal", {"any": "1 / {input}", "torch": "torch.reciprocal({input})", "mlx": "mx.reciprocal({input})"},
@@ -147,7 +177,7 @@ def clip_gradient(call: Call) -> str:
 
 
 WHERE = {"input": "np.where({condition}, {grad}, 0)", "other": "np.where({condition}, 0, {grad})"}
-CLIP = {"any": "{xp}.clip({input}, {min}, {max})", "torch": called("torch.clamp", "input", min=None, max=None)}
+CLIP = {"numpy": "np.clip({input}, {min}, {max})", "torch": called("torch.clamp", "input", min=None, max=None)}
 CAST = {"torch": "{input}.to({dtype})", "any": "{input}.astype({dtype})"}
 DETACH = {
     "torch": "{input}.detach()",

@@ -205,7 +205,8 @@ def pool_any(reduce: str) -> Code:
             text = f"lax.reduce_window({x}, {start}, {function}, {(1, 1, *kernel)}, {(1, 1, *stride)}, {ends})"
         elif reduce == "max":
             x = padded(call, x, padding, "-math.inf" if call.xp == "mx" else f"-{call.xp}.inf")
-            return f"windows({x}, {texts}).max(axis=2)"
+            stack = f"windows({x}, {texts})"
+            return f"{stack}.max(axis=2)" if call.xp == "np" else f"first_largest({stack}, 2)"
         else:
             text = f"windows({padded(call, x, padding)}, {texts}).sum(axis=2)"
         return text if reduce == "max" else f"{text} / {members(call)}"
@@ -258,10 +259,11 @@ def adaptive_any(reduce: str) -> Code:
     """Over whole axes where each has one bin, else bin by bin."""
 
     def write(call: Call) -> str:
-        rank = rank_of(call)
-        if spread(call.attributes["output_size"], rank) == (1,) * rank:
+        rank, first = rank_of(call), reduce == "max" and call.xp != "np"
+        if spread(call.attributes["output_size"], rank) == (1,) * rank and not first:
             return f"{call.xp}.{reduce}({call['input']}, axis={tuple(range(2, rank + 2))}, keepdims=True)"
-        return f"adaptive_pool({call.xp}.{reduce}, {call['input']}, {call.source(call.shapes['output'][2:])})"
+        head = "adaptive_max(" if first else f"adaptive_pool({call.xp}.{reduce}, "
+        return f"{head}{call['input']}, {call.source(call.shapes['output'][2:])})"
 
     return write
 

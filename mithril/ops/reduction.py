@@ -1,10 +1,11 @@
 """Reductions over one axis, several, or all; sorting and cumulative operators."""
 
+from functools import partial
 from typing import Any
 
 from mithril.errors import ShapeError
 from mithril.ops.rules import along, always, axes_of, axis_of, called, counted, first, floating, recut, reduced, row
-from mithril.ops.table import REQUIRED, Call
+from mithril.ops.table import REQUIRED, Call, Code
 from mithril.types import DType, Shape
 
 INT64 = always(DType.int64)
@@ -22,7 +23,27 @@ def written(function: str, **attributes: Any) -> dict[str, Any]:
 def reduction(name: str, code: dict[str, Any], dtype: Any, gradient: str | None = None, **more: Any) -> None:
     """A row with the attributes `axis` (None is all of them) and `keepdims`."""
     rule = None if gradient is None else {"input": gradient}
-    row(name, "input", code, {"axis": None, "keepdims": False, **more}, shape=reduced, dtype=dtype, gradient=rule)
+    shape = partial(reduced_over, name)
+    row(name, "input", code, {"axis": None, "keepdims": False, **more}, shape=shape, dtype=dtype, gradient=rule)
+
+
+def reduced_over(name: str, shape: Shape, *, axis: Any = None, keepdims: bool = False, **attributes: Any) -> Shape:
+    """The shape after a reduction. No axes at all mean every axis to torch and none to NumPy: they are refused."""
+    if axis is not None and not isinstance(axis, int) and not len(axis):
+        raise ShapeError(f"{name}: axis () names no axis; leave axis out to reduce over all.")
+    return reduced(shape, axis=axis, keepdims=keepdims)
+
+
+def over_all(function: str) -> Code:
+    """torch keeps the axes only where it is given some; None stands for all."""
+    write = written(function)["torch"]
+
+    def text(call: Call) -> str:
+        if call.attributes["axis"] is None and call.attributes["keepdims"]:
+            return f"torch.{function}({call['input']}, dim=None, keepdim=True)"
+        return write(call)
+
+    return text
 
 
 def torch_extremum(function: str) -> Any:
@@ -33,6 +54,8 @@ def torch_extremum(function: str) -> Any:
 def prod_torch(call: Call) -> str:
     """torch.prod takes one axis or none; several are taken one after the other, the last first."""
     axis, shape = call.attributes["axis"], call.shapes.get("input")
+    if axis is None and call.attributes["keepdims"]:
+        return f"{call['input']}.prod().reshape((1,) * {call['input']}.ndim)"
     if not isinstance(axis, tuple):
         return written("prod")["torch"](call)
     if shape is None:
@@ -48,7 +71,7 @@ def widened(call: Call) -> str:
 
 
 def numpy_sum(function: str) -> Any:
-    code = written(function)
+    code = written(function) | {"torch": over_all(function)}
     return code | {"mlx": lambda call: code["any"](call) + widened(call)}
 
 
@@ -79,7 +102,7 @@ COUNT = "({input}.size / {output}.size)"
 LARGEST = f"{GRAD} * shares({{input}} == {OUTPUT}, {{axis}}, {{grad}}.dtype)"
 
 reduction("sum", numpy_sum("sum"), counted, GRAD)
-reduction("mean", written("mean"), floating, f"{GRAD} / {COUNT}")
+reduction("mean", written("mean") | {"torch": over_all("mean")}, floating, f"{GRAD} / {COUNT}")
 reduction("prod", {**written("prod"), "torch": prod_torch, "mlx": numpy_sum("prod")["mlx"]}, counted,
           f"{GRAD} * product_of_others({{input}}, {{axis}})")  # fmt: skip
 reduction("max", torch_extremum("max"), first, LARGEST)
@@ -89,7 +112,10 @@ reduction("all", written("all"), BOOL)
 reduction("argmax", index_of("argmax"), INT64)
 reduction("argmin", index_of("argmin"), INT64)
 reduction("variance", variance("var"), floating, f"{GRAD} * {CENTER} * (2 / ({COUNT} - {{correction}}))", correction=0)
-reduction("std", variance("std"), floating, f"{GRAD} / {OUTPUT} * {CENTER} / ({COUNT} - {{correction}})", correction=0)
+STD = {"torch": variance("std")["torch"], "numpy": variance("std")["any"]}
+"""A kernel on JAX and MLX: equal values have no gradient, as in torch."""
+reduction("std", STD, floating,
+    f"{GRAD} / np.where({OUTPUT} == 0, 1, {OUTPUT}) * {CENTER} / ({COUNT} - {{correction}})", correction=0)  # fmt: skip
 LOGSUMEXP = {xp: called(f"{name}.logsumexp", "input", axis=None, keepdims=False)
              for xp, name in (("jax", "jax.nn"), ("mlx", "mx"))}  # fmt: skip
 reduction("logsumexp", {"torch": logsumexp_torch, **LOGSUMEXP}, floating, f"{GRAD} * np.exp({{input}} - {OUTPUT})")
@@ -117,7 +143,7 @@ def running(torch: str, numpy: str, jax: str, mlx: str) -> dict[str, str]:
     return {
         "torch": f"torch.{torch}({{input}}, dim={{axis}}){'' if torch == 'logcumsumexp' else '.values'}",
         "numpy": f"np.{numpy}.accumulate({{input}}, axis={{axis}})",
-        "jax": f"lax.{jax}({{input}}, axis={{axis}})",
+        "jax": jax,
         "mlx": f"mx.{mlx}({{input}}, axis={{axis}})",
     }
 
@@ -139,10 +165,18 @@ def sort_any(call: Call) -> str:
     return f"np.flip({text}, {call['axis']})" if call.xp == "np" else f"-mx.sort(-{call['input']}, axis={call['axis']})"
 
 
+def sort_jax(call: Call) -> str:
+    """Equal values stay in the order they came, which says where their gradients go."""
+    x, axis = call["input"], call["axis"]
+    if not call.attributes["descending"]:
+        return f"jnp.sort({x}, axis={axis})"
+    return f"jnp.take_along_axis({x}, jnp.argsort({x}, axis={axis}, descending=True, stable=True), axis={axis})"
+
+
 ORDER = {"axis": -1, "descending": False}
 SORT = {
     "torch": lambda call: f"torch.sort({call.arguments('input', axis=('dim', -1), descending=False)}).values",
-    "jax": "jnp.sort({input}, axis={axis}, descending={descending})",
+    "jax": sort_jax,
     "any": sort_any,
 }
 ARGSORT = {
@@ -154,9 +188,10 @@ TOPK = {"k": REQUIRED, "axis": -1, "largest": True}
 for _name, _code, _dtype, _gradient in (
     ("cumsum", cumulative("cumsum"), counted, "np.flip(np.cumsum(np.flip({grad}, {axis}), {axis}), {axis})"),
     ("cumprod", cumulative("cumprod"), counted, "cumprod_gradient({grad}, {input}, {output}, {axis})"),
-    ("cummax", running("cummax", "maximum", "cummax", "cummax"), first, EXTREMUM),
-    ("cummin", running("cummin", "minimum", "cummin", "cummin"), first, EXTREMUM),
-    ("logcumsumexp", running("logcumsumexp", "logaddexp", "cumlogsumexp", "logcumsumexp"), floating,
+    ("cummax", running("cummax", "maximum", "running({input}, lax.cummax, {axis})", "cummax"), first, EXTREMUM),
+    ("cummin", running("cummin", "minimum", "running({input}, lax.cummin, {axis})", "cummin"), first, EXTREMUM),
+    ("logcumsumexp", running("logcumsumexp", "logaddexp",
+     "lax.cumlogsumexp({input}, axis={axis} % {input}.ndim)", "logcumsumexp"), floating,
      "logcumsumexp_gradient({grad}, {input}, {output}, {axis})"),
 ):  # fmt: skip
     row(_name, "input", _code, {"axis": REQUIRED}, shape=along, dtype=_dtype, gradient={"input": _gradient})

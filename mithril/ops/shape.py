@@ -177,6 +177,11 @@ def unsqueeze_torch(call: Call) -> str:
     return f"{call['input']}.reshape({', '.join(map(call.source, call.shapes['output']))})"
 
 
+def reshape_text(call: Call) -> str:
+    """`x.reshape(2, -1)`; no sizes are an empty tuple."""
+    return f"{call['input']}.reshape({call['*shape'] or '()'})"
+
+
 def flip_mlx(call: Call) -> str:
     """`x[:, ::-1]` for axis 1."""
     axis = call.attributes["axis"]
@@ -202,7 +207,7 @@ PAD = {"torch": pad_torch, "jax": pad_any, "numpy": pad_any}
 AXES = {"axis1": REQUIRED, "axis2": REQUIRED}
 RANGE = {"start_dim": 0, "end_dim": -1}
 
-row("reshape", "input", "{input}.reshape({*shape})", {"shape": REQUIRED}, gradient=BACK,
+row("reshape", "input", reshape_text, {"shape": REQUIRED}, gradient=BACK,
     shape=lambda own, *, shape: resolve(shape, product(own)))  # fmt: skip
 row("flatten", "input", {"any": flatten_any, "torch": called("torch.flatten", "input", **RANGE)}, RANGE,
     shape=flatten_shape, gradient=BACK)  # fmt: skip
@@ -303,7 +308,7 @@ def unbind_shape(shape: Shape, *, axis: int = 0) -> tuple[Shape, ...]:
 
 
 def meshgrid_shape(shapes: tuple[Shape, ...], *, indexing: str = "ij") -> tuple[Shape, ...]:
-    sizes = [shape[0] for shape in shapes]
+    sizes = [shape[0] if shape else 1 for shape in shapes]
     return (tuple(sizes if indexing == "ij" else [*reversed(sizes[:2]), *sizes[2:]]),) * len(shapes)
 
 

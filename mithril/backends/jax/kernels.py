@@ -12,6 +12,19 @@ def topk(input, k, axis=-1, largest=True):
     return jnp.moveaxis(values, -1, axis), jnp.moveaxis(indices, -1, axis)
 
 
+def magnitude(input):
+    """|input|, whose gradient at 0 is 0."""
+    return jnp.where(input == 0, 0, jnp.abs(input)).astype(input.dtype)
+
+
+def running(input, extremum, axis):
+    """The largest or smallest value so far; the last of equal ones has the gradient."""
+    axis = axis % input.ndim
+    places = lax.broadcasted_iota(jnp.int32, input.shape, axis)
+    last = lax.cummax(jnp.where(input == extremum(input, axis=axis), places, 0), axis=axis)
+    return jnp.take_along_axis(input, last, axis=axis)
+
+
 def fixed(values):
     """Values that have no gradient."""
     return lax.stop_gradient(values)

@@ -28,6 +28,21 @@ def scaled_dot_product_attention(query, key, value, mask=None, is_causal=False, 
     return output if seeing is None else output * seeing
 
 
+def maximum(left, right):
+    """The larger value; equal ones share the gradient."""
+    return mx.where(left == right, halved(left, right), mx.maximum(left, right))
+
+
+def minimum(left, right):
+    """The smaller value; equal ones share the gradient."""
+    return mx.where(left == right, halved(left, right), mx.minimum(left, right))
+
+
+def halved(left, right):
+    """The mean of equal values, of their kind."""
+    return left / 2 + right / 2 if mx.issubdtype((left + right).dtype, mx.floating) else left
+
+
 def fixed(values):
     """Values that have no gradient."""
     return mx.stop_gradient(values)

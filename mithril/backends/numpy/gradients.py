@@ -150,7 +150,8 @@ def cross_entropy_gradient(grad, input, target, label_smoothing, ignore_index):
     weights = np.exp(input - input.max(axis=1, keepdims=True))
     weights = weights / weights.sum(axis=1, keepdims=True)
     classes = np.arange(input.shape[1]).reshape(-1, *(1,) * (target.ndim - 1))
-    wanted = (np.expand_dims(target, 1) == classes) * (1 - label_smoothing) + label_smoothing / input.shape[1]
+    wanted = (np.expand_dims(target, 1) == classes).astype(input.dtype)
+    wanted = wanted * (1 - label_smoothing) + label_smoothing / input.shape[1]
     return (weights - wanted) * np.expand_dims(grad * (target != ignore_index), 1)
 
 
@@ -264,10 +265,13 @@ def product_of_others(input, axis):
 
 
 def norm_slope(input, norm, axis, ord):
-    """Derivative of `norm`, whose value stands beside `input`."""
-    if ord == math.inf:
+    """Derivative of `norm`, whose value stands beside `input`; zeros have none."""
+    if ord == 0:
+        return np.zeros_like(input)
+    if abs(ord) == math.inf:
         return np.sign(input) * shares(np.abs(input) == norm, axis, input.dtype)
-    return np.sign(input) * (np.abs(input) / np.where(norm == 0, 1, norm)) ** (ord - 1)
+    ratio = np.abs(input) / np.where(norm == 0, 1, norm)
+    return np.sign(input) * np.where(ratio == 0, 1, ratio) ** (ord - 1) * (norm != 0)
 
 
 def cumprod_gradient(grad, input, output, axis):
@@ -308,7 +312,7 @@ def moved_back(grad, input, move):
 
 def meshgrid_gradient(grads, indexing):
     """Gradients of `meshgrid`: each input's axis, summed over the others."""
-    turned = grads if indexing == "ij" else [np.swapaxes(grad, 0, 1) for grad in grads]
+    turned = grads if indexing == "ij" or len(grads) < 2 else [np.swapaxes(grad, 0, 1) for grad in grads]
     return [grad.sum(axis=tuple(a for a in range(grad.ndim) if a != i)) for i, grad in enumerate(turned)]
 
 

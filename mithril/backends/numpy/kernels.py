@@ -70,13 +70,14 @@ def convolution_adjoint(grad, weight, size, stride, padding, dilation, groups):
 
 def softmax(input, axis=-1):
     """Exponentials that add up to 1 along `axis`."""
-    weights = np.exp(input - input.max(axis=axis, keepdims=True))
+    weights = np.exp(input - input.max(axis=axis, keepdims=True, initial=-np.inf))
     return weights / weights.sum(axis=axis, keepdims=True)
 
 
 def logsumexp(input, axis=None, keepdims=False):
     """Logarithm of the sum of exponentials."""
-    peak = input.max(axis=axis, keepdims=True)
+    peak = input.max(axis=axis, keepdims=True, initial=-np.inf)
+    peak = np.where(np.isfinite(peak), peak, 0).astype(input.dtype)
     output = np.log(np.exp(input - peak).sum(axis=axis, keepdims=True)) + peak
     return output if keepdims else output.squeeze(axis)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from mithril.interop.mapping.registry import MAPPINGS, cast, dtype_of, maps
+from mithril.interop.mapping.registry import MAPPINGS, cast, dtype_of, maps, of_vectors, rank_of, shape_of
 from mithril.logical.connection import Expression, record
 
 SAME_NAME = {
     "relu": "relu", "relu6": "relu6", "sigmoid": "sigmoid", "silu": "silu", "mish": "mish", "selu": "selu",
-    "softsign": "softsign", "hardswish": "hard_swish", "hardsigmoid": "hard_sigmoid", "log_sigmoid": "log_sigmoid",
+"hardswish": "hard_swish", "hardsigmoid": "hard_sigmoid", "log_sigmoid": "log_sigmoid",
     "logical_not": "logical_not", "bitwise_not": "bitwise_not", "isnan": "isnan", "isinf": "isinf",
     "isfinite": "isfinite", "neg": "negative", "abs": "absolute", "sign": "sign", "sgn": "sign", "square": "square",
     "reciprocal": "reciprocal", "sqrt": "sqrt", "rsqrt": "rsqrt", "exp": "exp", "expm1": "expm1", "log": "log",
@@ -31,7 +32,7 @@ BINARY = {
     "ge": "greater_equal", "logical_and": "logical_and", "logical_or": "logical_or", "logical_xor": "logical_xor",
     "bitwise_and": "bitwise_and", "bitwise_or": "bitwise_or", "bitwise_xor": "bitwise_xor", "__and__": "bitwise_and",
     "__or__": "bitwise_or", "__xor__": "bitwise_xor", "remainder": "remainder", "floor_divide": "floor_divide",
-    "pow": "power",
+    "pow": "power", "fmod": "fmod",
 }  # fmt: skip
 """Functions of two arguments without options."""
 
@@ -75,7 +76,16 @@ def subtract_from(node: Node, left: Any, right: Any, alpha: Any = 1) -> Any:
 def divide(node: Node, left: Any, right: Any, *, rounding_mode: str | None = None) -> Any:
     if rounding_mode == "floor":
         return left // right
-    return left / right if rounding_mode is None else record("trunc", input=left / right)
+    if rounding_mode is None:
+        return left / right
+    return _cut_off(left, right) if not node.meta["val"].is_floating_point() else record("trunc", input=left / right)
+
+
+def _cut_off(left: Any, right: Any) -> Any:
+    """Integer division towards zero: one more than the floor where there is a rest and the signs differ."""
+    floor = left // right
+    rest = record("not_equal", left=floor * right, right=left)
+    return record("where", condition=record("logical_and", left=rest, right=floor < 0), input=floor + 1, other=floor)
 
 
 @maps("hardtanh")
@@ -99,17 +109,27 @@ def leaky_relu(node: Node, input: Any, negative_slope: float = 0.01) -> Any:
 
 @maps("elu")
 def elu(node: Node, input: Any, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
-    value = record("elu", input=input if input_scale == 1 else input * input_scale, alpha=alpha)
+    if input_scale == 1:
+        value = record("elu", input=input, alpha=alpha)
+    else:
+        below = record("expm1", input=record("minimum", left=input, right=0.0) * input_scale) * alpha
+        value = record("where", condition=input > 0, input=input, other=below)
     return value if scale == 1 else value * scale
 
 
 @maps("softplus")
 def softplus(node: Node, input: Any, beta: float = 1, threshold: float = 20) -> Any:
-    return record("softplus", input=input) if beta == 1 else record("softplus", input=input * beta) / beta
+    wide = input if beta == 1 else input * beta
+    value = record("softplus", input=wide) if beta == 1 else record("softplus", input=wide) / beta
+    # above torch's own threshold of 20, the two differ by 2e-9
+    return value if threshold == 20 else record("where", condition=wide > threshold, input=input, other=value)
 
 
 @maps("prelu")
 def prelu(node: Node, input: Any, weight: Any) -> Any:
+    if rank_of(node.args[0]) < 2 or rank_of(node.args[1]) != 1 or shape_of(node.args[1]) == (1,):
+        weight = record("reshape", input=weight, shape=())
+        return record("where", condition=input > 0, input=input, other=weight * input)
     return record("prelu", input=input, weight=weight)
 
 
@@ -149,6 +169,42 @@ def masked_fill(node: Node, input: Any, mask: Any, value: Any) -> Any:
     return record("where", condition=mask, input=value, other=input)
 
 
+@maps("round.decimals")
+def round_decimals(node: Node, input: Any, *, decimals: int) -> Any:
+    factor = 10.0 ** abs(decimals)
+    if decimals < 0:
+        return record("round", input=input / factor) * factor
+    return record("round", input=input * factor) / factor if decimals else record("round", input=input)
+
+
+@maps("fmax", "fmin")
+def extremum_of_numbers(node: Node, left: Any, right: Any) -> Any:
+    """The larger or smaller of two values, of which one may be no number."""
+    name = "maximum" if "fmax" in str(node.target) else "minimum"
+    value = record(
+        "where", condition=record("isnan", input=left), input=right, other=record(name, left=left, right=right)
+    )
+    return record("where", condition=record("isnan", input=right), input=left, other=value)
+
+
+@maps("exp2")
+def exp2(node: Node, input: Any) -> Any:
+    return record("exp", input=input * math.log(2))
+
+
+@maps("signbit")
+def signbit(node: Node, input: Any) -> Any:
+    if not node.args[0].meta["val"].is_floating_point():  # type: ignore[union-attr]
+        return input < 0
+    behind = record("logical_and", left=input == 0, right=1 / input < 0)
+    return record("logical_or", left=input < 0, right=behind)
+
+
+@maps("convert_element_type")
+def convert_element_type(node: Node, input: Any, dtype: Any) -> Any:
+    return to(node, input, dtype)
+
+
 @maps("lerp")
 def lerp(node: Node, start: Any, end: Any, weight: Any) -> Any:
     return start + weight * (end - start)
@@ -160,6 +216,7 @@ def addcmul(node: Node, input: Any, left: Any, right: Any, *, value: float = 1) 
 
 
 @maps("softmax", "_softmax", "log_softmax", "_log_softmax")
+@of_vectors
 def softmax(node: Node, input: Any, dim: int, dtype: Any = None) -> Any:
     source: Any = node.args[0]
     name = "log_softmax" if "log" in str(node.target) else "softmax"

@@ -7,7 +7,7 @@ from typing import Any
 from torch.fx import Node
 
 from mithril.errors import ConversionError
-from mithril.interop.mapping.registry import axis_of, maps, rank_of, shape_of
+from mithril.interop.mapping.registry import axis_of, maps, of_vectors, rank_of, shape_of
 from mithril.logical.connection import Expression, record
 
 END = 2**63 - 1
@@ -87,11 +87,13 @@ def _depends(what: str, advice: str) -> ConversionError:
 
 
 @maps("index_select")
+@of_vectors
 def index_select(node: Node, input: Any, dim: int, index: Any) -> Any:
     return record("take", input=input, index=index, axis=axis_of(node.args[0], dim))
 
 
 @maps("gather")
+@of_vectors
 def gather(node: Node, input: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> Any:
     source: Any = node.args[0]
     axis = axis_of(source, dim)

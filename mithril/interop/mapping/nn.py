@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from mithril.interop.mapping.registry import (
     rank_of,
     shape_of,
     size_of,
+    sizes_of,
 )
 from mithril.interop.mapping.shape import windows
 from mithril.logical.connection import IOKey, record
@@ -37,7 +39,8 @@ def _convolution(rank: int) -> Any:
     ) -> Any:  # fmt: skip
         options = {"stride": stride, "padding": padding, "dilation": dilation}
         options = {k: v if isinstance(v, str) else one_or_tuple(v) for k, v in options.items()}
-        return record(f"conv{rank}d", input=input, weight=weight, **_given(bias=bias), **options, groups=groups)
+        wires = {"weight": weight, **_given(bias=bias), **options, "groups": groups}
+        return _of_batches(rank, node, input, lambda x: record(f"conv{rank}d", input=x, **wires))
 
     return convolution
 
@@ -49,8 +52,8 @@ def _transposed(rank: int) -> Any:
     ) -> Any:  # fmt: skip
         options = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
         options = {k: one_or_tuple(v) for k, v in options.items()}
-        name = f"conv_transpose{rank}d"
-        return record(name, input=input, weight=weight, **_given(bias=bias), **options, groups=groups)
+        wires = {"weight": weight, **_given(bias=bias), **options, "groups": groups}
+        return _of_batches(rank, node, input, lambda x: record(f"conv_transpose{rank}d", input=x, **wires))
 
     return convolution
 
@@ -111,11 +114,14 @@ def _adaptive(name: str) -> Any:
 
 def _batched(node: Node, input: Any, pool: Any) -> Any:
     """Pooling of an image without a batch axis gets one for the time."""
-    value = node.meta["val"]
     name = str(node.target)
-    rank = int(name[name.index("d.") - 1]) if "d." in name else 2
-    lacks = (value[0] if isinstance(value, tuple | list) else value).dim() == rank + 1
-    return record("squeeze", input=pool(input.expand_dims(0)), axis=0) if lacks else pool(input)
+    return _of_batches(int(name[name.index("d.") - 1]) if "d." in name else 2, node, input, pool)
+
+
+def _of_batches(rank: int, node: Node, input: Any, layer: Any) -> Any:
+    """A layer over `rank` axes; an input without a batch axis gets one for the time."""
+    lacks = rank_of(node.args[0]) == rank + 1
+    return record("squeeze", input=layer(input.expand_dims(0)), axis=0) if lacks else layer(input)
 
 
 for _rank in (1, 2, 3):
@@ -177,7 +183,7 @@ def _adaptive_max(name: str) -> Any:
     return mapped
 
 
-MAPPINGS |= {f"adaptive_max_pool{rank}d": _adaptive_max(f"adaptive_max_pool{rank}d") for rank in (1, 2)}
+MAPPINGS |= {f"adaptive_max_pool{rank}d": _adaptive_max(f"adaptive_max_pool{rank}d") for rank in (1, 2, 3)}
 
 
 # Normalization
@@ -188,7 +194,11 @@ def layer_norm(
     node: Node, input: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn: bool = True
 ) -> Any:
     value = record("layer_norm", input=input, **_given(weight=weight, bias=bias), dims=len(shape), eps=eps)
-    return (value,) if "native" in str(node.target) else value
+    if "native" not in str(node.target):
+        return value
+    over = {"axis": tuple(range(-len(shape), 0)), "keepdims": True}
+    spread = record("rsqrt", input=input.var(**over) + eps)
+    return value, input.mean(**over), spread
 
 
 @maps("rms_norm")
@@ -196,9 +206,12 @@ def rms_norm(node: Node, input: Any, shape: Any, weight: Any = None, eps: Any = 
     import torch
 
     eps = torch.finfo(node.meta["val"].dtype).eps if eps is None else eps
-    if len(shape) != 1:
-        raise ConversionError(f"rms_norm over the last {len(shape)} axes has no counterpart, only over the last one.")
-    return record("rms_norm", input=input, **_given(weight=weight), eps=eps)
+    if len(shape) == 1:
+        return record("rms_norm", input=input, **_given(weight=weight), eps=eps)
+    sizes = sizes_of(input, node)
+    flat = record("reshape", input=input, shape=(*sizes[: -len(shape)], math.prod(shape)))
+    weight = None if weight is None else record("reshape", input=weight, shape=(-1,))
+    return record("reshape", input=record("rms_norm", input=flat, **_given(weight=weight), eps=eps), shape=sizes)
 
 
 @maps("group_norm")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch.fx import Node
 
-from mithril.interop.mapping.registry import MAPPINGS, axes, cast, maps, rank_of
+from mithril.errors import ConversionError
+from mithril.interop.mapping.registry import MAPPINGS, axes, cast, maps, of_vectors, rank_of, shape_of
 from mithril.logical.connection import record
 
 
@@ -16,7 +18,7 @@ def _reduction(name: str) -> Any:
         value = cast(input, source.meta["val"].dtype, dtype)
         return record(name, input=value, axis=axes(dim), keepdims=keepdim)
 
-    return reduce
+    return of_vectors(reduce)
 
 
 NAMES = {
@@ -27,6 +29,7 @@ MAPPINGS.update({aten: _reduction(name) for aten, name in NAMES.items()})
 
 
 @maps("max.dim", "min.dim")
+@of_vectors
 def extremum(node: Node, input: Any, dim: int, keepdim: bool = False) -> Any:
     word = "max" if "max" in str(node.target) else "min"
     return tuple(record(name, input=input, axis=dim, keepdims=keepdim) for name in (word, f"arg{word}"))
@@ -38,6 +41,7 @@ def larger(node: Node, left: Any, right: Any) -> Any:
 
 
 @maps("var.correction", "std.correction")
+@of_vectors
 def spread(node: Node, input: Any, dim: Any = None, *, correction: Any = 1, keepdim: bool = False) -> Any:
     name = "variance" if "var" in str(node.target) else "std"
     correction = 1 if correction is None else correction
@@ -45,6 +49,7 @@ def spread(node: Node, input: Any, dim: Any = None, *, correction: Any = 1, keep
 
 
 @maps("var.dim", "std.dim", "var.default", "std.default")
+@of_vectors
 def spread_unbiased(node: Node, input: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False) -> Any:
     if isinstance(dim, bool):
         dim, unbiased = None, dim
@@ -52,19 +57,24 @@ def spread_unbiased(node: Node, input: Any, dim: Any = None, unbiased: bool = Tr
 
 
 @maps("var_mean.correction")
+@of_vectors
 def variance_and_mean(node: Node, input: Any, dim: Any = None, *, correction: Any = 1, keepdim: bool = False) -> Any:
     variance = spread(node, input, dim, correction=correction, keepdim=keepdim)
     return variance, record("mean", input=input, axis=axes(dim), keepdims=keepdim)
 
 
 @maps("linalg_vector_norm", "norm.ScalarOpt_dim")
+@of_vectors
 def vector_norm(
     node: Node, input: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Any:
-    return record("norm", input=input, ord=2 if ord is None else ord, axis=axes(dim), keepdims=keepdim)
+    source: Any = node.args[0]
+    value = cast(input, source.meta["val"].dtype, dtype)
+    return record("norm", input=value, ord=2 if ord is None else ord, axis=axes(dim), keepdims=keepdim)
 
 
 @maps("cumsum", "cumprod", "logcumsumexp")
+@of_vectors
 def cumulative(node: Node, input: Any, dim: int, *, dtype: Any = None) -> Any:
     source: Any = node.args[0]
     name = str(node.target).split(".")[1]
@@ -72,27 +82,32 @@ def cumulative(node: Node, input: Any, dim: int, *, dtype: Any = None) -> Any:
 
 
 @maps("topk")
+@of_vectors
 def topk(node: Node, input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     found = record("topk", input=input, k=k, axis=dim, largest=largest)
     return found.values, found.indices
 
 
 @maps("sort")
+@of_vectors
 def sort(node: Node, input: Any, dim: int = -1, descending: bool = False) -> Any:
     return tuple(record(name, input=input, axis=dim, descending=descending) for name in ("sort", "argsort"))
 
 
 @maps("sort.stable")
+@of_vectors
 def sort_stable(node: Node, input: Any, *, stable: Any = None, dim: int = -1, descending: bool = False) -> Any:
     return sort(node, input, dim, descending)
 
 
 @maps("argsort.default")
+@of_vectors
 def argsort(node: Node, input: Any, dim: int = -1, descending: bool = False) -> Any:
     return record("argsort", input=input, axis=dim, descending=descending)
 
 
 @maps("argsort.stable")
+@of_vectors
 def argsort_stable(node: Node, input: Any, *, stable: bool, dim: int = -1, descending: bool = False) -> Any:
     return record("argsort", input=input, axis=dim, descending=descending)
 
@@ -109,6 +124,36 @@ def matmul(node: Node, left: Any, right: Any) -> Any:
 def addmm(node: Node, input: Any, left: Any, right: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
     product = left @ right if alpha == 1 else (left @ right) * alpha
     return product + (input if beta == 1 else input * beta)
+
+
+@maps("addbmm")
+def addbmm(node: Node, input: Any, left: Any, right: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
+    return input * beta + (left @ right).sum(axis=0) * alpha
+
+
+@maps("_trilinear")
+def trilinear(
+    node: Node, first: Any, second: Any, third: Any, expand1: Any, expand2: Any, expand3: Any, sumdim: Any,
+    unroll_dim: int = 1,
+) -> Any:  # fmt: skip
+    """The product of three tensors, each with new axes, summed over some: what `bilinear` is made of."""
+    parts = zip((first, second, third), (expand1, expand2, expand3))
+    wide = [record("expand_dims", input=v, axis=tuple(axes)) if axes else v for v, axes in parts]
+    product = wide[0] * wide[1] * wide[2]
+    return product.sum(axis=tuple(sumdim)) if sumdim else product
+
+
+@maps("linalg_cholesky", "cholesky")
+def cholesky(node: Node, input: Any, upper: bool = False) -> Any:
+    found = record("cholesky", input=input)
+    return record("swapaxes", input=found, axis1=-2, axis2=-1) if upper else found
+
+
+@maps("linalg_solve")
+def solve(node: Node, left: Any, right: Any, *, left_side: bool = True) -> Any:
+    if not left_side or rank_of(node.args[1]) != rank_of(node.args[0]):
+        raise ConversionError("linalg.solve has a counterpart for matrices on the right only.")
+    return record("solve", left=left, right=right)
 
 
 @maps("linear")
@@ -128,7 +173,11 @@ def outer(node: Node, left: Any, right: Any) -> Any:
 
 
 @maps("cosine_similarity")
+@of_vectors
 def cosine_similarity(node: Node, left: Any, right: Any, dim: int = 1, eps: float = 1e-8) -> Any:
+    if shape_of(node.args[0]) != shape_of(node.args[1]):
+        whole = tuple(torch.broadcast_shapes(shape_of(node.args[0]), shape_of(node.args[1])))
+        left, right = (record("broadcast_to", input=v, shape=whole) for v in (left, right))
     norms = (record("clip", input=record("norm", input=v, axis=dim, keepdims=True), min=eps) for v in (left, right))
     first, second = norms
     return (left / first * (right / second)).sum(axis=dim)

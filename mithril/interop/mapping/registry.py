@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from mithril.errors import ConversionError
 from mithril.logical.connection import record
 from mithril.types import DType
 
@@ -76,8 +78,34 @@ def axis_of(node: Any, axis: int) -> int:
 
 
 def dtype_of(dtype: torch.dtype) -> DType:
-    """Ours for torch's."""
-    return DType(str(dtype).removeprefix("torch."))
+    """Ours for torch's.
+
+    Raises:
+        ConversionError: there is none, as for complex numbers.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in DType.__members__:
+        raise ConversionError(f"The dtype {name} has no counterpart; there are {', '.join(DType.__members__)}.")
+    return DType(name)
+
+
+def of_vectors(function: Mapping) -> Mapping:
+    """Decorator: to a mapping, tensors without axes are vectors of one value, as they are to torch's reductions."""
+
+    @wraps(function)
+    def mapped(node: Node, *args: Any, **options: Any) -> Any:
+        sources = [part for part in node.args if isinstance(part, Node)]
+        if not sources or rank_of(sources[0]):
+            return function(node, *args, **options)
+        bare = [isinstance(part, Node) and not rank_of(part) for part in node.args]
+        lifted = [record("reshape", input=arg, shape=(1,)) if lift else arg for arg, lift in zip(args, bare)]
+        found = function(node, *lifted, *args[len(lifted) :], **options)
+        kinds: Any = node.meta["val"]
+        if not isinstance(found, tuple):
+            return record("reshape", input=found, shape=tuple(kinds.shape))
+        return tuple(record("reshape", input=part, shape=tuple(kind.shape)) for part, kind in zip(found, kinds))
+
+    return mapped
 
 
 def cast(value: Any, found: torch.dtype, wanted: torch.dtype | None) -> Any:

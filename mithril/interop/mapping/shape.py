@@ -11,6 +11,7 @@ from torch.fx import Node
 from mithril.errors import ConversionError
 from mithril.interop.mapping.registry import axis_of, dtype_of, maps, one_or_tuple, rank_of, shape_of, size_of, sizes_of
 from mithril.logical.connection import Expression, IOKey, record
+from mithril.types import DType
 
 
 @maps("view.default", "_unsafe_view", "reshape")
@@ -144,13 +145,27 @@ def pad(node: Node, input: Any, pad: Any, mode: Any = None, value: Any = None) -
 
 
 def _crop(node: Node, input: Any, pairs: Any, mode: Any, value: Any) -> Any:
-    """Negative padding cuts away."""
+    """Negative padding cuts away; what is filled in comes from the whole input all the same."""
+    if mode in ("replicate", "reflect"):
+        return _from_places(node, input, pairs, mode)
     key = (..., *(slice(max(-a, 0), -max(-b, 0) or None) for a, b in pairs))
     rest = tuple((max(a, 0), max(b, 0)) for a, b in pairs)
     cut = record("index", input=input, key=key)
     if not any(side for pair in rest for side in pair):
         return cut
     return record("pad", input=cut, padding=rest, mode=mode or "constant", value=value or 0)
+
+
+def _from_places(node: Node, input: Any, pairs: Any, mode: str) -> Any:
+    """Padding by the places that each value comes from."""
+    for axis, (before, after) in enumerate(pairs, rank_of(node) - len(pairs)):
+        size = shape_of(node.args[0])[axis]
+        place = np.arange(-before, size + after)
+        if mode == "reflect":
+            place = np.abs((place + size - 1) % max(2 * (size - 1), 1) - (size - 1))
+        index = IOKey(value=np.clip(place, 0, size - 1), type=DType.int64)
+        input = record("take", input=input, index=index, axis=axis)
+    return input
 
 
 @maps("tril", "triu")
@@ -180,7 +195,8 @@ def channel_shuffle(node: Node, input: Any, groups: int) -> Any:
 def im2col(node: Node, input: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
     b, c = (size_of(input, node.args[0], axis) for axis in range(2))
     pieces = windows(node, input, kernel, stride, padding, dilation)
-    return pieces.reshape(b, c * kernel[0] * kernel[1], -1)
+    count = shape_of(node)[-1]
+    return pieces.reshape(b, c * kernel[0] * kernel[1], count if isinstance(count, int) else -1)
 
 
 def windows(node: Node, input: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, fill: float = 0) -> Any:
@@ -246,7 +262,9 @@ def unbind(node: Node, input: Any, dim: int = 0) -> Any:
 
 @maps("meshgrid")
 def meshgrid(node: Node, inputs: Any, *, indexing: str = "ij") -> Any:
-    return record("meshgrid", input=list(inputs), indexing=indexing)
+    sources: Any = node.args[0]
+    vectors = [x if rank_of(s) else record("reshape", input=x, shape=(1,)) for x, s in zip(inputs, sources)]
+    return record("meshgrid", input=vectors, indexing=indexing)
 
 
 # Constants
