@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from mithril import backends
-from mithril.codegen.kernels import paste
+from mithril.codegen.kernels import paste, pasted_name
 from mithril.codegen.text import Names, Texts
 from mithril.ops.rules import broadcast
 from mithril.ops.table import HELPERS, OPS, Call, implementation, is_kernel
@@ -29,12 +29,12 @@ def names_of(name):
 
 
 @cache
-def pasted(function, backend):
+def pasted(word, name, backend):
     """The kernel made from its pasted source alone, with nothing but the framework's names: so it stands alone."""
     names = dict(names_of(backend))
-    for text in paste([function], names_of(backend)["__xp__"]):
+    for text in paste([(word, name)], names_of(backend)["__xp__"]):
         exec(text, names)
-    return names[function.__name__]
+    return names[pasted_name(name, HELPERS[word, name])]
 
 
 def call_of(op, backend, arrays, attributes, extra=None):
@@ -99,7 +99,7 @@ def run(op, backend, arrays, attributes):
     if not is_kernel(op, backend.name):
         result = evaluate(implementation(op, backend.name), *call_of(op, backend, arrays, complete))
     if result is None:
-        result = pasted(HELPERS[backend.name, op.name], backend.name)(*arrays, **changed(op, complete))
+        result = pasted(backend.name, op.name, backend.name)(*arrays, **changed(op, complete))
     return tuple(result) if isinstance(result, tuple | list) else (result,)
 
 
@@ -170,9 +170,7 @@ def gradients_by_rule(op, backend, arrays, attributes, outputs, seeds):
             found |= dict(zip(names, evaluate(code, call, scope, texts)))
         elif given[words] is not None and not isinstance(given[words], int | float):
             grad = evaluate(code, call, scope, texts)
-            found[words] = (
-                pasted(HELPERS["np", "unbroadcast"], "numpy")(grad, given[words].shape) if op.elementwise else grad
-            )
+            found[words] = pasted("np", "unbroadcast", "numpy")(grad, given[words].shape) if op.elementwise else grad
     return [found.get(name) for name in op.input_names]
 
 
