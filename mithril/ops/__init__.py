@@ -1,3 +1,3 @@
 """The operator table: one file per family, one row per operator."""
 
-from mithril.ops import activation, elementwise, indexing, linalg, nn, random, reduction, shape
+from mithril.ops import activation, elementwise, indexing, linalg, nn, random, reduction, resampling, shape
