@@ -102,7 +102,7 @@ def parse_json(text: bytes | str, where: str, limits: Limits = SETTINGS, *, nan:
     def constant(name: str) -> float:
         if nan:
             return float(name.replace("Infinity", "inf"))
-        raise FileError(f"{where} is not JSON: it holds {name}, which is no number of JSON.")
+        raise FileError(f"{where} is not valid JSON: it holds {name}, which is no number of JSON.")
 
     try:
         content = json.loads(decode(text, where) if isinstance(text, bytes) else text, parse_constant=constant)
@@ -110,11 +110,13 @@ def parse_json(text: bytes | str, where: str, limits: Limits = SETTINGS, *, nan:
         raise FileError(f"{where} nests deeper than {limits.depth} levels; it is not read.") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise FileError(f"{where} is not JSON ({place}: {error.msg}). Write it again, or fetch it again.") from None
+        raise FileError(
+            f"{where} is not valid JSON ({place}: {error.msg}). Write it again, or fetch it again."
+        ) from None
     except FileError:
         raise
     except ValueError as error:  # an integer of thousands of digits
-        raise FileError(f"{where} is not JSON that can be read: {str(error).partition(';')[0]}.") from None
+        raise FileError(f"{where} is not valid JSON that can be read: {str(error).partition(';')[0]}.") from None
     check_extent(content, where, limits)
     return content
 

@@ -72,22 +72,34 @@ def _read_one(path: Path) -> Any:
 
 def _read_parts(path: Path) -> dict[str, Any]:
     """Returns the tensors of the files that an index names, each from the file that it is said to be in."""
+    opened = {part: _read_one(beside(path, part)) for part in part_names(path)}
+    names = read_json(path)["weight_map"]
+    missing = [key for key, part in names.items() if not isinstance(opened[part], dict) or key not in opened[part]]
+    if missing:
+        raise WeightsError(
+            f"{path} says that {missing[0]!r:.100} is in {names[missing[0]]!r:.100}, where it is not. Fetch both again."
+        )
+    return {key: opened[part][key] for key, part in names.items()}
+
+
+def part_names(path: Path) -> list[str]:
+    """Returns the names of the files that an `*.index.json` lists.
+
+    Raises:
+        FileError: It lists none, or something other than files of weights in its own folder.
+    """
     index = read_json(path)
     names = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(names, dict) or not names or not all(isinstance(part, str) for part in names.values()):
         raise WeightsError(f"{path} has no weight_map from names to files. Fetch it again.")
     parts = sorted(set(names.values()))
-    if len(parts) > PARTS or any(part.endswith(INDEX) for part in parts):
+    strange = [part for part in parts if part.endswith(INDEX) or Path(part).name != part or "\\" in part]
+    if len(parts) > PARTS or strange:
         raise WeightsError(
-            f"{path} names {len(parts)} files such as {parts[0]!r}; at most {PARTS} files of weights are read."
+            f"{path} names {len(parts)} files such as {(strange or parts)[0]!r:.100}; at most {PARTS} files of weights "
+            "in its own folder are read."
         )
-    opened = {part: _read_one(beside(path, part)) for part in parts}
-    missing = [key for key, part in names.items() if not isinstance(opened[part], dict) or key not in opened[part]]
-    if missing:
-        raise WeightsError(
-            f"{path} says that {missing[0]!r} is in {names[missing[0]]!r}, where it is not. Fetch both again."
-        )
-    return {key: opened[part][key] for key, part in names.items()}
+    return parts
 
 
 def beside(path: Path, name: Any) -> Path:

@@ -1,23 +1,50 @@
-"""The Hugging Face hub: files of a repository, and what its config.json files say in timm's and transformers' words."""
+"""The Hugging Face hub: files of a repository, and folders of them."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nexus.core.documents import read_json
 from nexus.core.download import check_sha256, home, offline, reachable
-from nexus.core.files import WeightsError
-from nexus.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocessing
+from nexus.core.files import WeightsError, part_names
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 PREFIX = "hf-hub:"
-_RESAMPLE: dict[int, Interpolation] = {
-    0: "nearest",
-    1: "lanczos",
-    2: "bilinear",
-    3: "bicubic",
-}  # the numbers of PIL's filters
+MODEL_FILES = frozenset(
+    [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+        "spiece.model",
+        "tokenizer.model",
+        "sentencepiece.bpe.model",
+        "chat_template.jinja",
+        "templates.json",
+    ]
+)
+"""What a model may keep beside its weights: a tokenizer's data, and the sentences that classes are put into."""
+
+
+def model_files(settings: Mapping[str, Any], path: Path) -> list[str]:
+    """Returns the names under `files` in a config.json of ours, which must be of the closed list.
+
+    Raises:
+        WeightsError: One is not.
+    """
+    names = settings.get("files") or []
+    if not isinstance(names, list) or len(names) > len(MODEL_FILES):
+        raise WeightsError(f"{path} has files that are a {type(names).__name__}; it must list some names.")
+    for name in names:
+        if not isinstance(name, str) or name not in MODEL_FILES:
+            raise WeightsError(
+                f"{path} names the file {repr(name)[:80]} among files; known are {', '.join(sorted(MODEL_FILES))}."
+            )
+    return names
 
 
 def hub_file(repo: str, names: Sequence[str]) -> Path:
@@ -73,7 +100,7 @@ def hub_weights(repo: str) -> Path:
     """Returns the weight file of a repository, or the index of its parts, which are fetched too."""
     weights = hub_file(repo, WEIGHT_FILES)
     if weights.name.endswith(".index.json"):
-        for part in sorted(set(json.loads(weights.read_text())["weight_map"].values())):
+        for part in part_names(weights):
             hub_file(repo, [part])
     return weights
 
@@ -82,9 +109,11 @@ def hub_folder(repo: str) -> Path:
     """Returns a folder that holds config.json, the weights, and what else a repository says about a model."""
     config = hub_file(repo, ["config.json"])
     hub_weights(repo)
-    settings = json.loads(config.read_text())
+    settings = read_json(config)
+    if not isinstance(settings, dict):
+        raise WeightsError(f"{config} holds a {type(settings).__name__}; a model's configuration is a mapping.")
     if "class" in settings:  # save_pretrained wrote it
-        for name in settings.get("files") or ():
+        for name in model_files(settings, config):
             hub_file(repo, [name])
     if "model_type" in settings:
         try:
@@ -92,51 +121,3 @@ def hub_folder(repo: str) -> Path:
         except WeightsError:
             return config.parent  # models without one use the library's default preprocessing
     return config.parent
-
-
-def hub_num_classes(mapping: Mapping[str, Any]) -> int:
-    """Returns the outputs of the head that a transformers config.json describes; 0 if it describes a bare backbone."""
-    if not any("Classification" in name for name in mapping.get("architectures") or ()):
-        return 0
-    names = mapping.get("id2label")
-    return len(names) if names else mapping.get("num_labels", 2)
-
-
-def preprocessing_from_timm(settings: Mapping[str, Any]) -> Preprocessing:
-    """Returns the preprocessing in a timm `pretrained_cfg`."""
-    _, height, width = settings.get("test_input_size") or settings.get("input_size") or (3, 224, 224)
-    crop = settings.get("test_crop_pct") or settings.get("crop_pct") or 0.875
-    squash = settings.get("crop_mode") == "squash"
-    return Preprocessing(
-        image_size=(height, width),
-        resize="squash" if squash else "shorter",
-        resize_size=None if squash else int(min(height, width) / crop),
-        interpolation=settings.get("interpolation") or "bicubic",
-        mean=tuple(settings.get("mean") or IMAGENET_MEAN),
-        std=tuple(settings.get("std") or IMAGENET_STD),
-    )
-
-
-def preprocessing_from_hub(settings: Mapping[str, Any]) -> Preprocessing:
-    """Returns the preprocessing in a preprocessor_config.json of transformers."""
-    size = settings.get("size") or 224
-    crop = settings.get("crop_size") if settings.get("do_center_crop") else None
-    shorter = size.get("shortest_edge") if isinstance(size, Mapping) else None
-    box = _sides(crop if crop is not None else size)
-    if shorter and settings.get("crop_pct") and shorter < 384:  # the hub's ResNet: size is after the crop
-        shorter, box = int(shorter / settings["crop_pct"]), (shorter, shorter)
-    return Preprocessing(
-        image_size=box,
-        resize="shorter" if shorter else "squash",
-        resize_size=shorter,
-        interpolation=_RESAMPLE.get(settings.get("resample", 2), "bicubic"),
-        mean=tuple(settings.get("image_mean") or IMAGENET_MEAN),
-        std=tuple(settings.get("image_std") or IMAGENET_STD),
-    )
-
-
-def _sides(size: Any) -> tuple[int, int]:
-    if isinstance(size, Mapping):
-        side = size.get("shortest_edge")
-        return (side, side) if side else (size["height"], size["width"])
-    return (size, size) if isinstance(size, int) else tuple(size)

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from nexus.core.config import Config
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 HALF = (0.5, 0.5, 0.5)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -20,19 +20,24 @@ class Preprocessing(Config):
     Attributes:
         image_size: (height, width) in pixels of what the model sees.
         resize: "shorter" scales the shorter side to `resize_size` and crops the centre, "squash" resizes
-            straight to `image_size` ignoring the aspect ratio, "within" scales the shorter side to `resize_size`,
+            straight to `image_size` ignoring the aspect ratio (or, given (height, width) as `resize_size`, to that,
+            and crops the centre), "crop" crops the centre alone, "within" scales the shorter side to `resize_size`,
             or less where the longer would exceed that of `image_size`, and crops nothing (detectors), "none"
             expects the right size.
         resize_size: Pixels of the shorter side before the crop; None means the smaller side of `image_size`.
+            With "squash": (height, width) before the crop; None means no crop.
         interpolation: Filter of the resize (always antialiased).
+        rounding: Whose choice of whole pixels is followed where the centre, or the side of an image scaled "within", lies
+            between two: "torchvision" or "transformers".
         mean: Per channel, in units of the [0, 1] range; its length is the number of channels.
         std: Per channel, likewise.
     """
 
     image_size: tuple[int, int] = (224, 224)
-    resize: Literal["shorter", "squash", "within", "none"] = "shorter"
-    resize_size: int | None = None
+    resize: Literal["shorter", "squash", "within", "crop", "none"] = "shorter"
+    resize_size: int | tuple[int, int] | None = None
     interpolation: Interpolation = "bicubic"
+    rounding: Literal["torchvision", "transformers"] = "torchvision"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -42,6 +47,11 @@ class Preprocessing(Config):
             raise ValueError(f"mean has {len(self.mean)} channels and std has {len(self.std)}; they must agree.")
         if min(self.std) <= 0:
             raise ValueError(f"std is {self.std}; every value must be above 0.")
+        if isinstance(self.resize_size, tuple) != (self.resize == "squash" and self.resize_size is not None):
+            raise ValueError(
+                f"resize_size is {self.resize_size} with resize {self.resize!r}; it is (height, width) with 'squash'"
+                " and one number otherwise."
+            )
         if min(self.image_size) < 1:
             raise ValueError(f"image_size is {self.image_size}; both sides must be at least 1 pixel.")
 
@@ -55,7 +65,10 @@ class Preprocessing(Config):
         if size is not None:
             sides = (size, size) if isinstance(size, int) else tuple(size)
             fields["image_size"] = sides
-            if self.resize_size is not None:
+            if isinstance(self.resize_size, tuple):
+                pairs = zip(self.resize_size, sides, self.image_size)
+                fields["resize_size"] = tuple(round(before * new / old) for before, new, old in pairs)
+            elif self.resize_size is not None:
                 fields["resize_size"] = round(self.resize_size * min(sides) / min(self.image_size))
         channels = changes.get("in_channels", self.in_channels)
         if channels != self.in_channels:

@@ -1,7 +1,8 @@
 """Models with trained weights: from a name, a file, a folder, the hub or an address, and back to a folder."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,23 @@ from nexus.core import hub, packages
 from nexus.core.card import ModelCard, Weights
 from nexus.core.catalogue import catalogue
 from nexus.core.config import Config, nearest
+from nexus.core.documents import FileError, read_bytes, read_json
 from nexus.core.download import download
-from nexus.core.files import SUFFIXES, WeightsError, write_whole
+from nexus.core.files import SUFFIXES, WeightsError, beside, write_whole
+from nexus.core.foreign import hub_labels
 from nexus.core.formats import State
 from nexus.core.loading import build_pretrained, load_weights, misfits, setting
 from nexus.core.module import NexusModule
 from nexus.core.preprocessing import Preprocessing
+from nexus.core.processors import FILE as PROCESSOR_FILE
+from nexus.core.processors import preprocessing_from_hub
+from nexus.core.timm_folders import config_from_timm, preprocessing_from_timm
 
 __all__ = ["Source", "find_source", "load_pretrained", "load_weights", "push_to_hub", "read_folder", "save_pretrained"]
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+KEPT_FILE = 64 << 20
+"""Bytes of one of the files that a model keeps beside its weights."""
 
 
 @dataclass
@@ -154,64 +162,66 @@ def read_folder(folder: Path, cls: type[NexusModule], source: str) -> Source:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise WeightsError(f"{folder} has no {CONFIG_FILE}; it is not a model that save_pretrained wrote.")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(settings, dict):
-            raise ValueError(f"it holds a {type(settings).__name__}")
-    except ValueError as error:
-        raise WeightsError(f"{path} is not valid JSON ({error}).") from None
+    settings = read_json(path)
+    if not isinstance(settings, dict):
+        raise WeightsError(
+            f"{path} is not valid JSON (it holds a {type(settings).__name__}); a configuration is a mapping."
+        )
     file = next((folder / name for name in hub.WEIGHT_FILES if (folder / name).is_file()), folder / WEIGHTS_FILE)
-    if "class" in settings:
-        return _from_nexus(settings, file, cls, path)
-    if "architecture" in settings:
-        return _from_timm(settings, file)
-    if "model_type" in settings:
-        return _from_transformers(settings, file, folder, cls)
-    raise WeightsError(
-        f"{path} names no model; it needs 'class', or timm's 'architecture', or 'model_type' ({source})."
-    )
+    readers = {"class": _from_nexus, "architecture": _from_timm, "model_type": _from_transformers}
+    key = next((key for key in readers if key in settings), None)
+    if key is None:
+        raise WeightsError(
+            f"{path} names no model; it needs 'class', or timm's 'architecture', or 'model_type' ({source})."
+        )
+    if not isinstance(settings[key], str):
+        raise WeightsError(f"{path}: {key} is {repr(settings[key])[:80]}; it must be a name.")
+    with _of_file(path):
+        return readers[key](settings, file, cls, path)
+
+
+@contextmanager
+def _of_file(path: Path) -> Iterator[None]:
+    """Names the file in whatever rule of a configuration was broken by what stands in it."""
+    try:
+        yield
+    except FileError:
+        raise
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from None
 
 
 def _from_nexus(settings: Mapping[str, Any], file: Path, cls: type[NexusModule], path: Path) -> Source:
     classes = {known.__name__: known for known in [*_zoo_classes(), cls]}
-    name = settings["class"]
+    name, config = settings["class"], settings.get("config", {})
     if name not in classes or classes[name] is NexusModule:
-        raise ValueError(
-            f"{path} is for the class {name!r}, which is not part of the zoo. Call {name}.from_pretrained."
+        raise WeightsError(
+            f"{path} is for the class {name!r:.100}, which is not part of the zoo. Call {name[:100]}.from_pretrained."
         )
-    model_class, config = classes[name], settings.get("config", {})
-    preprocessing = settings.get("preprocessing")
+    if not isinstance(config, dict):
+        raise WeightsError(f"{path}: config is a {type(config).__name__}; it must be a mapping.")
+    model_class, preprocessing, names = classes[name], settings.get("preprocessing"), settings.get("class_names") or []
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+        raise WeightsError(f"{path}: class_names must be a list of names.")
+    if preprocessing is not None and not isinstance(preprocessing, dict):
+        raise WeightsError(f"{path}: preprocessing is a {type(preprocessing).__name__}; it must be a mapping.")
     cards = {card.name: card for card in catalogue().all_cards()}
+    card = settings.get("name")
     return Source(
         file,
         model_class,
         model_class.config_class.from_mapping(config) if model_class.config_class else config,
         Preprocessing.from_mapping(preprocessing) if preprocessing else None,
-        tuple(settings.get("class_names") or ()),
-        cards.get(settings.get("name") or ""),
-        {name: _beside(path, name).read_bytes() for name in settings.get("files") or ()},
+        tuple(names),
+        cards.get(card) if isinstance(card, str) else None,
+        {name: read_bytes(beside(path, name), KEPT_FILE) for name in hub.model_files(settings, path)},
     )
 
 
-def _beside(path: Path, name: str) -> Path:
-    """Returns a file that a configuration names, which must lie in its folder."""
-    file = path.parent / name
-    if Path(name).name != name or not file.is_file():
-        raise WeightsError(f"{path} names the file {name!r}, which is not in {path.parent}; save the model again.")
-    return file
-
-
-def _from_timm(settings: Mapping[str, Any], file: Path) -> Source:
+def _from_timm(settings: Mapping[str, Any], file: Path, cls: type[NexusModule], path: Path) -> Source:
     card = _timm_card(settings["architecture"])
-    pretrained = settings.get("pretrained_cfg") or settings
-    changes: dict[str, Any] = {}
-    num_classes = settings.get("num_classes", pretrained.get("num_classes"))
-    if num_classes is not None:
-        changes["num_classes"] = num_classes
-    names = tuple(str(name) for name in settings.get("label_names") or pretrained.get("label_names") or ())
-    return Source(
-        file, card.model_class, card.config.replace(**changes), hub.preprocessing_from_timm(pretrained), names, card
-    )
+    config, names = config_from_timm(settings, card.config, str(path))
+    return Source(file, card.model_class, config, preprocessing_from_timm(settings, str(path)), names, card)
 
 
 def _timm_card(architecture: str) -> ModelCard:
@@ -221,17 +231,18 @@ def _timm_card(architecture: str) -> ModelCard:
     return next(named, None) or catalogue().model_info(architecture)
 
 
-def _from_transformers(settings: Mapping[str, Any], file: Path, folder: Path, cls: type[NexusModule]) -> Source:
+def _from_transformers(settings: Mapping[str, Any], file: Path, cls: type[NexusModule], path: Path) -> Source:
     kind = settings["model_type"]
     readers = {kind: known for known in _zoo_classes() for kind in known.hub_types}
     model_class = cls if kind in cls.hub_types else readers.get(kind)
     if model_class is None:
-        raise ValueError(f"{folder / CONFIG_FILE} has the model_type {kind!r}. {nearest(kind, readers)}")
-    beside = folder / "preprocessor_config.json"
-    preprocessing = hub.preprocessing_from_hub(json.loads(beside.read_text())) if beside.is_file() else None
-    labels = settings.get("id2label") or {}
-    names = tuple(labels[key] for key in sorted(labels, key=int))
-    return Source(file, model_class, model_class.config_from_hub(settings), preprocessing, names)
+        raise ValueError(f"it has the model_type {kind!r:.100}. {nearest(kind[:100], readers)}")
+    beside_it = path.parent / PROCESSOR_FILE
+    preprocessing = None
+    if beside_it.is_file():
+        with _of_file(beside_it):
+            preprocessing = preprocessing_from_hub(read_json(beside_it), kind, str(beside_it))
+    return Source(file, model_class, model_class.config_from_hub(settings), preprocessing, hub_labels(settings, path))
 
 
 def _zoo_classes() -> list[type[NexusModule]]:

@@ -24,6 +24,8 @@ FILTERS = {
     "bilinear": PIL.Resampling.BILINEAR,
     "bicubic": PIL.Resampling.BICUBIC,
     "lanczos": PIL.Resampling.LANCZOS,
+    "box": PIL.Resampling.BOX,
+    "hamming": PIL.Resampling.HAMMING,
 }
 
 
@@ -160,33 +162,48 @@ class ResizeShorter:
 
 @dataclass(frozen=True)
 class ResizeWithin:
-    """The shorter side to `shorter` pixels, or less where the longer would exceed `longer`; both rounded down."""
+    """The shorter side to `shorter` pixels, or less where the longer would exceed `longer`.
+
+    Both are rounded down as in torchvision; transformers rounds a shorter side that is less to the nearest pixel.
+    """
 
     shorter: int
     longer: int
     interpolation: str = "bilinear"
+    rounding: str = "torchvision"
 
     def __call__(self, image: Any, rng: np.random.Generator | None = None) -> Any:
         h, w = image_size(image)
-        if self.shorter * max(h, w) <= self.longer * min(h, w):
-            target, side = self.shorter, min(h, w)
-        else:
-            target, side = self.longer, max(h, w)
+        fits = self.shorter * max(h, w) <= self.longer * min(h, w)
+        if not fits and self.rounding == "transformers":
+            exact = self.longer * float(min(h, w)) / max(h, w)
+            sides = {min(h, w): round(exact), max(h, w): int(exact * max(h, w) / min(h, w))}
+            return resize(image, (max(1, sides[h]), max(1, sides[w])), self.interpolation)
+        target, side = (self.shorter, min(h, w)) if fits else (self.longer, max(h, w))
         return resize(image, (max(1, h * target // side), max(1, w * target // side)), self.interpolation)
 
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """The middle `size` (height, width); smaller images are padded with zeros. Offsets round as in torchvision."""
+    """The middle `size` (height, width); smaller images are padded with zeros.
+
+    `rounding` says whose middle of an odd border is taken, that of torchvision or of transformers.
+    """
 
     size: tuple[int, int]
+    rounding: str = "torchvision"
 
     def __call__(self, image: Any, rng: np.random.Generator | None = None) -> Any:
         have = image_size(image)
         if have == self.size:
             return image
-        top, left = (_centre(have[axis], self.size[axis]) for axis in (0, 1))
+        centre = _centre if self.rounding == "torchvision" else _centre_floor
+        top, left = (centre(have[axis], self.size[axis]) for axis in (0, 1))
         return crop(image, top, left, self.size)
+
+
+def _centre_floor(have: int, want: int) -> int:
+    return (have - want) // 2
 
 
 def _centre(have: int, want: int) -> int:

@@ -165,14 +165,19 @@ class Compose:
 
 def resize_steps(preprocessing: Preprocessing) -> list[Transform]:
     """Returns the steps from an image of any size to `preprocessing.image_size`."""
-    size, interpolation = preprocessing.image_size, preprocessing.interpolation
+    size, interpolation, before = preprocessing.image_size, preprocessing.interpolation, preprocessing.resize_size
+    centre = CentreCrop(size, preprocessing.rounding)
     if preprocessing.resize == "none":
         return [RequireSize(size)]
+    if preprocessing.resize == "crop":
+        return [centre]
+    if isinstance(before, tuple):
+        return [Resize(before, interpolation), centre]
     if preprocessing.resize == "squash":
         return [Resize(size, interpolation)]
     if preprocessing.resize == "within":
-        return [ResizeWithin(preprocessing.resize_size or min(size), max(size), interpolation)]
-    return [ResizeShorter(preprocessing.resize_size or min(size), interpolation), CentreCrop(size)]
+        return [ResizeWithin(before or min(size), max(size), interpolation, preprocessing.rounding)]
+    return [ResizeShorter(before or min(size), interpolation), centre]
 
 
 def eval_transform(preprocessing: Preprocessing) -> Compose:

@@ -126,8 +126,10 @@ def _through(steps: Sequence[Step], view: View, rng: np.random.Generator) -> Vie
 
 
 def _resizing(preprocessing: Preprocessing) -> list[Any]:
-    if preprocessing.resize == "shorter":
-        raise ValueError('resize is "shorter", which crops; a detector needs "within", "squash" or "none".')
+    if preprocessing.resize in ("shorter", "crop") or isinstance(preprocessing.resize_size, tuple):
+        raise ValueError(
+            f'resize is "{preprocessing.resize}", which crops; a detector needs "within", "squash" or "none".'
+        )
     return resize_steps(preprocessing)
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nexus.core.config import Config
+from nexus.core.foreign import ForeignSettings
 from nexus.core.formats import Format, State, join_keys
 from nexus.core.module import TokenLayout
 from nexus.layers import (
@@ -235,34 +236,45 @@ class CLIP(ImageTextModel):
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> CLIPConfig:
-        vision, text = mapping.get("vision_config") or {}, mapping.get("text_config") or {}
-        activation, other = (tower.get("hidden_act", "quick_gelu") for tower in (vision, text))
-        if activation != other:
+        settings = ForeignSettings(mapping, builder="CLIP")
+        vision, text = settings.section("vision_config"), settings.section("text_config")
+        for tower in (vision, text):
+            for key in ("attention_dropout", "dropout", "projection_dim"):  # of training; the whole model's is read
+                tower.get(key)
+        for key in ("vision_config_dict", "text_config_dict"):  # what the sections say, once more
+            settings.get(key)
+        activation, eps = vision.text("hidden_act", "quick_gelu"), vision.number("layer_norm_eps", 1e-5)
+        if (other := text.text("hidden_act", "quick_gelu")) != activation:
             raise ValueError(f"The towers' hidden_act are {activation!r} and {other!r}; CLIP has one for both.")
-        vocab_size, end = text.get("vocab_size", 49408), text.get("eos_token_id", 49407)
+        if text.number("layer_norm_eps", 1e-5) != eps:
+            raise text.refuse("layer_norm_eps", f"CLIP has one for both towers, and the other's is {eps}")
+        vocab_size, end = text.integer("vocab_size", 49408), text.integer("eos_token_id", 49407)
         if end not in (2, vocab_size - 1):  # 2 stands in OpenAI's own files, and means the highest id
             raise ValueError(f"eos_token_id is {end}; CLIP ends a text with the highest id, {vocab_size - 1}.")
-        ratio = vision.get("intermediate_size", 3072) / vision.get("hidden_size", 768)
-        text_ratio = text.get("intermediate_size", 2048) / text.get("hidden_size", 512)
+        width, text_width = vision.integer("hidden_size", 768, 1), text.integer("hidden_size", 512, 1)
+        ratio = vision.integer("intermediate_size", 3072) / width
+        text_ratio = text.integer("intermediate_size", 2048) / text_width
         if ratio != text_ratio:
             raise ValueError(f"The MLPs are {ratio:g} and {text_ratio:g} times as wide; CLIP has one ratio for both.")
-        return CLIPConfig(
-            image_size=vision.get("image_size", 224),
-            patch_size=vision.get("patch_size", 32),
-            in_channels=vision.get("num_channels", 3),
-            embed_dim=vision.get("hidden_size", 768),
-            num_layers=vision.get("num_hidden_layers", 12),
-            num_heads=vision.get("num_attention_heads", 12),
-            text_dim=text.get("hidden_size", 512),
-            text_num_layers=text.get("num_hidden_layers", 12),
-            text_num_heads=text.get("num_attention_heads", 8),
+        config = CLIPConfig(
+            image_size=vision.integer("image_size", 224),
+            patch_size=vision.integer("patch_size", 32),
+            in_channels=vision.integer("num_channels", 3),
+            embed_dim=width,
+            num_layers=vision.integer("num_hidden_layers", 12),
+            num_heads=vision.integer("num_attention_heads", 12),
+            text_dim=text_width,
+            text_num_layers=text.integer("num_hidden_layers", 12),
+            text_num_heads=text.integer("num_attention_heads", 8),
             mlp_ratio=ratio,
-            context_length=text.get("max_position_embeddings", 77),
+            context_length=text.integer("max_position_embeddings", 77),
             vocab_size=vocab_size,
-            projection_dim=mapping.get("projection_dim", 512),
-            activation=activation,
-            norm_eps=vision.get("layer_norm_eps", 1e-5),
+            projection_dim=settings.integer("projection_dim", 512),
+            activation=activation,  # pyrefly: ignore[bad-argument-type]
+            norm_eps=eps,
         )
+        settings.finish()
+        return config
 
 
 def _from_openai(state: State) -> State:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nexus.core.config import Config
+from nexus.core.foreign import ForeignSettings
 from nexus.core.formats import Format, State
 from nexus.core.parts import PartSpec
 from nexus.layers import channels_last
@@ -294,30 +295,61 @@ class DETR(Detector):
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> DETRConfig:
-        backbone = mapping.get("backbone_config") or {}
-        name = mapping.get("backbone") or backbone.get("backbone")
-        if name is None:
+        settings = ForeignSettings(mapping, builder="DETR")
+        backbone = settings.section("backbone_config")
+        name = settings.get("backbone") or backbone.get("backbone")
+        if not isinstance(name, str):
             raise ValueError("The hub's config.json names no backbone of timm; DETR reads the hub's files that do.")
-        for one, other in (
-            ("encoder_ffn_dim", "decoder_ffn_dim"),
-            ("encoder_attention_heads", "decoder_attention_heads"),
-        ):
-            if mapping.get(one) != mapping.get(other):
-                raise ValueError(f"{one} is {mapping.get(one)} and {other} is {mapping.get(other)}; they must agree.")
-        if mapping.get("position_embedding_type", "sine") != "sine":
-            raise ValueError("position_embedding_type is 'learned'; DETR is built with 'sine', as all published ones.")
-        return DETRConfig(
-            in_channels=mapping.get("num_channels", 3),
-            num_classes=len(mapping.get("id2label") or ()) or mapping.get("num_labels", 91),
+        backbone.expect(features_only=True, num_channels=3, output_stride=32, freeze_batch_norm_2d=(True, False))
+        for key in ("out_indices", "use_pretrained_backbone"):
+            backbone.get(key)
+        options = settings.section("backbone_kwargs")
+        stride = options.integer("output_stride", 16 if settings.boolean("dilation", False) else 32)
+        if stride not in (16, 32):
+            raise options.refuse("output_stride", "it must be 16 or 32")
+        options.integer("in_chans", 3)
+        options.get("out_indices")
+        settings.expect(activation_function="relu", position_embedding_type="sine", scale_embedding=False)
+        for key in _TRAINING:
+            settings.get(key)
+        heads = settings.integer("encoder_attention_heads", 8)
+        hidden = settings.integer("encoder_ffn_dim", 2048)
+        settings.expect(decoder_ffn_dim=hidden, decoder_attention_heads=heads)
+        layers = settings.integer("encoder_layers", 6), settings.integer("decoder_layers", 6)
+        config = DETRConfig(
+            in_channels=settings.integer("num_channels", 3),
+            num_classes=settings.num_classes(91),
             backbone=name,
-            dilation=bool(mapping.get("dilation")),
-            embed_dim=mapping.get("d_model", 256),
-            num_layers=(mapping.get("encoder_layers", 6), mapping.get("decoder_layers", 6)),
-            num_heads=mapping.get("encoder_attention_heads", 8),
-            hidden_dim=mapping.get("encoder_ffn_dim", 2048),
-            num_queries=mapping.get("num_queries", 100),
-            dropout=float(mapping.get("dropout", 0.1)),
+            dilation=stride == 16,
+            embed_dim=settings.integer("d_model", 256),
+            num_layers=layers,
+            num_heads=heads,
+            hidden_dim=hidden,
+            num_queries=settings.integer("num_queries", 100),
+            dropout=settings.number("dropout", 0.1),
         )
+        settings.finish()
+        return config
+
+
+_TRAINING = [
+    "encoder_layerdrop",
+    "decoder_layerdrop",
+    "attention_dropout",
+    "activation_dropout",
+    "class_cost",
+    "bbox_cost",
+    "giou_cost",
+    "mask_loss_coefficient",
+    "dice_loss_coefficient",
+    "bbox_loss_coefficient",
+    "giou_loss_coefficient",
+    "eos_coefficient",
+    "use_pretrained_backbone",
+    "max_position_embeddings",
+    "num_hidden_layers",
+]
+"""Keys of the hub's config.json that are for training alone, or that nothing reads."""
 
 
 def _backbone(model: DETR, images: Tensor, sizes: Tensor) -> Mapping[str, Tensor]:

@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from nexus.core.config import Config
+from nexus.core.foreign import ForeignSettings
 from nexus.core.formats import Format, State, join_keys, rename_keys
-from nexus.core.hub import hub_num_classes
 from nexus.core.initialization import WeightInitMixin
 from nexus.core.module import TokenLayout
 from nexus.layers import (
@@ -241,30 +241,32 @@ class DINOv2(WeightInitMixin, Classifier):
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> DINOv2Config:
-        if mapping.get("hidden_act", "gelu") != "gelu":
-            raise ValueError(f"hidden_act is {mapping['hidden_act']!r}; DINOv2 is built with 'gelu'.")
-        registers = mapping.get("num_register_tokens", 4) if "registers" in mapping["model_type"] else 0
-        num_classes = hub_num_classes(mapping)
-        size = mapping.get("image_size", 224)
-        return DINOv2Config(
-            image_size=size if isinstance(size, int) else tuple(size),
-            patch_size=mapping.get("patch_size", 16 if registers else 14),
-            in_channels=mapping.get("num_channels", 3),
+        settings = ForeignSettings(mapping, builder="DINOv2")
+        settings.expect(hidden_act="gelu")
+        settings.number("drop_path_rate", 0.0)  # of training
+        with_registers = "registers" in settings.text("model_type", "dinov2")
+        num_classes = settings.num_head_classes()
+        config = DINOv2Config(
+            image_size=settings.sides("image_size", 224),
+            patch_size=settings.integer("patch_size", 16 if with_registers else 14),
+            in_channels=settings.integer("num_channels", 3),
             num_classes=num_classes,
-            embed_dim=mapping.get("hidden_size", 768),
-            num_layers=mapping.get("num_hidden_layers", 12),
-            num_heads=mapping.get("num_attention_heads", 12),
-            mlp_ratio=mapping.get("mlp_ratio", 4),
-            qkv_bias=mapping.get("qkv_bias", True),
-            ffn="swiglu" if mapping.get("use_swiglu_ffn") else "mlp",
+            embed_dim=settings.integer("hidden_size", 768),
+            num_layers=settings.integer("num_hidden_layers", 12),
+            num_heads=settings.integer("num_attention_heads", 12),
+            mlp_ratio=settings.number("mlp_ratio", 4),
+            qkv_bias=settings.boolean("qkv_bias", True),
+            ffn="swiglu" if settings.boolean("use_swiglu_ffn", False) else "mlp",
             pool="token+mean" if num_classes else "token",
-            num_registers=registers,
-            norm_eps=mapping.get("layer_norm_eps", 1e-6),
-            dropout=mapping.get("hidden_dropout_prob", 0.0),
-            attention_dropout=mapping.get("attention_probs_dropout_prob", 0.0),
-            interpolate_antialias=bool(registers),
-            interpolate_offset=0.0 if registers else 0.1,
+            num_registers=settings.integer("num_register_tokens", 4) if with_registers else 0,
+            norm_eps=settings.number("layer_norm_eps", 1e-6),
+            dropout=settings.number("hidden_dropout_prob", 0.0),
+            attention_dropout=settings.number("attention_probs_dropout_prob", 0.0),
+            interpolate_antialias=with_registers,
+            interpolate_offset=0.0 if with_registers else 0.1,
         )
+        settings.finish()
+        return config
 
 
 def _unfold_class_position(state: State) -> State:

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.config import Config
-from nexus.core.hub import hub_num_classes
+from nexus.core.foreign import ForeignSettings
 from nexus.core.initialization import WeightInitMixin
 from nexus.layers import DropPath, check_images, collect
 from nexus.models.cv.classifier import Classifier
@@ -245,26 +245,41 @@ class EfficientNet(WeightInitMixin, Classifier):
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> EfficientNetConfig:
-        for key, known in (("hidden_act", ("swish", "silu")), ("pooling_type", ("mean",))):
-            if mapping.get(key, known[0]) not in known:
-                raise ValueError(f"{key} is {mapping[key]!r}; EfficientNet is built with {known[0]!r}.")
+        settings = ForeignSettings(mapping, builder="EfficientNet")
+        settings.expect(
+            hidden_act=("swish", "silu"), pooling_type="mean", depth_divisor=8, squeeze_expansion_ratio=0.25
+        )
+        # Of training; of the padding, which follows from the size here; of the head, which its shapes say.
+        for key in [
+            "drop_connect_rate",
+            "batch_norm_momentum",
+            "depthwise_padding",
+            "image_size",
+            "hidden_dim",
+            "num_hidden_layers",
+        ]:
+            settings.get(key)
+        widths = settings.integers("out_channels", (16, 24, 40, 80, 112, 192, 320), 1)
+        settings.expect(in_channels=([32, *widths[:-1]], (32, *widths[:-1])))
         rows = zip(
-            mapping.get("expand_ratios", (1, 6, 6, 6, 6, 6, 6)),
-            mapping.get("kernel_sizes", (3, 3, 5, 3, 5, 5, 3)),
-            mapping.get("strides", (1, 2, 2, 2, 1, 2, 1)),
-            mapping.get("out_channels", (16, 24, 40, 80, 112, 192, 320)),
-            mapping.get("num_block_repeats", (1, 2, 2, 3, 3, 4, 1)),
+            settings.integers("expand_ratios", (1, 6, 6, 6, 6, 6, 6), 1),
+            settings.integers("kernel_sizes", (3, 3, 5, 3, 5, 5, 3), 1),
+            settings.integers("strides", (1, 2, 2, 2, 1, 2, 1), 1),
+            widths,
+            settings.integers("num_block_repeats", (1, 2, 2, 3, 3, 4, 1), 1),
         )
         base = EfficientNetConfig(
-            in_channels=mapping.get("num_channels", 3),
-            num_classes=hub_num_classes(mapping),
+            in_channels=settings.integer("num_channels", 3),
+            num_classes=settings.num_head_classes(),
             stages=_stages(*(("mbconv", *row) for row in rows)),
             padding="same",
-            norm_eps=mapping.get("batch_norm_eps", 1e-3),
+            norm_eps=settings.number("batch_norm_eps", 1e-3),
             norm_momentum=0.01,
-            dropout=mapping.get("dropout_rate", 0.5),
+            dropout=settings.number("dropout_rate", 0.5),
         )
-        return scale(base, mapping.get("width_coefficient", 2.0), mapping.get("depth_coefficient", 3.1))
+        width, depth = settings.number("width_coefficient", 2.0), settings.number("depth_coefficient", 3.1)
+        settings.finish()
+        return scale(base, width, depth)
 
 
 def scale(config: EfficientNetConfig, width: float, depth: float, *, round_limit: float = 0.9) -> EfficientNetConfig:

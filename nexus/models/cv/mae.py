@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nexus.core.foreign import ForeignSettings
 from nexus.core.formats import Format
 from nexus.layers import PatchEmbed, collect, image_sides
 from nexus.models.cv.masked_autoencoder import (
@@ -87,28 +88,32 @@ class MAE(MaskedAutoencoder):
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> MAEConfig:
-        if mapping.get("hidden_act", "gelu") != "gelu":
-            raise ValueError(f"hidden_act is {mapping['hidden_act']!r}; MAE is built with 'gelu'.")
-        ratio = mapping.get("intermediate_size", 3072) / mapping.get("hidden_size", 768)
-        other = mapping.get("decoder_intermediate_size", 2048) / mapping.get("decoder_hidden_size", 512)
+        settings = ForeignSettings(mapping, builder="MAE")
+        settings.expect(hidden_act="gelu", qkv_bias=True)
+        for key in ("hidden_dropout_prob", "attention_probs_dropout_prob"):  # of training
+            settings.number(key, 0.0)
+        width, decoder_width = settings.integer("hidden_size", 768, 1), settings.integer("decoder_hidden_size", 512, 1)
+        ratio = settings.integer("intermediate_size", 3072) / width
+        other = settings.integer("decoder_intermediate_size", 2048) / decoder_width
         if ratio != other:
             raise ValueError(f"The MLPs are {ratio:g} and {other:g} times as wide; MAE has one ratio for both.")
-        size = mapping.get("image_size", 224)
-        return MAEConfig(
-            image_size=size if isinstance(size, int) else tuple(size),
-            patch_size=mapping.get("patch_size", 16),
-            in_channels=mapping.get("num_channels", 3),
-            embed_dim=mapping.get("hidden_size", 768),
-            num_layers=mapping.get("num_hidden_layers", 12),
-            num_heads=mapping.get("num_attention_heads", 12),
+        config = MAEConfig(
+            image_size=settings.sides("image_size", 224),
+            patch_size=settings.integer("patch_size", 16),
+            in_channels=settings.integer("num_channels", 3),
+            embed_dim=width,
+            num_layers=settings.integer("num_hidden_layers", 12),
+            num_heads=settings.integer("num_attention_heads", 12),
             mlp_ratio=ratio,
-            norm_eps=mapping.get("layer_norm_eps", 1e-12),
-            decoder_dim=mapping.get("decoder_hidden_size", 512),
-            decoder_num_layers=mapping.get("decoder_num_hidden_layers", 8),
-            decoder_num_heads=mapping.get("decoder_num_attention_heads", 16),
-            mask_ratio=mapping.get("mask_ratio", 0.75),
-            norm_pix_loss=mapping.get("norm_pix_loss", False),
+            norm_eps=settings.number("layer_norm_eps", 1e-12),
+            decoder_dim=decoder_width,
+            decoder_num_layers=settings.integer("decoder_num_hidden_layers", 8),
+            decoder_num_heads=settings.integer("decoder_num_attention_heads", 16),
+            mask_ratio=settings.number("mask_ratio", 0.75),
+            norm_pix_loss=settings.boolean("norm_pix_loss", False),
         )
+        settings.finish()
+        return config
 
 
 _VIT_HUB = next(names for names in VisionTransformer.formats if names.name == "hub")

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.config import Config
+from nexus.core.foreign import ForeignSettings
 from nexus.core.formats import Format
-from nexus.core.hub import hub_num_classes
 from nexus.core.initialization import WeightInitMixin
 from nexus.layers import DropPath, check_images, collect, drop_path_rates
 from nexus.models.cv.classifier import Classifier
@@ -176,21 +176,24 @@ class ResNet(WeightInitMixin, Classifier):
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> ResNetConfig:
-        for key in ("downsample_in_bottleneck", "downsample_in_first_stage"):
-            if mapping.get(key):
-                raise ValueError(f"{key} is true; ResNet is built with the stride in the 3x3 convolutions.")
-        block, stem = mapping.get("layer_type", "bottleneck"), mapping.get("embedding_size", 64)
+        settings = ForeignSettings(mapping, builder="ResNet")
+        settings.expect(hidden_act="relu", downsample_in_bottleneck=False, downsample_in_first_stage=False)
+        settings.expect(layer_type=("bottleneck", "basic"))
+        block = "basic" if settings.text("layer_type", "bottleneck") == "basic" else "bottleneck"
+        stem = settings.integer("embedding_size", 64, 1)
         first = stem * (4 if block == "bottleneck" else 1)
-        widths = tuple(mapping.get("hidden_sizes", (256, 512, 1024, 2048)))
+        widths = settings.integers("hidden_sizes", (256, 512, 1024, 2048))
         if widths != tuple(first * 2**stage for stage in range(4)):
-            raise ValueError(f"hidden_sizes is {widths}; ResNet doubles its width {first} at each of four stages.")
-        return ResNetConfig(
+            raise settings.refuse("hidden_sizes", f"ResNet doubles its width {first} at each of four stages")
+        config = ResNetConfig(
             block=block,
-            num_layers=tuple(mapping.get("depths", (3, 4, 6, 3))),
-            in_channels=mapping.get("num_channels", 3),
-            num_classes=hub_num_classes(mapping),
+            num_layers=settings.integers("depths", (3, 4, 6, 3), 1),
+            in_channels=settings.integer("num_channels", 3),
+            num_classes=settings.num_head_classes(),
             hidden_dim=stem,
         )
+        settings.finish()
+        return config
 
 
 ResNet.hub_types = ("resnet",)

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nexus.core.config import Config
+from nexus.core.foreign import ForeignSettings
 from nexus.core.formats import State
 from nexus.core.parts import PartSpec
 from nexus.layers import channels_last
@@ -379,43 +380,94 @@ def hub_config(mapping: Mapping[str, Any]) -> RTDETRConfig:
     Raises:
         ValueError: Something in it is not built here.
     """
-    fixed = {
-        "encoder_layers": 1,
-        "normalize_before": False,
-        "learn_initial_query": False,
-        "num_feature_levels": 3,
-        "decoder_offset_scale": 0.5,
-    }
-    for key, value in fixed.items():
-        if mapping.get(key, value) != value:
-            raise ValueError(f"{key} is {mapping[key]!r}; RT-DETR is built with {value!r}, as all published ones.")
-    body = mapping.get("backbone_config") or {}
-    shape = (body.get("layer_type", "bottleneck") == "bottleneck", tuple(body.get("depths", (3, 4, 6, 3))))
-    names = [name for name, depth in DEPTHS.items() if depth == shape]
-    if not names or body.get("embedding_size", STEM_DIM) != STEM_DIM:
-        raise ValueError(f"backbone_config has the blocks {shape[1]}; the ResNet-vd here are {', '.join(DEPTHS)}.")
-    frozen = mapping.get("freeze_backbone_batch_norms", True)
-    return RTDETRConfig(
-        in_channels=body.get("num_channels", 3),
-        num_classes=len(mapping.get("id2label") or ()) or mapping.get("num_labels", 80),
+    settings = ForeignSettings(mapping, builder="RT-DETR")
+    body = settings.section("backbone_config")
+    block, depths = body.text("layer_type", "bottleneck"), body.integers("depths", (3, 4, 6, 3), 1)
+    names = [name for name, shape in DEPTHS.items() if shape == (block == "bottleneck", depths)]
+    if not names or body.integer("embedding_size", STEM_DIM) != STEM_DIM:
+        raise ValueError(f"backbone_config has the blocks {depths}; the ResNet-vd here are {', '.join(DEPTHS)}.")
+    widths = [STEM_DIM * (4 if block == "bottleneck" else 1) * 2**stage for stage in range(4)]
+    first = block == "basic"
+    body.expect(hidden_act="relu", downsample_in_bottleneck=False, hidden_sizes=widths)
+    body.expect(downsample_in_first_stage=(first, not first))  # a map of the same size either way
+    heads, width = settings.integer("decoder_attention_heads", 8), settings.integer("d_model", 256)
+    encoder_width = settings.integer("encoder_hidden_dim", 256)
+    settings.expect(
+        **_FIXED,
+        encoder_attention_heads=heads,
+        encoder_in_channels=widths[1:],
+        decoder_in_channels=[width] * 3,
+    )
+    for key in _TRAINING:
+        settings.get(key)
+    frozen = settings.boolean("freeze_backbone_batch_norms", True)
+    config = RTDETRConfig(
+        in_channels=body.integer("num_channels", 3),
+        num_classes=settings.num_classes(80),
         backbone=names[0],
         backbone_norm="frozen" if frozen else "batch",
         num_frozen_stages=int(frozen),
-        encoder_dim=mapping.get("encoder_hidden_dim", 256),
-        encoder_hidden_dim=mapping.get("encoder_ffn_dim", 1024),
-        expansion=float(mapping.get("hidden_expansion", 1.0)),
-        embed_dim=mapping.get("d_model", 256),
-        hidden_dim=mapping.get("decoder_ffn_dim", 1024),
-        num_layers=mapping.get("decoder_layers", 6),
-        num_heads=mapping.get("decoder_attention_heads", 8),
-        num_queries=mapping.get("num_queries", 300),
-        num_points=(mapping.get("decoder_n_points", 4),) * 3,
-        sampling="nearest" if mapping.get("decoder_method") == "discrete" else "bilinear",
-        dropout=float(mapping.get("dropout", 0.0)),
-        num_denoising=mapping.get("num_denoising", 100),
-        label_noise=float(mapping.get("label_noise_ratio", 0.5)),
-        box_noise=float(mapping.get("box_noise_scale", 1.0)),
+        encoder_dim=encoder_width,
+        encoder_hidden_dim=settings.integer("encoder_ffn_dim", 1024),
+        expansion=settings.number("hidden_expansion", 1.0),
+        embed_dim=width,
+        hidden_dim=settings.integer("decoder_ffn_dim", 1024),
+        num_layers=settings.integer("decoder_layers", 6),
+        num_heads=heads,
+        num_queries=settings.integer("num_queries", 300),
+        num_points=(settings.integer("decoder_n_points", 4),) * 3,
+        sampling="nearest" if settings.text("decoder_method", "default") == "discrete" else "bilinear",
+        dropout=settings.number("dropout", 0.0),
+        num_denoising=settings.integer("num_denoising", 100),
+        label_noise=settings.number("label_noise_ratio", 0.5),
+        box_noise=settings.number("box_noise_scale", 1.0),
     )
+    settings.finish()
+    return config
+
+
+_FIXED: dict[str, Any] = {
+    "encoder_layers": 1,
+    "normalize_before": False,
+    "learn_initial_query": False,
+    "num_feature_levels": 3,
+    "decoder_n_levels": 3,
+    "decoder_offset_scale": 0.5,
+    "decoder_method": ("default", "discrete"),
+    "layer_norm_eps": 1e-5,
+    "batch_norm_eps": 1e-5,
+    "feat_strides": [8, 16, 32],
+    "encode_proj_layers": [2],
+    "positional_encoding_temperature": 10_000,
+    "encoder_activation_function": "gelu",
+    "activation_function": "silu",
+    "decoder_activation_function": "relu",
+    "with_box_refine": True,
+    "anchor_image_size": None,
+}
+"""What the hub's config.json may say and the model is built with, as all published ones."""
+_TRAINING = [
+    "attention_dropout",
+    "activation_dropout",
+    "matcher_alpha",
+    "matcher_gamma",
+    "matcher_class_cost",
+    "matcher_bbox_cost",
+    "matcher_giou_cost",
+    "use_focal_loss",
+    "focal_loss_alpha",
+    "focal_loss_gamma",
+    "weight_loss_vfl",
+    "weight_loss_bbox",
+    "weight_loss_giou",
+    "eos_coefficient",
+    "disable_custom_kernels",
+    "eval_size",
+    "backbone",
+    "use_pretrained_backbone",
+    "backbone_kwargs",
+]
+"""Keys that are for training alone, or say how the same numbers are computed."""
 
 
 RTDETR.head_prefixes = ("enc_score_head.", "decoder.class_embed.", "denoising_class_embed.")

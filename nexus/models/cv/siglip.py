@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nexus.core.config import Config
+from nexus.core.foreign import ForeignSettings
 from nexus.core.formats import State
 from nexus.core.module import TokenLayout
 from nexus.layers import EncoderBlock, Mlp, PatchEmbed, check_images, collect, drop_path_rates
@@ -222,32 +223,41 @@ class SigLIP(ImageTextModel):
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> SigLIPConfig:
-        vision, text = mapping.get("vision_config") or {}, mapping.get("text_config") or {}
+        settings = ForeignSettings(mapping, builder="SigLIP")
+        vision, text = settings.section("vision_config"), settings.section("text_config")
         for tower in (vision, text):
-            if tower.get("hidden_act", "gelu_pytorch_tanh") != "gelu_pytorch_tanh":
-                raise ValueError(f"hidden_act is {tower['hidden_act']!r}; SigLIP is built with 'gelu_pytorch_tanh'.")
-        naflex = mapping["model_type"] == "siglip2"
-        patch_size, width = vision.get("patch_size", 16), vision.get("hidden_size", 768)
-        if text.get("projection_size", width) != width:
-            raise ValueError(f"projection_size is {text['projection_size']}; the image tower is {width} wide.")
-        image_size = math.isqrt(vision.get("num_patches", 256)) * patch_size
-        return SigLIPConfig(
-            image_size=image_size if naflex else vision.get("image_size", 224),
+            tower.expect(hidden_act="gelu_pytorch_tanh")
+            for key in ("attention_dropout", "dropout", "eos_token_id"):  # of training; texts are padded, never ended
+                tower.get(key)
+        vision.expect(vision_use_head=True)
+        eps = vision.number("layer_norm_eps", 1e-6)
+        if text.number("layer_norm_eps", 1e-6) != eps:
+            raise text.refuse("layer_norm_eps", f"SigLIP has one for both towers, and the other's is {eps}")
+        naflex = settings.text("model_type", "siglip") == "siglip2"
+        patch_size, width = vision.integer("patch_size", 16, 1), vision.integer("hidden_size", 768)
+        if text.integer("projection_size", width) != width:
+            raise text.refuse("projection_size", f"the image tower is {width} wide")
+        square = math.isqrt(vision.integer("num_patches", 256)) * patch_size
+        image_size = vision.integer("image_size", 224)
+        config = SigLIPConfig(
+            image_size=square if naflex else image_size,
             patch_size=patch_size,
-            in_channels=vision.get("num_channels", 3),
+            in_channels=vision.integer("num_channels", 3),
             embed_dim=width,
-            num_layers=vision.get("num_hidden_layers", 12),
-            num_heads=vision.get("num_attention_heads", 12),
-            hidden_dim=vision.get("intermediate_size", 3072),
-            text_dim=text.get("hidden_size", 768),
-            text_num_layers=text.get("num_hidden_layers", 12),
-            text_num_heads=text.get("num_attention_heads", 12),
-            text_hidden_dim=text.get("intermediate_size", 3072),
-            context_length=text.get("max_position_embeddings", 64),
-            vocab_size=text.get("vocab_size", 32000),
+            num_layers=vision.integer("num_hidden_layers", 12),
+            num_heads=vision.integer("num_attention_heads", 12),
+            hidden_dim=vision.integer("intermediate_size", 3072),
+            text_dim=text.integer("hidden_size", 768),
+            text_num_layers=text.integer("num_hidden_layers", 12),
+            text_num_heads=text.integer("num_attention_heads", 12),
+            text_hidden_dim=text.integer("intermediate_size", 3072),
+            context_length=text.integer("max_position_embeddings", 64),
+            vocab_size=text.integer("vocab_size", 32000),
             position_mode="bilinear" if naflex else "bicubic",
-            norm_eps=vision.get("layer_norm_eps", 1e-6),
+            norm_eps=eps,
         )
+        settings.finish()
+        return config
 
 
 SigLIP.hub_types = ("siglip", "siglip2")

@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.config import Config
+from nexus.core.foreign import ForeignSettings
 from nexus.core.formats import Format, State, join_keys
-from nexus.core.hub import hub_num_classes
 from nexus.core.initialization import WeightInitMixin
 from nexus.layers import DropPath, Mlp, check_image_size, check_images, collect, drop_path_rates, image_sides
 from nexus.layers.relative_position import relative_positions
@@ -343,26 +343,27 @@ class SwinTransformer(WeightInitMixin, Classifier):
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> SwinConfig:
-        if mapping.get("hidden_act", "gelu") != "gelu":
-            raise ValueError(f"hidden_act is {mapping['hidden_act']!r}; Swin is built with 'gelu'.")
-        if mapping.get("use_absolute_embeddings"):
-            raise ValueError("use_absolute_embeddings is true; Swin is built with relative positions only.")
-        size = mapping.get("image_size", 224)
-        return SwinConfig(
-            image_size=size if isinstance(size, int) else tuple(size),
-            patch_size=mapping.get("patch_size", 4),
-            in_channels=mapping.get("num_channels", 3),
-            num_classes=hub_num_classes(mapping),
-            embed_dim=mapping.get("embed_dim", 96),
-            num_layers=tuple(mapping.get("depths", (2, 2, 6, 2))),
-            num_heads=tuple(mapping.get("num_heads", (3, 6, 12, 24))),
-            window_size=mapping.get("window_size", 7),
-            mlp_ratio=mapping.get("mlp_ratio", 4.0),
-            qkv_bias=mapping.get("qkv_bias", True),
-            norm_eps=mapping.get("layer_norm_eps", 1e-5),
-            dropout=mapping.get("hidden_dropout_prob", 0.0),
-            attention_dropout=mapping.get("attention_probs_dropout_prob", 0.0),
+        settings = ForeignSettings(mapping, builder="Swin")
+        settings.expect(hidden_act="gelu", use_absolute_embeddings=False, path_norm=(True, False))
+        for key in ("drop_path_rate", "num_layers", "hidden_size"):  # of training; of the stages, which say it already
+            settings.get(key)
+        config = SwinConfig(
+            image_size=settings.sides("image_size", 224),
+            patch_size=settings.integer("patch_size", 4),
+            in_channels=settings.integer("num_channels", 3),
+            num_classes=settings.num_head_classes(),
+            embed_dim=settings.integer("embed_dim", 96),
+            num_layers=settings.integers("depths", (2, 2, 6, 2), 1),
+            num_heads=settings.integers("num_heads", (3, 6, 12, 24), 1),
+            window_size=settings.integer("window_size", 7),
+            mlp_ratio=settings.number("mlp_ratio", 4.0),
+            qkv_bias=settings.boolean("qkv_bias", True),
+            norm_eps=settings.number("layer_norm_eps", 1e-5),
+            dropout=settings.number("hidden_dropout_prob", 0.0),
+            attention_dropout=settings.number("attention_probs_dropout_prob", 0.0),
         )
+        settings.finish()
+        return config
 
 
 def resample_table(table: Float[Tensor, "old heads"], file_side: int, new_side: int) -> Float[Tensor, "new heads"]:

@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.config import Config
+from nexus.core.foreign import ForeignSettings
 from nexus.core.formats import Format, State, join_keys
-from nexus.core.hub import hub_num_classes
 from nexus.core.initialization import WeightInitMixin
 from nexus.core.module import TokenLayout
 from nexus.layers import (
@@ -193,23 +193,25 @@ class VisionTransformer(WeightInitMixin, Classifier):
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> ViTConfig:
-        if mapping.get("hidden_act", "gelu") != "gelu":
-            raise ValueError(f"hidden_act is {mapping['hidden_act']!r}; ViT is built with 'gelu'.")
-        size = mapping.get("image_size", 224)
-        return ViTConfig(
-            image_size=size if isinstance(size, int) else tuple(size),
-            patch_size=mapping.get("patch_size", 16),
-            in_channels=mapping.get("num_channels", 3),
-            num_classes=hub_num_classes(mapping),
-            embed_dim=mapping.get("hidden_size", 768),
-            num_layers=mapping.get("num_hidden_layers", 12),
-            num_heads=mapping.get("num_attention_heads", 12),
-            mlp_ratio=mapping.get("intermediate_size", 3072) / mapping.get("hidden_size", 768),
-            qkv_bias=mapping.get("qkv_bias", True),
-            norm_eps=mapping.get("layer_norm_eps", 1e-12),
-            dropout=mapping.get("hidden_dropout_prob", 0.0),
-            attention_dropout=mapping.get("attention_probs_dropout_prob", 0.0),
+        settings = ForeignSettings(mapping, builder="ViT")
+        settings.expect(hidden_act="gelu")
+        width = settings.integer("hidden_size", 768, 1)
+        config = ViTConfig(
+            image_size=settings.sides("image_size", 224),
+            patch_size=settings.integer("patch_size", 16),
+            in_channels=settings.integer("num_channels", 3),
+            num_classes=settings.num_head_classes(),
+            embed_dim=width,
+            num_layers=settings.integer("num_hidden_layers", 12),
+            num_heads=settings.integer("num_attention_heads", 12),
+            mlp_ratio=settings.integer("intermediate_size", 3072) / width,
+            qkv_bias=settings.boolean("qkv_bias", True),
+            norm_eps=settings.number("layer_norm_eps", 1e-12),
+            dropout=settings.number("hidden_dropout_prob", 0.0),
+            attention_dropout=settings.number("attention_probs_dropout_prob", 0.0),
         )
+        settings.finish()
+        return config
 
 
 def _heads_to_rows(state: State) -> State:

@@ -1,0 +1,137 @@
+"""preprocessor_config.json: over the keys of each processor of transformers our pixels are its pixels, or it is refused."""
+
+import itertools
+import json
+import random
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from nexus.core.documents import FileError
+from nexus.core.processors import PROCESSORS, preprocessing_from_hub
+from nexus.data.transforms import eval_transform
+
+SHAPES = [(53, 80), (61, 47), (40, 40)]
+COMMON = {
+    "do_resize": [True, False],
+    "do_rescale": [True, False],
+    "do_normalize": [True, False],
+    "rescale_factor": [1 / 255, 1 / 127.5, 0.5],
+    "resample": [0, 1, 2, 3, 4, 5],
+    "image_mean": [[0.1, 0.2, 0.3], 0.4, (0.5, 0.5, 0.5)],
+    "image_std": [[0.3, 0.2, 0.4], 0.25],
+    "do_convert_rgb": [True, False],
+}
+SIZES = {
+    "size": [
+        32,
+        [24, 36],
+        {"height": 24, "width": 36},
+        {"shortest_edge": 33},
+        {"shortest_edge": 30, "longest_edge": 41},
+        {"max_height": 30, "max_width": 35},
+        {"longest_edge": 40},
+    ],
+    "do_center_crop": [True, False],
+    "crop_size": [21, {"height": 24, "width": 31}, {"height": 70, "width": 33}],
+    "do_pad": [True, False],
+}
+KEYS = {
+    **{name: COMMON | SIZES for name in ("ViT", "DeiT", "CLIP", "Bit", "Siglip")},
+    "ConvNext": COMMON | {"size": [32, {"shortest_edge": 31}, {"shortest_edge": 384}], "crop_pct": [0.875, 0.9, 1.0]},
+    "EfficientNet": COMMON | SIZES | {"rescale_offset": [True, False], "include_top": [True, False]},
+    "Detr": COMMON | {"size": [*SIZES["size"], 50], "do_pad": [True, False], "max_size": [60]},
+    "RTDetr": COMMON | {"size": SIZES["size"][1:], "do_pad": [True, False]},
+}
+
+
+def combinations(keys, count, chance):
+    """Each value of each key alone, each pair of keys once, then draws over all of them."""
+    for key, values in keys.items():
+        yield from ({key: value} for value in values)
+    for one, other in itertools.combinations(keys, 2):
+        yield {one: chance.choice(keys[one]), other: chance.choice(keys[other])}
+    for _ in range(count):
+        chosen = [key for key in keys if chance.random() < 0.5]
+        yield {key: chance.choice(keys[key]) for key in chosen}
+
+
+def theirs(processor, image):
+    """What the processor of transformers makes of an image, or None where it fails itself."""
+    try:
+        return np.asarray(processor(image, return_tensors="np")["pixel_values"][0], dtype=np.float64)
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return None
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_pixels_are_those_of_transformers(transformers, name):
+    chance = random.Random(name)
+    images = [
+        PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)) for shape in SHAPES
+    ]
+    followed = set()
+    refused = 0
+    for settings in combinations(KEYS[name], 60, chance):
+        settings = json.loads(json.dumps({"image_processor_type": f"{name}ImageProcessor", **settings}))
+        try:
+            transform = eval_transform(preprocessing_from_hub(settings))
+        except FileError as error:
+            assert any(key in str(error) for key in settings), error
+            refused += 1
+            continue
+        try:
+            processor = getattr(transformers, f"{name}ImageProcessorPil")(**settings)
+        except (ValueError, TypeError, KeyError):
+            continue  # it takes no such settings
+        for image in images:
+            expected = theirs(processor, image)
+            if expected is None or (not settings.get("do_resize", True) and not settings.get("do_center_crop")):
+                continue
+            found = transform(image).numpy()
+            assert found.shape == expected.shape, settings
+            scale = max(1.0, abs(expected).max())
+            assert abs(found - expected).max() <= 1e-3 * scale, settings
+            followed |= {(key, repr(value)) for key, value in settings.items()}
+    for key in ("do_rescale", "do_normalize", "rescale_factor", "resample", "image_mean", "image_std", "size"):
+        assert any(one == key for one, _ in followed), f"{key} was followed in no combination"
+    assert refused < len(list(combinations(KEYS[name], 60, chance))) / 1.5
+
+
+def test_the_defaults_are_those_of_transformers(transformers):
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 420, 3), dtype=np.uint8))
+    for name in PROCESSORS.keys() - {"Siglip2ImageProcessor"}:
+        processor = getattr(transformers, f"{name}Pil")()
+        for kind in (name, f"{name}Fast", name.replace("ImageProcessor", "FeatureExtractor")):
+            found = eval_transform(preprocessing_from_hub({"image_processor_type": kind}))(image).numpy()
+            assert abs(found - theirs(processor, image)).max() <= 1e-3, kind
+        saved = json.loads(processor.to_json_string())
+        assert abs(eval_transform(preprocessing_from_hub(saved))(image).numpy() - found).max() <= 1e-6, name
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ([], "is a list; it must be a mapping"),
+        ({"image_processor_type": "BeitImageProcessor"}, "names the processor 'BeitImageProcessor'"),
+        ({"image_processor_type": 3}, "image_processor_type is 3; it must be text"),
+        ({"do_flip_channel_order": True}, "has do_flip_channel_order, which is not known"),
+        ({"size": {"height": 10**9, "width": 3}}, "size is .*whole number of pixels, at most 16384"),
+        ({"size": "224"}, "size is '224'"),
+        ({"size": True}, "size is True"),
+        ({"resample": 7}, "resample is 7; it must be one of"),
+        ({"resample": [3]}, "resample is"),
+        ({"image_std": [0, 1, 1]}, "image_std is .* above 0"),
+        ({"image_std": [1, 1]}, "image_std is"),
+        ({"image_mean": "x"}, "image_mean is 'x'"),
+        ({"rescale_factor": 0}, "rescale_factor is 0"),
+        ({"do_resize": 1}, "do_resize is 1; it must be true or false"),
+        ({"size": {"shortest_edge": 224}}, "size is .*height and width"),
+        ({"do_pad": True, "pad_size": {"height": 300, "width": 300}}, "do_pad is True"),
+        ({"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0}, "crop_pct is 0"),
+    ],
+)
+def test_what_is_not_followed_is_named(settings, message):
+    with pytest.raises(FileError, match=rf"preprocessor_config\.json.*{message}"):
+        preprocessing_from_hub(settings)
