@@ -27,7 +27,7 @@ class Preprocessing(Config):
         resize_size: Pixels of the shorter side before the crop; None means the smaller side of `image_size`.
             With "squash": (height, width) before the crop; None means no crop.
         interpolation: Filter of the resize (always antialiased).
-        rounding: Whose choice of whole pixels is followed where the centre, or the side of an image scaled "within", lies
+        rounding: Whose choice of whole pixels is followed where the centre, or a side of an image scaled "within", lies
             between two: "torchvision" or "transformers".
         mean: Per channel, in units of the [0, 1] range; its length is the number of channels.
         std: Per channel, likewise.

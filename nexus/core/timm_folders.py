@@ -73,7 +73,7 @@ _ARGUMENTS = {
     "depth": "num_layers",
     "depths": "num_layers",
     "num_blocks": "num_layers",
-    **{name: name for name in ("patch_size", "embed_dim", "num_heads", "qkv_bias", "window_size")},
+    **{name: name for name in ("patch_size", "embed_dim", "num_heads", "mlp_ratio", "qkv_bias", "window_size")},
 }
 """What timm calls fields of our configurations that mean the same; each is followed where a configuration has it."""
 _POOLS = {"token": "token", "avg": "mean"}
@@ -153,16 +153,14 @@ def _preprocessing(settings: ForeignSettings, where: str) -> Preprocessing:
         raise FileError(
             f"{where}: crop_mode is {mode!r:.40} and interpolation {interpolation!r:.40}; they are not known here."
         )
-    before = int(min(size[1:]) / crop)
-    squash = mode == "squash"
+    _, height, width = size
+    before: int | tuple[int, int] | None = int(min(height, width) / crop)
+    if mode == "squash":
+        before = None if crop == 1 else (int(height / crop), int(width / crop))
     return Preprocessing(
-        image_size=size[1:],
-        resize="squash" if squash else "shorter",
-        resize_size=None
-        if squash and crop == 1
-        else tuple(int(side / crop) for side in size[1:])
-        if squash
-        else before,
+        image_size=(height, width),
+        resize="squash" if mode == "squash" else "shorter",
+        resize_size=before,
         interpolation=interpolation,  # pyrefly: ignore[bad-argument-type]
         mean=settings.numbers("mean", IMAGENET_MEAN),
         std=settings.numbers("std", IMAGENET_STD),

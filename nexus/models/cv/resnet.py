@@ -187,7 +187,7 @@ class ResNet(WeightInitMixin, Classifier):
             raise settings.refuse("hidden_sizes", f"ResNet doubles its width {first} at each of four stages")
         config = ResNetConfig(
             block=block,
-            num_layers=settings.integers("depths", (3, 4, 6, 3), 1),
+            num_layers=settings.integers("depths", (3, 4, 6, 3), 1),  # pyrefly: ignore[bad-argument-type]
             in_channels=settings.integer("num_channels", 3),
             num_classes=settings.num_head_classes(),
             hidden_dim=stem,

@@ -1,0 +1,149 @@
+"""config.json of transformers and timm: every key is followed, changes nothing, or is refused by name."""
+
+import json
+
+import pytest
+import torch
+
+from nexus.core.documents import FileError
+from nexus.core.foreign import OF_TRANSFORMERS
+from nexus.core.module import NexusModule
+from nexus.core.weights import read_folder
+from nexus.models.registry import all_cards
+
+FAMILIES = {
+    "vit": "ViTConfig",
+    "dinov2": "Dinov2Config",
+    "dinov2_with_registers": "Dinov2WithRegistersConfig",
+    "swin": "SwinConfig",
+    "efficientnet": "EfficientNetConfig",
+    "resnet": "ResNetConfig",
+    "vit_mae": "ViTMAEConfig",
+    "detr": "DetrConfig",
+    "rt_detr": "RTDetrConfig",
+    "rt_detr_v2": "RTDetrV2Config",
+    "clip": "CLIPConfig",
+    "siglip": "SiglipConfig",
+    "siglip2": "Siglip2Config",
+}
+
+
+@pytest.fixture
+def defaults(transformers, request):
+    return json.loads(getattr(transformers, FAMILIES[request.param])().to_json_string(use_diff=False))
+
+
+def reader(kind):
+    return next(card.model_class for card in all_cards() if kind in card.model_class.hub_types)
+
+
+def outcome(cls, settings):
+    """The configuration, or None and what the refusal says."""
+    try:
+        return cls.config_from_hub(settings), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def test_every_family_is_here():
+    assert FAMILIES.keys() == {kind for card in all_cards() for kind in card.model_class.hub_types}
+
+
+@pytest.mark.parametrize(("kind", "defaults"), [(kind, kind) for kind in FAMILIES], indirect=["defaults"])
+def test_every_key_of_a_library_is_known(kind, defaults):
+    """What its class writes is read; a key that it does not know is refused; no value of a wrong type passes."""
+    cls = reader(kind)
+    cls.config_from_hub({**defaults, "model_type": kind})
+    with pytest.raises(FileError, match="has brand_new_key, which is not known here"):
+        cls.config_from_hub({**defaults, "brand_new_key": 3})
+    for key in defaults.keys() - OF_TRANSFORMERS:
+        for wrong in ("text", [], {}, [None], {"a": 1}, -1, 1e308, True, float("nan"), [[[]]], "gelu_new"):
+            if isinstance(wrong, type(defaults[key])):
+                continue
+            _, said = outcome(cls, {**defaults, key: wrong})
+            assert "\n" not in said
+
+
+@pytest.mark.parametrize(("kind", "defaults"), [(kind, kind) for kind in FAMILIES], indirect=["defaults"])
+def test_activations_and_epsilons_are_followed_or_refused(kind, defaults):
+    cls = reader(kind)
+    before = cls.config_from_hub({**defaults, "model_type": kind})
+    places = {"": defaults, **{key: defaults[key] for key in ("vision_config", "text_config") if key in defaults}}
+    for place, values in places.items():
+        for key, value in values.items():
+            if not (key.endswith(("_act", "activation_function", "_eps")) and key not in OF_TRANSFORMERS):
+                continue
+            changed = {**values, key: value * 7 if isinstance(value, float) else "leaky_relu"}
+            settings = {**defaults, place: changed} if place else changed
+            found, said = outcome(cls, {**settings, "model_type": kind})
+            assert found != before, key
+            assert found is not None or key in said, said
+
+
+def timm_folder(timm, folder, architecture, model_args, **config):
+    """Writes a folder as timm does, with random weights, and returns timm's model."""
+    torch.manual_seed(0)
+    model = timm.create_model(architecture, **model_args).eval()
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.05)
+    timm.models.save_for_hf(model, folder, model_config=None, model_args=model_args, safe_serialization=True)
+    path = folder / "config.json"
+    settings = json.loads(path.read_text())
+    settings["pretrained_cfg"].update(config)
+    path.write_text(json.dumps(settings))
+    return model
+
+
+FOLLOWED = [
+    ("vit_tiny_patch16_224", {"img_size": 64, "depth": 2, "num_classes": 7}),
+    ("vit_tiny_patch16_224", {"img_size": 64, "depth": 2, "global_pool": "avg", "patch_size": 8, "embed_dim": 96}),
+    ("vit_tiny_patch16_224", {"img_size": 64, "depth": 2, "in_chans": 1, "num_heads": 6, "dynamic_img_size": True}),
+    ("vit_tiny_patch16_224", {"img_size": 64, "depth": 1, "mlp_ratio": 2.0, "qkv_bias": False, "drop_rate": 0.1}),
+    ("resnet18", {"num_classes": 7, "in_chans": 1}),
+    ("resnet18", {"num_classes": 0}),
+    ("swin_tiny_patch4_window7_224", {"img_size": 56, "depths": [1, 1], "num_heads": [2, 4], "num_classes": 7}),
+    ("efficientnet_b0", {"num_classes": 7}),
+]
+REFUSED = [
+    ("vit_tiny_patch16_224", {"img_size": 64, "depth": 1, "act_layer": "relu"}, "act_layer"),
+    ("vit_tiny_patch16_224", {"img_size": 64, "depth": 1, "global_pool": "max"}, "global_pool 'max'"),
+    ("vit_tiny_patch16_224", {"img_size": 64, "depth": 1, "init_values": 1e-5}, "init_values"),
+    ("vit_tiny_patch16_224", {"img_size": 64, "depth": 1, "class_token": False, "global_pool": "avg"}, "class_token"),
+    ("resnet18", {"output_stride": 16}, "output_stride"),
+    ("resnet18", {"global_pool": "max"}, "global_pool 'max'"),
+    ("resnet18", {"act_layer": "leaky_relu"}, "act_layer"),
+]
+
+
+@pytest.mark.parametrize(("architecture", "arguments"), FOLLOWED)
+def test_arguments_of_timm_are_followed(timm, tmp_path, architecture, arguments):
+    theirs = timm_folder(timm, tmp_path, architecture, arguments)
+    ours = NexusModule.from_pretrained(tmp_path)
+    side = arguments.get("img_size", 64)
+    image = torch.randn(2, arguments.get("in_chans", 3), side, side)
+    with torch.no_grad():
+        assert (ours(image)["logits"] - theirs(image)).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize(("architecture", "arguments", "message"), REFUSED)
+def test_other_arguments_of_timm_are_refused_by_name(timm, tmp_path, architecture, arguments, message):
+    timm_folder(timm, tmp_path, architecture, arguments)
+    with pytest.raises(FileError, match=rf"config\.json.*{message}"):
+        NexusModule.from_pretrained(tmp_path)
+
+
+def test_preprocessing_of_timm(timm, tmp_path):
+    sizes = {"input_size": [3, 64, 64], "test_input_size": None, "test_crop_pct": None}
+    config = {**sizes, "crop_pct": 0.9, "mean": [0.1, 0.2, 0.3], "interpolation": "bilinear"}
+    timm_folder(timm, tmp_path, "resnet18", {}, **config)
+    found = read_folder(tmp_path, NexusModule, "").preprocessing
+    assert (found.image_size, found.resize_size, found.interpolation) == ((64, 64), 71, "bilinear")
+    assert found.mean == (0.1, 0.2, 0.3)
+    for key, value in (("crop_mode", "border"), ("interpolation", "random"), ("crop_pct", 0), ("mean", "x")):
+        path = tmp_path / "config.json"
+        settings = json.loads(path.read_text())
+        settings["pretrained_cfg"][key] = value
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / "other" / "config.json").write_text(json.dumps(settings))
+        with pytest.raises(FileError, match=key):
+            read_folder(tmp_path / "other", NexusModule, "")
