@@ -96,6 +96,40 @@ OF_TRANSFORMERS = frozenset(
 )
 """Keys of every config.json of transformers that change no number of inference: names, fresh weights, text generation,
 which outputs are returned."""
+OF_DETECTORS = frozenset(
+    [
+        "activation_dropout",
+        "attention_dropout",
+        "backbone_kwargs",
+        "bbox_cost",
+        "bbox_loss_coefficient",
+        "class_cost",
+        "decoder_layerdrop",
+        "dice_loss_coefficient",
+        "disable_custom_kernels",
+        "encoder_layerdrop",
+        "eos_coefficient",
+        "eval_size",
+        "focal_loss_alpha",
+        "focal_loss_gamma",
+        "giou_cost",
+        "giou_loss_coefficient",
+        "mask_loss_coefficient",
+        "matcher_alpha",
+        "matcher_bbox_cost",
+        "matcher_class_cost",
+        "matcher_gamma",
+        "matcher_giou_cost",
+        "max_position_embeddings",
+        "num_hidden_layers",
+        "use_focal_loss",
+        "use_pretrained_backbone",
+        "weight_loss_bbox",
+        "weight_loss_giou",
+        "weight_loss_vfl",
+    ]
+)
+"""Keys of DETR and its kin that are for training alone, or say how the same numbers are computed."""
 NO_CHUNKS = {"chunk_size_feed_forward": 0}
 """Keys that would change something, with the value at which they do not."""
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nexus.core.config import Config
-from nexus.core.foreign import ForeignSettings
+from nexus.core.foreign import OF_DETECTORS, OF_TRANSFORMERS, ForeignSettings
 from nexus.core.formats import Format, State
 from nexus.core.parts import PartSpec
 from nexus.layers import channels_last
@@ -310,8 +310,6 @@ class DETR(Detector):
         options.integer("in_chans", 3)
         options.get("out_indices")
         settings.expect(activation_function="relu", position_embedding_type="sine", scale_embedding=False)
-        for key in _TRAINING:
-            settings.get(key)
         heads = settings.integer("encoder_attention_heads", 8)
         hidden = settings.integer("encoder_ffn_dim", 2048)
         settings.expect(decoder_ffn_dim=hidden, decoder_attention_heads=heads)
@@ -328,28 +326,8 @@ class DETR(Detector):
             num_queries=settings.integer("num_queries", 100),
             dropout=settings.number("dropout", 0.1),
         )
-        settings.finish()
+        settings.finish(OF_TRANSFORMERS | OF_DETECTORS)
         return config
-
-
-_TRAINING = [
-    "encoder_layerdrop",
-    "decoder_layerdrop",
-    "attention_dropout",
-    "activation_dropout",
-    "class_cost",
-    "bbox_cost",
-    "giou_cost",
-    "mask_loss_coefficient",
-    "dice_loss_coefficient",
-    "bbox_loss_coefficient",
-    "giou_loss_coefficient",
-    "eos_coefficient",
-    "use_pretrained_backbone",
-    "max_position_embeddings",
-    "num_hidden_layers",
-]
-"""Keys of the hub's config.json that are for training alone, or that nothing reads."""
 
 
 def _backbone(model: DETR, images: Tensor, sizes: Tensor) -> Mapping[str, Tensor]:

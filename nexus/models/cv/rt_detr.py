@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nexus.core.config import Config
-from nexus.core.foreign import ForeignSettings
+from nexus.core.foreign import OF_DETECTORS, OF_TRANSFORMERS, ForeignSettings
 from nexus.core.formats import State
 from nexus.core.parts import PartSpec
 from nexus.layers import channels_last
@@ -40,7 +40,7 @@ from nexus.models.cv.rt_detr_decoder import (
     varifocal_from_pairs,
 )
 from nexus.models.cv.rt_detr_encoder import HybridEncoder
-from nexus.models.cv.rt_detr_names import FORMATS
+from nexus.models.cv.rt_detr_names import FIXED_SETTINGS, FORMATS
 from nexus.ops.boxes import cxcywh_to_xyxy, full_precision, iou
 from nexus.ops.set_prediction import (
     Objects,
@@ -382,6 +382,7 @@ def hub_config(mapping: Mapping[str, Any]) -> RTDETRConfig:
     """
     settings = ForeignSettings(mapping, builder="RT-DETR")
     body = settings.section("backbone_config")
+    settings.get("backbone")
     block, depths = body.text("layer_type", "bottleneck"), body.integers("depths", (3, 4, 6, 3), 1)
     names = [name for name, shape in DEPTHS.items() if shape == (block == "bottleneck", depths)]
     if not names or body.integer("embedding_size", STEM_DIM) != STEM_DIM:
@@ -393,13 +394,11 @@ def hub_config(mapping: Mapping[str, Any]) -> RTDETRConfig:
     heads, width = settings.integer("decoder_attention_heads", 8), settings.integer("d_model", 256)
     encoder_width = settings.integer("encoder_hidden_dim", 256)
     settings.expect(
-        **_FIXED,
+        **FIXED_SETTINGS,
         encoder_attention_heads=heads,
         encoder_in_channels=widths[1:],
         decoder_in_channels=[width] * 3,
     )
-    for key in _TRAINING:
-        settings.get(key)
     frozen = settings.boolean("freeze_backbone_batch_norms", True)
     config = RTDETRConfig(
         in_channels=body.integer("num_channels", 3),
@@ -422,52 +421,8 @@ def hub_config(mapping: Mapping[str, Any]) -> RTDETRConfig:
         label_noise=settings.number("label_noise_ratio", 0.5),
         box_noise=settings.number("box_noise_scale", 1.0),
     )
-    settings.finish()
+    settings.finish(OF_TRANSFORMERS | OF_DETECTORS)
     return config
-
-
-_FIXED: dict[str, Any] = {
-    "encoder_layers": 1,
-    "normalize_before": False,
-    "learn_initial_query": False,
-    "num_feature_levels": 3,
-    "decoder_n_levels": 3,
-    "decoder_offset_scale": 0.5,
-    "decoder_method": ("default", "discrete"),
-    "layer_norm_eps": 1e-5,
-    "batch_norm_eps": 1e-5,
-    "feat_strides": [8, 16, 32],
-    "encode_proj_layers": [2],
-    "positional_encoding_temperature": 10_000,
-    "encoder_activation_function": "gelu",
-    "activation_function": "silu",
-    "decoder_activation_function": "relu",
-    "with_box_refine": True,
-    "anchor_image_size": None,
-}
-"""What the hub's config.json may say and the model is built with, as all published ones."""
-_TRAINING = [
-    "attention_dropout",
-    "activation_dropout",
-    "matcher_alpha",
-    "matcher_gamma",
-    "matcher_class_cost",
-    "matcher_bbox_cost",
-    "matcher_giou_cost",
-    "use_focal_loss",
-    "focal_loss_alpha",
-    "focal_loss_gamma",
-    "weight_loss_vfl",
-    "weight_loss_bbox",
-    "weight_loss_giou",
-    "eos_coefficient",
-    "disable_custom_kernels",
-    "eval_size",
-    "backbone",
-    "use_pretrained_backbone",
-    "backbone_kwargs",
-]
-"""Keys that are for training alone, or say how the same numbers are computed."""
 
 
 RTDETR.head_prefixes = ("enc_score_head.", "decoder.class_embed.", "denoising_class_embed.")

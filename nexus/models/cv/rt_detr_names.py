@@ -1,5 +1,7 @@
 """The names that the authors and transformers give to the weights of RT-DETR, versions 1 and 2."""
 
+from typing import Any
+
 from nexus.core.formats import Format, State
 from nexus.models.cv.detr import split_projections
 
@@ -58,3 +60,24 @@ FORMATS = (
     Format("authors", detect=r"^decoder\.dec_score_head\.", rename=AUTHORS_NAMES, convert=split_projections),
     Format("hub", detect=r"(^|\.)decoder_input_proj\.", rename=HUB_NAMES, convert=one_of_each_head),
 )
+
+FIXED_SETTINGS: dict[str, Any] = {
+    "encoder_layers": 1,
+    "normalize_before": False,
+    "learn_initial_query": False,
+    "num_feature_levels": 3,
+    "decoder_n_levels": 3,
+    "decoder_offset_scale": 0.5,
+    "decoder_method": ("default", "discrete"),
+    "layer_norm_eps": 1e-5,
+    "batch_norm_eps": 1e-5,
+    "feat_strides": [8, 16, 32],
+    "encode_proj_layers": [2],
+    "positional_encoding_temperature": 10_000,
+    "encoder_activation_function": "gelu",
+    "activation_function": "silu",
+    "decoder_activation_function": "relu",
+    "with_box_refine": True,
+    "anchor_image_size": None,
+}
+"""What the hub's config.json may say and the model is built with, as all published ones."""
