@@ -16,15 +16,24 @@ from typing import Any, Literal, Self, Union
 LEAST = {"in_channels": 1, "num_classes": 0, "image_size": 1, "patch_size": 1, "num_heads": 1}
 """Bounds of keys that mean the same in every configuration."""
 
+LONGEST_SHOWN = 300
+"""Characters of a value in a message."""
+
+
+def shown(value: Any) -> str:
+    """Returns a value of a file for a message, which need not be as long as the file."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """Returns the hint that ends an error about an unknown word: the nearest known one, or all if none is near."""
     known = sorted(words)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word[:LONGEST_SHOWN], known, n=1, cutoff=0.5)
     if close:
         return f"Did you mean {close[0]!r}?"
-    shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-    return f"Known: {shown}." if known else "None is known."
+    first = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+    return f"Known: {first}." if known else "None is known."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +60,7 @@ class Config:
         known = field_types(cls)
         for key in mapping:
             if key not in known:
-                raise ValueError(f"{cls.__name__} has no key {key!r}. {nearest(str(key), known)}")
+                raise ValueError(f"{cls.__name__} has no key {shown(key)}. {nearest(str(key), known)}")
         missing = [f.name for f in dataclasses.fields(cls) if _required(f) and f.name not in mapping]
         if missing:
             raise ValueError(f"{cls.__name__} needs {', '.join(missing)}.")
@@ -102,13 +111,13 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         if value in args:
             return value
         choices = ", ".join(map(repr, args))
-        raise ValueError(f"{where} is {value!r}; it must be one of {choices}.")
+        raise ValueError(f"{where} is {shown(value)}; it must be one of {choices}.")
     if origin is tuple and isinstance(value, tuple | list):
         if len(args) == 2 and args[1] is Ellipsis:
             return tuple(_convert(item, args[0], where) for item in value)
         if len(args) == len(value):
             return tuple(_convert(item, arg, where) for item, arg in zip(value, args))
-        raise ValueError(f"{where} is {value!r}; it needs {len(args)} values.")
+        raise ValueError(f"{where} is {shown(value)}; it needs {len(args)} values.")
     if origin is not None and isinstance(value, origin):
         return value
     if isinstance(hint, type):
@@ -118,7 +127,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             return float(value)
         if issubclass(hint, Config) and isinstance(value, Mapping):
             return hint.from_mapping(value)
-    raise ValueError(f"{where} is {value!r}; it must be {_type_name(hint)}.")
+    raise ValueError(f"{where} is {shown(value)}; it must be {_type_name(hint)}.")
 
 
 def _convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
@@ -132,7 +141,7 @@ def _convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
             return _convert(value, option, where)
         except ValueError:
             continue
-    raise ValueError(f"{where} is {value!r}; it must be {' or '.join(map(_type_name, options))}.")
+    raise ValueError(f"{where} is {shown(value)}; it must be {' or '.join(map(_type_name, options))}.")
 
 
 def _type_name(hint: Any) -> str:

@@ -55,7 +55,7 @@ def read_bytes(path: Path, size: int = SETTINGS.size) -> bytes:
         if status.st_size > size:
             raise FileError(f"{path} has {status.st_size:,} bytes; at most {size:,} are read. It is another file.")
         with path.open("rb") as file:
-            return file.read(size)
+            return file.read(min(size, status.st_size + 1))  # room for `size` is taken before a byte is read
     except FileNotFoundError:
         raise FileError(f"There is no file {path}; check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

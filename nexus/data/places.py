@@ -28,6 +28,10 @@ SPELLINGS = {
 LEFT_BEHIND = frozenset(["__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN"])
 
 
+LONGEST_NAME, LONGEST_PATH = 255, 3000
+"""Bytes of a name, and characters of a path, that every file system takes."""
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of that name is never data: `.git`, `._a.jpg`, `.ipynb_checkpoints`, `__MACOSX`."""
     return name.startswith(".") or name in LEFT_BEHIND
@@ -87,8 +91,9 @@ def inside(root: Path, name: str, folder: Path | None = None) -> Path:
         ValueError: The name leads outside of the root, or is none.
     """
     folder = folder or root
-    if not name.strip() or "\0" in name:
-        raise ValueError(f"{name!r} is no name of a file.")
+    parts = name.encode("utf-8", "surrogatepass").replace(b"\\", b"/").split(b"/")
+    if not name.strip() or "\0" in name or max(map(len, parts)) > LONGEST_NAME or len(name) > LONGEST_PATH:
+        raise ValueError(f"{name[:80]!r} is no name of a file.")
     place = _below(root, folder, name)
     if place is None and "\\" in name:
         place = _below(root, folder, name.replace("\\", "/"))

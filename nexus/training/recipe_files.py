@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 
-from nexus.core.config import Config, field_types, nearest
+from nexus.core.config import Config, field_types, nearest, shown
 from nexus.core.documents import parse_yaml, read_yaml
 from nexus.core.files import write_whole
 from nexus.training.recipe import Recipe
@@ -91,7 +91,7 @@ def set_key(tree: dict[str, Any], path: str, value: Any) -> None:
         if inner is None:
             inner = tree[key] = {}
         elif not isinstance(inner, dict):
-            raise ValueError(f"{path!r} goes through {key!r}, which is {inner!r} and has no keys.")
+            raise ValueError(f"{path!r} goes through {key!r}, which is {shown(inner)} and has no keys.")
         tree = inner
     tree[last] = value
 
@@ -121,13 +121,17 @@ def _build(cls: type[C], tree: Mapping[str, Any], path: str) -> C:
     values: dict[str, Any] = {}
     for key, value in tree.items():
         if key not in hints:
-            raise ValueError(f"There is no key {path + str(key)!r}. {_hint(path + str(key))}")
+            raise ValueError(f"There is no key {shown(path + str(key))}. {_hint(path + str(key))}")
         section = _section(hints[key])
         if section is not None and isinstance(value, Mapping):
             value = _build(section, value, f"{path}{key}.")
         elif section is hints[key]:
-            named = f"; write {path}{key}.name={value}" if "name" in field_types(section) and value is not None else ""
-            raise ValueError(f"{path}{key} is {value!r}; it must be a section with keys of its own{named}.")
+            named = (
+                f"; write {path}{key}.name={shown(value)}"
+                if "name" in field_types(section) and value is not None
+                else ""
+            )
+            raise ValueError(f"{path}{key} is {shown(value)}; it must be a section with keys of its own{named}.")
         values[key] = value
     try:
         return cls(**values)

@@ -32,7 +32,7 @@ def mutate_zip(content: bytes, rng: random.Random) -> bytes:
             return _bomb(members, number)
         case _:
             members[number] = (name, _mutate_member(name, data, rng))
-    return _zip(members)
+    return rezip(members)
 
 
 def _mutate_member(name: str, data: bytes, rng: random.Random) -> bytes:
@@ -43,7 +43,7 @@ def _mutate_member(name: str, data: bytes, rng: random.Random) -> bytes:
     return mutate_npy(data, rng) if name.endswith(".npy") else mutate_bytes(data, rng)
 
 
-def _zip(members: list[tuple[str, bytes]]) -> bytes:
+def rezip(members: list[tuple[str, bytes]]) -> bytes:
     import warnings
 
     target = io.BytesIO()
@@ -66,7 +66,7 @@ def _bomb(members: list[tuple[str, bytes]], number: int) -> bytes:
     """The zip file with one member that claims, and has, two gigabytes."""
     stream = _zeros()
     name = members[number][0]
-    stored = bytearray(_zip([*members[:number], (name, stream), *members[number + 1 :]]))
+    stored = bytearray(rezip([*members[:number], (name, stream), *members[number + 1 :]]))
     central = stored.rindex(b"PK\x01\x02" + stored[stored.rindex(b"PK\x01\x02") + 4 : stored.rindex(b"PK\x01\x02") + 6])
     with zipfile.ZipFile(io.BytesIO(bytes(stored))) as archive:
         local = archive.infolist()[number].header_offset

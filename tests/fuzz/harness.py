@@ -1,8 +1,9 @@
 """Runs a reader on damaged files, in a process that may be lost, and judges what comes of each.
 
-A reader may accept a file or refuse it: with an error of the library's own, in one line that names a file (mithril's
-tell below it where each of two shapes was set). Anything else is a fault: another error, several lines, code of the file that ran, a write outside of its folder, more than
-`CPU_SECONDS`, more than `MEGABYTES`, the death of the process.
+A reader may accept a file or refuse it: with an error of the library's own, short, that names a file. Anything else is
+a fault: another error, a message of many lines (but for mithril, which tells where each of two shapes was set), code of
+the file that ran, a write outside of its folder, more than `CPU_SECONDS`, more than `MEGABYTES`, the death of the
+process.
 """
 
 import faulthandler
@@ -34,6 +35,8 @@ MEGABYTES = 500
 ADDRESS_SPACE = 4 << 30
 """Beyond what the process has mapped already: keeps the machine alive."""
 LONGEST_MESSAGE = 2000
+MOST_LINES = 4
+"""A name out of a file may hold line breaks; the command line spells them out."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,7 @@ class Bench:
         if not ours:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             return f"{told} ({Path(frame.filename).name}:{frame.lineno})"
-        if "\n" in message and not kind.__module__.startswith("mithril"):
+        if message.count("\n") > MOST_LINES and not kind.__module__.startswith("mithril"):
             return f"several lines: {told}"
         if len(message) > LONGEST_MESSAGE:
             return f"{len(message)} characters: {told}"

@@ -7,6 +7,7 @@ said by the kind of its structure, one of `KINDS`; every kind also gets the muta
 import copy
 import json
 import random
+import re
 import struct
 import xml.etree.ElementTree as ET
 import zlib
@@ -155,7 +156,7 @@ def mutate_yaml(content: bytes, rng: random.Random) -> bytes:
         lines.insert(rng.randrange(len(lines) + 1), rng.choice((*_YAML_LINES, as_text(rng.choice(STRANGE)))))
         return "\n".join(lines).encode("utf-8", "surrogatepass")
     text = yaml.safe_dump(mutate_tree(yaml.safe_load(content), rng), allow_unicode=rng.random() < 0.5)
-    return text.replace(DEEP, "[" * 2000 + "]" * 2000).encode("utf-8", "surrogatepass")
+    return re.sub(f"['\"]?{DEEP}['\"]?", "[" * 2000 + "]" * 2000, text).encode("utf-8", "surrogatepass")
 
 
 _DOCTYPES = (

@@ -16,10 +16,11 @@ from nexus.core.module import NexusModule
 from nexus.data import load_dataset
 from nexus.data.archive import extract
 from nexus.data.datasets.pickles import read_arrays
+from nexus.data.detection.check import read_annotations
 from nexus.data.images import load_image
 from nexus.training.checkpoint import newest_checkpoint
 from nexus.training.recipe_files import load_recipe
-from tests.fuzz import seeds
+from tests.fuzz import seeds, tool_seeds
 from tests.fuzz.harness import Reader
 
 
@@ -54,6 +55,16 @@ def _every(source: str, split: str = "train") -> Any:
     return [dataset[index] for index in range(min(len(dataset), 2))]
 
 
+def _annotated(kind: str) -> Any:
+    """Reads all annotations of a kind, and unpacks their masks."""
+
+    def read(folder: Path) -> object:
+        annotations = read_annotations(f"{kind}:{folder}")
+        return [scene.rle(one) for scene in annotations.scenes for one in scene.objects]
+
+    return read
+
+
 def _state(file: str) -> Any:
     return lambda folder: read_state(folder / file)
 
@@ -63,7 +74,7 @@ def _image(file: str) -> Any:
 
 
 def _results(folder: Path) -> object:
-    from nexus.evaluation.coco import evaluate_coco
+    from nexus.tasks.detection.coco_results import evaluate_coco
 
     return [evaluate_coco(folder / "train.json", folder / "results.json", kind) for kind in ("bbox", "segm")]
 
@@ -90,7 +101,7 @@ def _agree(folder: Path) -> None:
 
 
 def _tokenizer(folder: Path) -> object:
-    from nexus.tasks.tokenizers import load_tokenizer
+    from nexus.tasks.image_text.tokenizers import load_tokenizer
 
     return load_tokenizer(_tiny_clip(), folder)(["a photo of a cat"])
 
@@ -194,6 +205,20 @@ READERS = {
             lambda folder: _every(f"voc:{folder}"),
             {"Annotations/a.xml": "xml", "ImageSets/Main/train.txt": "table"},
         ),
+        Reader("labelme", tool_seeds.labelme, _annotated("labelme"), {"a.json": "json"}),
+        Reader("cvat", tool_seeds.cvat, _annotated("cvat"), {"annotations.xml": "xml"}),
+        Reader("cvat video", tool_seeds.cvat_video, _annotated("cvat"), {"annotations.xml": "xml"}),
+        Reader("label studio", tool_seeds.label_studio, _annotated("label-studio"), {"project.json": "json"}),
+        Reader("via", tool_seeds.via, _annotated("via"), {"p.json": "json"}),
+        Reader("via table", tool_seeds.via_table, _annotated("via"), {"p.csv": "table"}),
+        Reader(
+            "open images",
+            tool_seeds.open_images,
+            _annotated("open-images"),
+            {"train-annotations-bbox.csv": "table", "class-descriptions-boxable.csv": "table"},
+        ),
+        Reader("kaggle boxes", tool_seeds.kaggle_boxes, _annotated("kaggle"), {"train.csv": "table"}),
+        Reader("kaggle masks", tool_seeds.kaggle_masks, _annotated("kaggle"), {"train.csv": "table"}),
         Reader("captions csv", seeds.captions_csv, lambda f: _every(f"captions:{f / 'c.csv'}"), {"c.csv": "table"}),
         Reader(
             "captions jsonl",

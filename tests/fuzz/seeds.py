@@ -209,8 +209,8 @@ def coco_runs(folder: Path) -> None:
 
 
 def coco_results(folder: Path) -> None:
-    """What a detector found in the images of `coco`."""
-    coco(folder)
+    """What a detector found in the images of `coco_runs`."""
+    coco_runs(folder)
     rows = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.5, "segmentation": [[1, 1, 7, 1, 7, 6]]}]
     put(folder / "results.json", rows)
 
@@ -347,7 +347,7 @@ def metrics() -> bytes:
 
 def tokenizer(folder: Path) -> None:
     """The tokenizer of a few words."""
-    from nexus.tasks.tokenizers import word_tokenizer
+    from nexus.tasks.image_text.tokenizers import word_tokenizer
 
     word_tokenizer(["a photo of a cat", "a photo of a dog"]).save_pretrained(folder)
 

@@ -40,7 +40,7 @@ def _refuse(folder: Path) -> None:
 
 
 def _say_much(folder: Path) -> None:
-    raise ValueError(f"{folder / 'a.json'}:\nmuch")
+    raise ValueError(f"{folder / 'a.json'}:" + "\nmuch" * 9)
 
 
 def _say_nothing(folder: Path) -> None:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nexus.core.config import nearest
+from nexus.core.config import nearest, shown
 from nexus.data.dataset import DataError, Sample
 from nexus.data.documents import read_table
 from nexus.data.holding_out import HELD_OUT, held_out_draw
@@ -215,7 +215,7 @@ def _row(folder: Path, row: dict, where: str) -> Entry:
         raise DataError(f"{where}: {name!r} is not an image; its name must end in {', '.join(sorted(EXTENSIONS))}.")
     split = row.get("split") and (split_of(row["split"]) or row["split"])
     if split is not None and split not in SPLITS:
-        raise DataError(f"{where}: the split is {split!r}. {nearest(split, SPLITS)}")
+        raise DataError(f"{where}: the split is {shown(split)}. {nearest(split, SPLITS)}")
     return Entry(file, unicodedata.normalize("NFC", label), split)
 
 

@@ -77,6 +77,13 @@ def read_kaggle(file: Path, root: Path, report: Report) -> Annotations:
     return sheet.annotations()
 
 
+def _list(text: str) -> Any:
+    try:
+        return parse_json(text, "bbox")
+    except DataError as error:  # not of the whole file: the caller knows the line
+        raise ValueError(str(error)) from None
+
+
 def _shapes(row: Mapping[str, str], scene: Scene) -> Iterator[Any]:
     if "EncodedPixels" in row:
         text = row["EncodedPixels"].strip()
@@ -84,7 +91,7 @@ def _shapes(row: Mapping[str, str], scene: Scene) -> Iterator[Any]:
             yield runs_of(text, scene)
     elif "bbox" in row:
         text = row["bbox"].strip()
-        x, y, w, h = numbers(parse_json(text if text.startswith("[") else f"[{text}]", "bbox"), 4)
+        x, y, w, h = numbers(_list(text if text.startswith("[") else f"[{text}]"), 4)
         yield x, y, x + w, y + h
     else:
         x1, y1, x2, y2 = (number_of(row[side]) for side in SIDES)

@@ -131,12 +131,20 @@ def _listed(folder: Path, files: Sequence[Path], table: Path) -> list[Path]:
     """The files that a list names: by their stem or the image's file, and a flag of the class may follow."""
     known = {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
     found = []
-    for line in read_text(table).splitlines():
+    for number, line in enumerate(read_text(table).splitlines(), start=1):
         whole, word = line.strip(), (line.split() or [""])[0]
         if whole:
             names = [whole, word, *(os.path.splitext(name)[0] for name in (whole, word)), Path(whole).stem]
-            found.append(next((known[name] for name in names if name in known), folder / f"{whole}.xml"))
+            file = next((known[name] for name in names if name in known), None)
+            found.append(_named(folder, f"{whole}.xml", f"{table}, line {number}") if file is None else file)
     return list(dict.fromkeys(found))
+
+
+def _named(folder: Path, name: str, where: str) -> Path:
+    try:
+        return inside(folder, name)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def _every(splits: Mapping[str | None, Sequence[Path]]) -> list[Path]:

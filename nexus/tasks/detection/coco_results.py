@@ -1,6 +1,5 @@
 """Figures of a COCO results file: the same numbers as COCO's own tool, for boxes, masks and keypoints."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from nexus.core.documents import ANNOTATIONS, read_json
 from nexus.data.dataset import DataError
 from nexus.data.detection import RLE, read_coco
 from nexus.data.detection.rle import from_polygons
 from nexus.data.detection.scene import Annotations, Scene
-from nexus.data.detection.values import checked_runs
+from nexus.data.detection.values import checked_runs, is_number, whole
+from nexus.data.documents import data_errors
 from nexus.tasks.detection.coco_figures import CocoFigures, Found, Kind, coco_figures
 
 
@@ -46,13 +47,18 @@ def evaluate_coco(
     return coco_figures(ordered, found, len(truth.class_names), kind, sigmas=sigmas)
 
 
+def short(value: Any) -> str:
+    """Returns a value of a file for a message."""
+    return value[:200] if isinstance(value, str) else repr(value)[:80]
+
+
 def read_results(rows: Sequence[dict[str, Any]], truth: Annotations, kind: Kind, name: str = "results") -> list[Found]:
     """Returns what was found in each scene, out of rows in COCO's form.
 
     Raises:
         DataError: A row names an image or class that is not there, or lacks what is to be measured.
     """
-    labels = {number: label for label, number in enumerate(truth.class_ids)}
+    labels: dict[int | None, int] = {number: label for label, number in enumerate(truth.class_ids)}
     scenes = {scene.id: place for place, scene in enumerate(truth.scenes)}
     parts: list[list[dict[str, Any]]] = [[] for _ in truth.scenes]
     key = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}[kind]
@@ -60,45 +66,52 @@ def read_results(rows: Sequence[dict[str, Any]], truth: Annotations, kind: Kind,
         where = f"{name}: results[{place}]"
         if not isinstance(row, dict) or not {"image_id", "category_id", "score", key} <= row.keys():
             raise DataError(f"{where} must have image_id, category_id, score and {key}.")
-        if row["image_id"] not in scenes:
-            raise DataError(f"{where}: image_id is {row['image_id']!r}, and no image has that id.")
-        if row["category_id"] not in labels:
-            raise DataError(f"{where}: category_id is {row['category_id']!r}, and no category has that id.")
-        parts[scenes[row["image_id"]]].append(row)
+        if whole(row["image_id"]) not in scenes:
+            raise DataError(f"{where}: image_id is {short(row['image_id'])}, and no image has that id.")
+        if whole(row["category_id"]) not in labels:
+            raise DataError(f"{where}: category_id is {short(row['category_id'])}, and no category has that id.")
+        parts[scenes[whole(row["image_id"])]].append(row)
     return [_found(part, scene, labels, kind, name) for part, scene in zip(parts, truth.scenes)]
 
 
-def _found(rows: Sequence[dict[str, Any]], scene: Scene, labels: dict[int, int], kind: Kind, name: str) -> Found:
+def _found(rows: Sequence[dict[str, Any]], scene: Scene, labels: dict[int | None, int], kind: Kind, name: str) -> Found:
     try:
         boxes = np.array([row.get("bbox", [0, 0, 0, 0]) for row in rows], dtype=np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         scores = np.array([row["score"] for row in rows], dtype=np.float64)
-        classes = np.array([labels[row["category_id"]] for row in rows], dtype=np.int64)
+        classes = np.array([labels[whole(row["category_id"])] for row in rows], dtype=np.int64)
         masks = tuple(_mask(row["segmentation"], scene) for row in rows) if kind == "segm" else None
         points = None
         if kind == "keypoints":
             points = np.array([np.reshape(row["keypoints"], (-1, 3)) for row in rows], dtype=np.float64)
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{name}: the results of {scene.path} cannot be read: {error}.") from error
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise DataError(f"{name}: the results of {scene.path} cannot be read: {short(str(error))}.") from error
     return Found(boxes, scores, classes, masks, points)
 
 
 def _mask(value: Any, scene: Scene) -> RLE:
     if isinstance(value, list):
-        rings = [np.array(ring, dtype=np.float64).reshape(-1, 2) for ring in value]
-        return from_polygons(rings, scene.height, scene.width)
-    if list(value["size"]) != list(scene.size):
-        raise ValueError(f"a mask has the size {value['size']!r}; the image is {list(scene.size)} (h, w)")
+        return from_polygons([_ring(ring, scene) for ring in value], scene.height, scene.width)
+    if list(map(whole, value["size"])) != list(scene.size):
+        raise ValueError(f"a mask has the size {short(value['size'])}; the image is {list(scene.size)} (h, w)")
     return checked_runs(value["counts"], scene.height, scene.width)
+
+
+def _ring(ring: Any, scene: Scene) -> np.ndarray:
+    """An outline; unlike an annotated one it may leave the image, but not by more than the image is long."""
+    if not isinstance(ring, list) or len(ring) < 6 or len(ring) % 2 or not all(map(is_number, ring)):
+        raise ValueError("an outline is a list of numbers x, y, x, y, ... of at least 3 points")
+    points = np.array(ring, dtype=np.float64).reshape(-1, 2)
+    if np.abs(points).max() > 2 * max(scene.size):
+        raise ValueError(f"an outline reaches to {np.abs(points).max():g}, far outside of the image")
+    return points
 
 
 def _rows(results: str | Path | Sequence[dict[str, Any]], name: str) -> Sequence[dict[str, Any]]:
     if not isinstance(results, str | Path):
         return results
-    try:
-        content = json.loads(Path(results).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{name} cannot be read as JSON: {error}.") from error
+    with data_errors():
+        content = read_json(Path(results), ANNOTATIONS, nan=True)
     if not isinstance(content, list):
         raise DataError(f"{name} holds a {type(content).__name__}; COCO's results are a list.")
     return content

@@ -116,10 +116,13 @@ def _open(name: str) -> Any:
         from transformers import AutoTokenizer
     except ImportError:
         raise _no_transformers() from None
-    try:
-        return AutoTokenizer.from_pretrained(name, local_files_only=offline() or Path(name).is_dir())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).split("\n")[0]
+    try:  # without trust_remote_code=False it asks at the terminal whether to run the folder's code
+        local = offline() or Path(name).is_dir()
+        return AutoTokenizer.from_pretrained(name, local_files_only=local, trust_remote_code=False)
+    except BaseException as error:  # tokenizers raises bare Exception, and panics, which are none
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
             f"There is no tokenizer at {name!r} ({reason}). Pass a folder that holds its files, such as "
             "tokenizer.json, or a repository of the hub that can be reached."
@@ -137,7 +140,17 @@ def _checked(model: CLIP | SigLIP, tokenizer: Any, name: str) -> Reader:
             f"The tokenizer {name!r} has {len(tokenizer)} ids and the model knows {known}: it is that of another model."
             f" A model that starts from nothing may have vocab_size={len(tokenizer)}."
         )
-    return Reader(tokenizer, model.config.context_length, lower=isinstance(model, SigLIP))
+    reader = Reader(tokenizer, model.config.context_length, lower=isinstance(model, SigLIP))
+    try:
+        ids = reader(["a"])
+    except BaseException as error:  # what its settings ask for it cannot do, such as padding without a mark for it
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"The tokenizer {name!r} cannot be used ({reason}); get its files again.") from None
+    if tuple(ids.shape) != (1, reader.length) or not 0 <= int(ids.min()) <= int(ids.max()) < known:
+        raise ValueError(f"The tokenizer {name!r} gives ids that the model does not know; it is that of another model.")
+    return reader
 
 
 def _published_tokenizer(model: NexusModule) -> str:
