@@ -76,3 +76,9 @@ def check_image_size(image_size: int | tuple[int, int], patch_size: int) -> None
             raise ValueError(
                 f"image_size {side} is not a multiple of patch_size {patch_size}; the nearest one is {near}."
             )
+
+
+def check_heads(embed_dim: int, num_heads: int) -> None:
+    """Raises unless the width of a configuration's tokens can be cut into its heads."""
+    if embed_dim % num_heads:
+        raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}.")

@@ -1,5 +1,7 @@
 """Learned position embeddings at another image size."""
 
+import math
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -42,3 +44,29 @@ def resample_position_embedding(
     else:
         image = F.interpolate(image.to(kept), size=new_grid, mode=mode, antialias=antialias)
     return torch.cat([prefix, rearrange(image.to(embedding.dtype), "1 d h w -> 1 (h w) d")], dim=1)
+
+
+def fit_positions(
+    state: Mapping[str, Tensor],
+    key: str,
+    grid: tuple[int, int],
+    resample: Callable[[Tensor, tuple[int, int], tuple[int, int]], Tensor],
+    *,
+    num_prefix: int,
+) -> dict[str, Tensor]:
+    """Returns weights whose position embedding `key` was made for another (square) image, resampled to `grid`.
+
+    Args:
+        state: Weights in our names.
+        key: Of the embedding (1, n, d); where it is missing or cannot be of a square, the weights stay as they are.
+        grid: Rows and columns of patches wanted.
+        resample: Called with the embedding, its grid and the grid wanted.
+        num_prefix: Tokens in front that have no place in the image.
+    """
+    positions, fitted = state.get(key), dict(state)
+    if positions is None or positions.shape[1] == num_prefix + grid[0] * grid[1]:
+        return fitted
+    side = math.isqrt(max(positions.shape[1] - num_prefix, 0))
+    if side and side * side + num_prefix == positions.shape[1]:
+        fitted[key] = resample(positions, (side, side), grid)
+    return fitted

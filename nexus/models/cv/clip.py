@@ -12,6 +12,7 @@ Dims: b images, t texts, c channels, h w pixels, n tokens, d width, e width of t
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -28,6 +29,8 @@ from nexus.layers import (
     check_image_size,
     collect,
     drop_path_rates,
+    encoder_block,
+    fit_positions,
     resample_position_embedding,
 )
 from nexus.models.cv.clip_names import FORMATS
@@ -97,7 +100,7 @@ _ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 
 
 def _block(config: CLIPConfig, width: int, num_heads: int, *, causal: bool, drop_path: float = 0.0) -> EncoderBlock:
-    return EncoderBlock(
+    return encoder_block(
         width,
         num_heads,
         int(width * config.mlp_ratio),
@@ -224,16 +227,9 @@ class CLIP(ImageTextModel):
     def fit_state(self, state: State) -> State:
         """Resamples the image tower's positions from another (square) image size."""
         key = "visual.attnpool.pos_embed" if self.config.is_resnet else "visual.pos_embed"
-        positions, own = state.get(key), self.get_parameter(key)
-        if positions is None or positions.shape[1] == own.shape[1]:
-            return state
-        old, new = math.isqrt(positions.shape[1] - 1), math.isqrt(own.shape[1] - 1)
-        if old * old + 1 != positions.shape[1]:
-            return state
-        fitted = resample_position_embedding(
-            positions, (old, old), (new, new), num_prefix=1, antialias=self.config.is_resnet
-        )
-        return {**state, key: fitted}
+        side = self.config.image_size // (32 if self.config.is_resnet else self.config.patch_size)
+        resample = partial(resample_position_embedding, num_prefix=1, antialias=self.config.is_resnet)
+        return fit_positions(state, key, (side, side), resample, num_prefix=1)
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> CLIPConfig:

@@ -9,7 +9,6 @@ channel; registers, tokens without a place, give the blocks room for notes that 
 Dims: b batch, c channels, h w pixels, n tokens, d width, k classes.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -25,14 +24,15 @@ from nexus.core.initialization import WeightInitMixin
 from nexus.core.module import TokenLayout
 from nexus.layers import (
     Attention,
-    DropPath,
-    LayerScale,
+    EncoderBlock,
     Mlp,
     PatchEmbed,
     SwiGLU,
+    check_heads,
     check_image_size,
     collect,
     drop_path_rates,
+    fit_positions,
     image_sides,
     resample_position_embedding,
 )
@@ -79,8 +79,7 @@ class DINOv2Config(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_image_size(self.image_size, self.patch_size)
-        if self.embed_dim % self.num_heads:
-            raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}.")
+        check_heads(self.embed_dim, self.num_heads)
 
     @property
     def hidden_dim(self) -> int:
@@ -94,34 +93,19 @@ class DINOv2Config(Config):
         return 1 + self.num_registers
 
 
-class DINOv2Block(nn.Module):
+def dinov2_block(config: DINOv2Config, drop_path: float) -> EncoderBlock:
     """Attention, then a perceptron, each on normalized tokens, scaled per channel, beside a shortcut."""
-
-    def __init__(self, config: DINOv2Config, drop_path: float) -> None:
-        super().__init__()
-        width = config.embed_dim
-        self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
-        self.attn = Attention(
-            width,
-            config.num_heads,
-            qkv_bias=config.qkv_bias,
-            dropout=config.attention_dropout,
-            proj_dropout=config.dropout,
-        )
-        self.ls1 = LayerScale(width, config.layer_scale)
-        self.norm2 = nn.LayerNorm(width, eps=config.norm_eps)
-        ffn = Mlp if config.ffn == "mlp" else SwiGLU
-        self.mlp = ffn(width, config.hidden_dim, dropout=config.dropout)
-        self.ls2 = LayerScale(width, config.layer_scale)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x))))
-        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
-
-    def attention_maps(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b heads n n"]:
-        """Returns the attention weights inside this block for its input `x`."""
-        return self.attn.maps(self.norm1(x))
+    attn = Attention(
+        config.embed_dim,
+        config.num_heads,
+        qkv_bias=config.qkv_bias,
+        dropout=config.attention_dropout,
+        proj_dropout=config.dropout,
+    )
+    ffn = Mlp if config.ffn == "mlp" else SwiGLU
+    mlp = ffn(config.embed_dim, config.hidden_dim, dropout=config.dropout)
+    scale = config.layer_scale
+    return EncoderBlock(config.embed_dim, attn, mlp, norm_eps=config.norm_eps, drop_path=drop_path, layer_scale=scale)
 
 
 class DINOv2(WeightInitMixin, Classifier):
@@ -145,7 +129,7 @@ class DINOv2(WeightInitMixin, Classifier):
         # Only pre-training reads it: frozen, so that optimizers and DDP need not know. Pre-training unfreezes it.
         self.mask_token = nn.Parameter(torch.zeros(1, width), requires_grad=False)
         rates = drop_path_rates(config.drop_path_rate, config.num_layers)
-        self.blocks = nn.ModuleList([DINOv2Block(config, rate) for rate in rates])
+        self.blocks = nn.ModuleList([dinov2_block(config, rate) for rate in rates])
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         read = width if config.pool == "token" else 2 * width
         self.head = nn.Linear(read, config.num_classes) if config.num_classes else nn.Identity()
@@ -187,7 +171,7 @@ class DINOv2(WeightInitMixin, Classifier):
         if output_features:
             outputs |= {"features": features, "patch_embeddings": patches}
         if output_attentions:
-            blocks, inputs = cast("list[DINOv2Block]", self.blocks), [tokens, *features[:-1]]
+            blocks, inputs = cast("list[EncoderBlock]", self.blocks), [tokens, *features[:-1]]
             outputs["attentions"] = [block.attention_maps(x) for block, x in zip(blocks, inputs)]
         return outputs
 
@@ -231,13 +215,7 @@ class DINOv2(WeightInitMixin, Classifier):
             state = rename_keys(state, {r"\.mlp\.fc1\.": ".mlp.w12.", r"\.mlp\.fc2\.": ".mlp.w3."})
         if "cls_token" in state and "mask_token" not in state:
             state = {**state, "mask_token": self.mask_token.detach()}
-        positions = state.get("pos_embed")
-        if positions is None or positions.shape[1] == self.pos_embed.shape[1]:
-            return state
-        side = math.isqrt(positions.shape[1] - 1)
-        if side * side + 1 != positions.shape[1]:
-            return state
-        return {**state, "pos_embed": self.resample(positions, (side, side), self.grid)}
+        return fit_positions(state, "pos_embed", self.grid, self.resample, num_prefix=1)
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> DINOv2Config:

@@ -25,12 +25,13 @@ from nexus.core.formats import Format, State, join_keys
 from nexus.core.initialization import WeightInitMixin
 from nexus.core.module import TokenLayout
 from nexus.layers import (
-    DropPath,
+    EncoderBlock,
     PatchEmbed,
     SwiGLU,
     check_image_size,
     collect,
     drop_path_rates,
+    fit_positions,
     image_sides,
     resample_position_embedding,
     rotary_angles,
@@ -114,30 +115,16 @@ class RotaryAttention(nn.Module):
         return q, k, v
 
 
-class EVA02Block(nn.Module):
+def eva02_block(config: EVA02Config, drop_path: float) -> EncoderBlock:
     """Attention, then a gated perceptron, each on normalized tokens and beside a shortcut (Fig. 2)."""
-
-    def __init__(self, config: EVA02Config, drop_path: float) -> None:
-        super().__init__()
-        width = config.embed_dim
-        self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
-        self.attn = RotaryAttention(config)
-        self.norm2 = nn.LayerNorm(width, eps=config.norm_eps)
-        self.mlp = SwiGLU(
-            width,
-            int(width * config.mlp_ratio),
-            norm_eps=config.norm_eps if config.sub_norm else None,
-            dropout=config.dropout,
-        )
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Float[Tensor, "b n d"], angles: Float[Tensor, "m p"]) -> Float[Tensor, "b n d"]:
-        x = x + self.drop_path(self.attn(self.norm1(x), angles))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
-
-    def attention_maps(self, x: Float[Tensor, "b n d"], angles: Float[Tensor, "m p"]) -> Float[Tensor, "b heads n n"]:
-        """Returns the attention weights inside this block for its input `x`."""
-        return self.attn.maps(self.norm1(x), angles)
+    attn = RotaryAttention(config)
+    mlp = SwiGLU(
+        config.embed_dim,
+        int(config.embed_dim * config.mlp_ratio),
+        norm_eps=config.norm_eps if config.sub_norm else None,
+        dropout=config.dropout,
+    )
+    return EncoderBlock(config.embed_dim, attn, mlp, norm_eps=config.norm_eps, drop_path=drop_path)
 
 
 class EVA02(WeightInitMixin, Classifier):
@@ -158,7 +145,7 @@ class EVA02(WeightInitMixin, Classifier):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], width))
         rates = drop_path_rates(config.drop_path_rate, config.num_layers)
-        self.blocks = nn.ModuleList([EVA02Block(config, rate) for rate in rates])
+        self.blocks = nn.ModuleList([eva02_block(config, rate) for rate in rates])
         self.fc_norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.head = nn.Linear(width, config.num_classes) if config.num_classes else nn.Identity()
         self._init_weights()
@@ -169,7 +156,7 @@ class EVA02(WeightInitMixin, Classifier):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         with torch.no_grad():
-            for depth, block in enumerate(cast("list[EVA02Block]", self.blocks), start=1):
+            for depth, block in enumerate(cast("list[EncoderBlock]", self.blocks), start=1):
                 block.attn.proj.weight.div_(math.sqrt(2 * depth))
                 block.mlp.w3.weight.div_(math.sqrt(2 * depth))
 
@@ -196,7 +183,7 @@ class EVA02(WeightInitMixin, Classifier):
             device=images.device,
         )
         keep = output_features or output_attentions
-        blocks = cast("list[EVA02Block]", self.blocks)
+        blocks = cast("list[EncoderBlock]", self.blocks)
         placed = [partial(block, angles=angles) for block in blocks]
         features = collect(placed, tokens, checkpointing=self.checkpointing, keep=keep)
         embeddings = self.fc_norm(features[-1][:, 1:].mean(dim=1))
@@ -205,7 +192,7 @@ class EVA02(WeightInitMixin, Classifier):
             outputs["features"] = features
         if output_attentions:
             inputs = [tokens, *features[:-1]]
-            outputs["attentions"] = [block.attention_maps(x, angles) for block, x in zip(blocks, inputs)]
+            outputs["attentions"] = [block.attention_maps(x, angles=angles) for block, x in zip(blocks, inputs)]
         return outputs
 
     def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
@@ -225,13 +212,7 @@ class EVA02(WeightInitMixin, Classifier):
 
     def fit_state(self, state: State) -> State:
         """Resamples the position embedding of a (square) image size to this model's."""
-        positions = state.get("pos_embed")
-        if positions is None or positions.shape[1] == self.pos_embed.shape[1]:
-            return state
-        side = math.isqrt(positions.shape[1] - 1)
-        if side * side + 1 != positions.shape[1]:
-            return state
-        return {**state, "pos_embed": self.resample(positions, (side, side), self.grid)}
+        return fit_positions(state, "pos_embed", self.grid, self.resample, num_prefix=1)
 
 
 def _join_projections(state: State) -> State:

@@ -27,6 +27,7 @@ from nexus.core.initialization import WeightInitMixin
 from nexus.core.module import TokenLayout
 from nexus.layers import (
     DropPath,
+    EncoderBlock,
     Mlp,
     check_image_size,
     check_images,
@@ -171,21 +172,11 @@ class RelativeAttention(nn.Module):
         return rearrange(table[index.flatten()], "(n m) heads -> 1 heads n m", n=len(index))
 
 
-class HiViTBlock(nn.Module):
+def hivit_block(grid: tuple[int, int], config: HiViTConfig, drop_path: float) -> EncoderBlock:
     """Attention, then an MLP, each on normalized tokens and beside a shortcut: a block of the last stage."""
-
-    def __init__(self, grid: tuple[int, int], config: HiViTConfig, drop_path: float) -> None:
-        super().__init__()
-        width = config.embed_dim
-        self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
-        self.attn = RelativeAttention(grid, config)
-        self.norm2 = nn.LayerNorm(width, eps=config.norm_eps)
-        self.mlp = Mlp(width, int(width * config.mlp_ratio), dropout=config.dropout)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Float[Tensor, "b n d"], index: Tensor | None, grid: tuple[int, int]) -> Float[Tensor, "b n d"]:
-        x = x + self.drop_path(self.attn(self.norm1(x), index, grid))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+    attn = RelativeAttention(grid, config)
+    mlp = Mlp(config.embed_dim, int(config.embed_dim * config.mlp_ratio), dropout=config.dropout)
+    return EncoderBlock(config.embed_dim, attn, mlp, norm_eps=config.norm_eps, drop_path=drop_path)
 
 
 def hivit_blocks(config: HiViTConfig, grid: tuple[int, int]) -> list[nn.Module]:
@@ -198,7 +189,7 @@ def hivit_blocks(config: HiViTConfig, grid: tuple[int, int]) -> list[nn.Module]:
         UnitMerge(quarter, config),
         *(UnitBlock(half, config, rate) for rate in rates[2 * first : -main]),
         UnitMerge(half, config),
-        *(HiViTBlock(grid, config, rate) for rate in rates[-main:]),
+        *(hivit_block(grid, config, rate) for rate in rates[-main:]),
     ]
 
 
@@ -247,7 +238,7 @@ class HiViT(WeightInitMixin, Classifier):
         positions = resample_position_embedding(self.absolute_pos_embed, self.grid, grid, antialias=False)
         tokens = early[-1][:, :, 0, 0] + positions
         index = self.index if grid == self.grid else relative_positions(grid, grid).to(images.device)
-        main = cast("list[HiViTBlock]", blocks[-self.num_main :])
+        main = cast("list[EncoderBlock]", blocks[-self.num_main :])
         placed = [partial(block, index=index, grid=grid) for block in main]
         late = collect(placed, tokens, checkpointing=self.checkpointing, keep=keep)
         embeddings = self.fc_norm(late[-1].mean(dim=1))
@@ -259,7 +250,7 @@ class HiViT(WeightInitMixin, Classifier):
             ]
         if output_attentions:
             inputs = [tokens, *late[:-1]]
-            outputs["attentions"] = [block.attn.maps(block.norm1(x), index, grid) for block, x in zip(main, inputs)]
+            outputs["attentions"] = [block.attention_maps(x, index=index, grid=grid) for block, x in zip(main, inputs)]
         return outputs
 
     def token_layout(self, image_size: Sequence[int]) -> TokenLayout:

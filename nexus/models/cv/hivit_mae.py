@@ -19,8 +19,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nexus.layers import collect, image_sides
-from nexus.models.cv.hivit import HiViT, HiViTBlock, HiViTConfig, UnitEmbed, hivit_blocks
+from nexus.layers import EncoderBlock, collect, image_sides
+from nexus.models.cv.hivit import HiViT, HiViTConfig, UnitEmbed, hivit_blocks
 from nexus.models.cv.masked_autoencoder import (
     Encoded,
     MaskedAutoencoder,
@@ -93,13 +93,13 @@ class HiViTMAE(MaskedAutoencoder):
             levels.append(rearrange(features[-1], "b v r s d -> b v (r s d)"))
         positions = self.positions(self.absolute_pos_embed, grid).expand(images.shape[0], -1, -1)
         tokens = levels[2] + masking.keep(positions)
-        last = cast("list[HiViTBlock]", blocks[-main:])
+        last = cast("list[EncoderBlock]", blocks[-main:])
         placed = [partial(block, index=None, grid=grid) for block in last]
         late = collect(placed, tokens, checkpointing=self.checkpointing, keep=keep)
         latent = self.norm(torch.cat([levels[0], levels[1], late[-1]], dim=-1))
         attentions = None
         if output_attentions:
-            attentions = [b.attn.maps(b.norm1(x), None, grid) for b, x in zip(last, [tokens, *late[:-1]])]
+            attentions = [b.attention_maps(x, index=None, grid=grid) for b, x in zip(last, [tokens, *late[:-1]])]
         return Encoded(latent, late[-1].mean(dim=1), [*features[1:], *late], attentions)
 
     def to_classifier(self, num_classes: int, **changes: Any) -> HiViT:

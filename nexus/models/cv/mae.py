@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nexus.core.foreign import ForeignSettings
 from nexus.core.formats import Format
-from nexus.layers import PatchEmbed, collect, image_sides
+from nexus.layers import EncoderBlock, PatchEmbed, collect, image_sides
 from nexus.models.cv.masked_autoencoder import (
     Encoded,
     MaskedAutoencoder,
@@ -26,7 +26,7 @@ from nexus.models.cv.masked_autoencoder import (
     Masking,
     sincos_positions,
 )
-from nexus.models.cv.vit import VisionTransformer, ViTBlock, ViTConfig
+from nexus.models.cv.vit import VisionTransformer, ViTConfig, vit_block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class MAE(MaskedAutoencoder):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, encoder.embed_dim))
         positions = sincos_positions(self.grid, encoder.embed_dim, self.num_prefix)
         self.pos_embed = nn.Parameter(positions, requires_grad=False)
-        self.blocks = nn.ModuleList([ViTBlock(encoder, 0.0) for _ in range(encoder.num_layers)])
+        self.blocks = nn.ModuleList([vit_block(encoder, 0.0) for _ in range(encoder.num_layers)])
         self.norm = nn.LayerNorm(encoder.embed_dim, eps=encoder.norm_eps)
         self.add_decoder(encoder.embed_dim)
         self.draw_weights()
@@ -77,7 +77,7 @@ class MAE(MaskedAutoencoder):
         latent = self.norm(features[-1])
         attentions = None
         if output_attentions:
-            blocks = cast("list[ViTBlock]", self.blocks)
+            blocks = cast("list[EncoderBlock]", self.blocks)
             attentions = [block.attention_maps(x) for block, x in zip(blocks, [inputs, *features[:-1]])]
         return Encoded(latent, latent[:, 0], features, attentions)
 

@@ -9,7 +9,6 @@ Dims: b batch, c channels, h w pixels, n patches, v visible patches, d width, p 
 """
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -24,8 +23,8 @@ from nexus.core.formats import State
 from nexus.core.initialization import WeightInitMixin
 from nexus.core.module import NexusModule
 from nexus.core.parts import PartSpec
-from nexus.layers import check_image_size, collect, resample_position_embedding
-from nexus.models.cv.vit import ViTBlock, ViTConfig
+from nexus.layers import check_image_size, collect, fit_positions, resample_position_embedding
+from nexus.models.cv.vit import ViTConfig, vit_block
 
 _log = logging.getLogger("nexus")
 _DECODER = ("decoder_", "mask_token")
@@ -134,7 +133,7 @@ class MaskedAutoencoder(WeightInitMixin, NexusModule):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder.embed_dim))
         positions = sincos_positions(self.grid, decoder.embed_dim, self.num_prefix)
         self.decoder_pos_embed = nn.Parameter(positions, requires_grad=False)
-        self.decoder_blocks = nn.ModuleList([ViTBlock(decoder, 0.0) for _ in range(decoder.num_layers)])
+        self.decoder_blocks = nn.ModuleList([vit_block(decoder, 0.0) for _ in range(decoder.num_layers)])
         self.decoder_norm = nn.LayerNorm(decoder.embed_dim, eps=decoder.norm_eps)
         self.decoder_pred = nn.Linear(decoder.embed_dim, decoder.patch_size**2 * decoder.in_channels)
 
@@ -235,7 +234,10 @@ class MaskedAutoencoder(WeightInitMixin, NexusModule):
 
     def positions(self, embedding: Float[Tensor, "1 _ d"], grid: tuple[int, int]) -> Float[Tensor, "1 _ d"]:
         """Returns a position embedding of this model for a grid of patches."""
-        return resample_position_embedding(embedding, self.grid, grid, num_prefix=self.num_prefix, antialias=False)
+        return self._resample(embedding, self.grid, grid)
+
+    def _resample(self, positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+        return resample_position_embedding(positions, old, new, num_prefix=self.num_prefix, antialias=False)
 
     def patch_grid(self, image_size: Sequence[int]) -> tuple[int, int]:
         """Returns the rows and columns of patches of an image of `(height, width)` pixels."""
@@ -292,12 +294,7 @@ class MaskedAutoencoder(WeightInitMixin, NexusModule):
         own = self.state_dict()
         fitted = dict(state)
         for key in (key for key in own if key.endswith("pos_embed")):
-            positions = state.get(key)
-            if positions is not None and positions.shape[1] != own[key].shape[1]:
-                side = math.isqrt(positions.shape[1] - self.num_prefix)
-                fitted[key] = resample_position_embedding(
-                    positions, (side, side), self.grid, num_prefix=self.num_prefix, antialias=False
-                )
+            fitted = fit_positions(fitted, key, self.grid, self._resample, num_prefix=self.num_prefix)
         if state and not any(key.startswith(_DECODER) for key in state):
             _log.warning("The decoder was freshly initialised: the weights are of an encoder alone.")
             fitted |= {key: value for key, value in own.items() if key.startswith(_DECODER)}

@@ -26,7 +26,7 @@ from nexus.core.config import Config
 from nexus.core.foreign import ForeignSettings
 from nexus.core.formats import State
 from nexus.core.module import TokenLayout
-from nexus.layers import EncoderBlock, Mlp, PatchEmbed, check_images, collect, drop_path_rates
+from nexus.layers import Mlp, PatchEmbed, check_images, collect, drop_path_rates, encoder_block, fit_positions
 from nexus.layers.position_embedding import resample_position_embedding
 from nexus.models.cv.image_text import ImageTextModel, TransformerTower, check_ids
 from nexus.models.cv.siglip_names import FORMATS
@@ -112,7 +112,7 @@ class VisionTower(TransformerTower):
         self.pos_embed = nn.Parameter(torch.randn(1, self.grid[0] * self.grid[1], width) * width**-0.5)
         self.blocks = nn.ModuleList(
             [
-                EncoderBlock(width, config.num_heads, config.hidden_dim, activation=GELU, norm_eps=eps, drop_path=rate)
+                encoder_block(width, config.num_heads, config.hidden_dim, activation=GELU, norm_eps=eps, drop_path=rate)
                 for rate in drop_path_rates(config.drop_path_rate, config.num_layers)
             ]
         )
@@ -145,7 +145,7 @@ class TextTower(nn.Module):
         self.pos_embed = nn.Parameter(torch.randn(1, config.context_length, width) * width**-0.5)
         self.blocks = nn.ModuleList(
             [
-                EncoderBlock(width, config.text_num_heads, config.text_hidden_dim, activation=GELU, norm_eps=eps)
+                encoder_block(width, config.text_num_heads, config.text_hidden_dim, activation=GELU, norm_eps=eps)
                 for _ in range(config.text_num_layers)
             ]
         )
@@ -212,14 +212,7 @@ class SigLIP(ImageTextModel):
 
     def fit_state(self, state: State) -> State:
         """Resamples the image tower's positions from another (square) image size."""
-        key = "visual.pos_embed"
-        positions, own = state.get(key), self.visual.pos_embed
-        if positions is None or positions.shape[1] == own.shape[1]:
-            return state
-        side = math.isqrt(positions.shape[1])
-        if side * side != positions.shape[1]:
-            return state
-        return {**state, key: self.visual.resample(positions, (side, side), self.visual.grid)}
+        return fit_positions(state, "visual.pos_embed", self.visual.grid, self.visual.resample, num_prefix=0)
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> SigLIPConfig:

@@ -26,13 +26,14 @@ from nexus.core.formats import Format, State, join_keys
 from nexus.core.initialization import WeightInitMixin
 from nexus.core.module import TokenLayout
 from nexus.layers import (
-    Attention,
-    DropPath,
-    Mlp,
+    EncoderBlock,
     PatchEmbed,
+    check_heads,
     check_image_size,
     collect,
     drop_path_rates,
+    encoder_block,
+    fit_positions,
     image_sides,
     resample_position_embedding,
 )
@@ -75,35 +76,21 @@ class ViTConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_image_size(self.image_size, self.patch_size)
-        if self.embed_dim % self.num_heads:
-            raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}.")
+        check_heads(self.embed_dim, self.num_heads)
 
 
-class ViTBlock(nn.Module):
+def vit_block(config: ViTConfig, drop_path: float) -> EncoderBlock:
     """Attention, then an MLP, each on normalized tokens and beside a shortcut (Eq. 2 and 3)."""
-
-    def __init__(self, config: ViTConfig, drop_path: float) -> None:
-        super().__init__()
-        width = config.embed_dim
-        self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
-        self.attn = Attention(
-            width,
-            config.num_heads,
-            qkv_bias=config.qkv_bias,
-            dropout=config.attention_dropout,
-            proj_dropout=config.dropout,
-        )
-        self.norm2 = nn.LayerNorm(width, eps=config.norm_eps)
-        self.mlp = Mlp(width, int(width * config.mlp_ratio), dropout=config.dropout)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
-
-    def attention_maps(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b heads n n"]:
-        """Returns the attention weights inside this block for its input `x`."""
-        return self.attn.maps(self.norm1(x))
+    return encoder_block(
+        config.embed_dim,
+        config.num_heads,
+        int(config.embed_dim * config.mlp_ratio),
+        norm_eps=config.norm_eps,
+        qkv_bias=config.qkv_bias,
+        attention_dropout=config.attention_dropout,
+        dropout=config.dropout,
+        drop_path=drop_path,
+    )
 
 
 class VisionTransformer(WeightInitMixin, Classifier):
@@ -123,7 +110,7 @@ class VisionTransformer(WeightInitMixin, Classifier):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], config.embed_dim))
         self.pos_drop = nn.Dropout(config.dropout)
         rates = drop_path_rates(config.drop_path_rate, config.num_layers)
-        self.blocks = nn.ModuleList([ViTBlock(config, rate) for rate in rates])
+        self.blocks = nn.ModuleList([vit_block(config, rate) for rate in rates])
         last_norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
         self.norm, self.fc_norm = (last_norm, nn.Identity()) if config.pool == "token" else (nn.Identity(), last_norm)
         self.head = nn.Linear(config.embed_dim, config.num_classes) if config.num_classes else nn.Identity()
@@ -153,7 +140,7 @@ class VisionTransformer(WeightInitMixin, Classifier):
         if output_features:
             outputs["features"] = features
         if output_attentions:
-            blocks, inputs = cast("list[ViTBlock]", self.blocks), [tokens, *features[:-1]]
+            blocks, inputs = cast("list[EncoderBlock]", self.blocks), [tokens, *features[:-1]]
             outputs["attentions"] = [block.attention_maps(x) for block, x in zip(blocks, inputs)]
         return outputs
 
@@ -166,9 +153,7 @@ class VisionTransformer(WeightInitMixin, Classifier):
     def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
         """Returns the class token and the patches with their positions (Eq. 1)."""
         patches = self.patch_embed(images)
-        positions = resample_position_embedding(
-            self.pos_embed, self.grid, self.patch_embed.grid(images.shape[-2:]), num_prefix=1
-        )
+        positions = self.resample(self.pos_embed, self.grid, self.patch_embed.grid(images.shape[-2:]))
         tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.pos_drop(tokens + positions)
 
@@ -183,13 +168,11 @@ class VisionTransformer(WeightInitMixin, Classifier):
         if self.config.pool == "mean" and "norm.weight" in state and "fc_norm.weight" not in state:
             own = {f"fc_norm.{name}": value.detach() for name, value in self.fc_norm.named_parameters()}
             state = {key: value for key, value in state.items() if not key.startswith("norm.")} | own
-        positions = state.get("pos_embed")
-        if positions is None or positions.shape[1] == self.pos_embed.shape[1]:
-            return state
-        side = round((positions.shape[1] - 1) ** 0.5)
-        if side * side + 1 != positions.shape[1]:
-            return state
-        return {**state, "pos_embed": resample_position_embedding(positions, (side, side), self.grid, num_prefix=1)}
+        return fit_positions(state, "pos_embed", self.grid, self.resample, num_prefix=1)
+
+    def resample(self, positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+        """Returns a position embedding for another grid of patches."""
+        return resample_position_embedding(positions, old, new, num_prefix=1)
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> ViTConfig:
