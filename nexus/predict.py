@@ -39,6 +39,8 @@ from nexus.tasks.tiles import Tiling, Window
 from nexus.tasks.views import ImageInfo, View
 
 COCO_RESULTS = ".coco.json"
+DEFAULT_MODEL = "tf_efficientnet_lite0.pypi_in1k"
+"""What commands ask without --model: ImageNet's 1,000 classes, weights of the extra `weights` that are on the disk."""
 
 
 class SkippedImageWarning(UserWarning):

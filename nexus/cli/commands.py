@@ -31,6 +31,14 @@ def _import_modules(names: list[str] | None) -> list[str] | None:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="A registered name, a run's folder, or saved weights.")]
+Asked = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A registered name, a run's folder, or saved weights; by default EfficientNet-Lite0 (ImageNet).",
+    ),
+]
 Tokenizer = Annotated[
     str | None,
     typer.Option("--tokenizer", help="Of a model that reads texts: its folder, or a repository of the hub."),
@@ -157,11 +165,11 @@ def evaluate(
 
 @app.command()
 def predict(
-    model: Model,
     images: Annotated[
         list[str] | None,
         typer.Argument(help="Files, folders, patterns, addresses or videos; none for a model that sees no image."),
     ] = None,
+    model: Asked = None,
     top: Annotated[
         int | None, typer.Option("--top", help="Guesses per image; 5, or all objects of a detector.", min=1)
     ] = None,
@@ -205,11 +213,18 @@ def predict(
 ) -> None:
     """Ask a model about images: classes, objects, answers, whatever its kind gives."""
     from nexus.cli.predict import predict_images, show_predictions
-    from nexus.predict import Predictor, write_predictions
+    from nexus.predict import DEFAULT_MODEL, Predictor, write_predictions
     from nexus.tasks import Tiling
 
     tiles = None if tile is None else Tiling(size=tile, overlap=overlap)
-    predictor = Predictor(model, device=device, batch_size=batch_size, strict=strict, tiles=tiles, tokenizer=tokenizer)
+    predictor = Predictor(
+        model or DEFAULT_MODEL,
+        device=device,
+        batch_size=batch_size,
+        strict=strict,
+        tiles=tiles,
+        tokenizer=tokenizer,
+    )
     texts = [*(prompt or []), *(classes.split(",") if classes is not None else [])]
     predictions = predict_images(predictor, images, prompts=texts, draw=draw, every=every, min_score=min_score)
     if output is not None:
@@ -226,7 +241,7 @@ def predict(
 @app.command()
 def explain(
     image: Annotated[str, typer.Argument(help="One image file, or its address.")],
-    model: Model,
+    model: Asked = None,
     method: Annotated[str, typer.Option("--method", help="gradcam, attention, rollout or features.")] = "gradcam",
     layer: Annotated[str | None, typer.Option("--layer", help="A module's path, such as blocks.11.")] = None,
     target: Annotated[
@@ -241,8 +256,9 @@ def explain(
 ) -> None:
     """Draw what a model looked at in an image."""
     from nexus.cli.explain import explain_image
+    from nexus.predict import DEFAULT_MODEL
 
-    title = explain_image(image, model, method, layer, target, output, device)
+    title = explain_image(image, model or DEFAULT_MODEL, method, layer, target, output, device)
     typer.echo(f"{title} Picture: {output}")
 
 

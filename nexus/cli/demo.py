@@ -12,6 +12,7 @@ import typer
 from PIL.Image import Image
 
 from nexus import visualization
+from nexus.cli.demo_photos import photo_sections
 from nexus.cli.report import Picture, Section, write_report
 from nexus.core.module import NexusModule
 from nexus.data import Dataset, eval_transform, load_dataset
@@ -64,6 +65,7 @@ def run_demo(folder: Path) -> Path:
             _predictions(run_dir, held_out, folder / "images"),
             _explanations(model, held_out),
             _other_frameworks(model, held_out, folder),
+            *photo_sections(),
             _settings(result),
         ],
     )

@@ -10,6 +10,7 @@ from nexus.data.datasets.captions import Captions
 from nexus.data.datasets.cifar import CIFAR, Cifar
 from nexus.data.datasets.digits import Digits
 from nexus.data.datasets.folder import ImageFolder
+from nexus.data.datasets.photo_crops import PhotoCrops
 from nexus.data.datasets.photos import Photos
 from nexus.data.detection.digit_scenes import DigitScenes, scene_count
 from nexus.data.detection.sources import FORMATS, kinds_at, open_annotated
@@ -17,6 +18,7 @@ from nexus.data.detection.sources import FORMATS, kinds_at, open_annotated
 SOURCES = (
     "digits",
     "photos",
+    "photo-crops",
     "digit-scenes",
     "folder:PATH",
     "captions:PATH",
@@ -44,8 +46,9 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
     """Returns one split of the data set that `source` names.
 
     Args:
-        source: "digits", "photos", "cifar10", "cifar100", or "folder:PATH" (see `nexus.data.datasets.folder` for its
-            layouts); with texts "captions:PATH" (see `nexus.data.datasets.captions`); for detection "digit-scenes"
+        source: "digits", "photos", "photo-crops", "cifar10", "cifar100", or "folder:PATH" (see
+            `nexus.data.datasets.folder` for its layouts); with texts "captions:PATH" (see
+            `nexus.data.datasets.captions`); for detection "digit-scenes"
             ("digit-scenes:1600" has that many to train on), or "coco:PATH", "yolo:PATH", "voc:PATH" and others
             (see `nexus.data.detection.sources`).
         split: "train", "val", or, where there is one, "test".
@@ -62,6 +65,8 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
         return Digits(split)
     if source == "photos":
         return Photos(split)
+    if source == "photo-crops":
+        return PhotoCrops(split)
     if source == "digit-scenes":
         return DigitScenes(split)
     if source in CIFAR:

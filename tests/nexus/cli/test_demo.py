@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nexus import create_model
-from nexus.cli import demo
+from nexus.cli import demo, demo_photos
 from nexus.cli.report import write_report
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import load_dataset
@@ -45,3 +45,13 @@ def test_the_program_beside_the_report_runs_alone(vit, tmp_path, monkeypatch):
     images = torch.randn(3, 1, 8, 8)
     found = program["evaluate"](params, {"images": images.numpy()})["logits"]
     np.testing.assert_allclose(found, vit.eval()(images)["logits"].detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.needs("skimage")
+def test_real_photos_are_named_and_its_features_learn_new_classes():
+    names, probed = demo_photos.photo_sections()
+    guesses = {row["photo"]: row["guess 1"].rpartition(" ")[0] for row in names.rows}
+    assert guesses["cat"] in ("tiger cat", "tabby", "Egyptian cat")
+    assert (guesses["coffee"], guesses["camera"]) == ("espresso", "tripod")
+    trained, fresh = (float(row["held-out accuracy"].rstrip("%")) for row in probed.rows)
+    assert trained > fresh + 10

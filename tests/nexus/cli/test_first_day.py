@@ -228,3 +228,16 @@ def test_keys_of_other_libraries_are_understood(change, hint):
     with pytest.raises(ValueError) as error:
         load_recipe("digits/vit_tiny", [change])
     assert str(error.value).endswith(hint)
+
+
+@pytest.mark.needs("skimage")
+def test_without_a_model_the_published_network_names_the_photo(tmp_path):
+    from skimage import data
+
+    Image.fromarray(data.coffee()).save(tmp_path / "cup.png")
+    [guess] = json.loads(run("predict", tmp_path / "cup.png", "--json", "--top", 1).stdout)
+    assert (guess["label"], guess["score"] > 0.9) == ("espresso", True)
+    picture = tmp_path / "why.png"
+    assert "espresso" in run("explain", tmp_path / "cup.png", "-o", picture).stdout
+    with Image.open(picture) as drawn:
+        assert drawn.width >= 224
