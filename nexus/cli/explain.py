@@ -26,7 +26,7 @@ def explain_image(
         raise ValueError(f"{model} is a {type(module).__name__}; explain works on models of the zoo.")
     task = task_of(module).for_model(module)
     if not isinstance(task, Explained):
-        raise ValueError(f"explain has no method for models of the kind {task.name}, as {model} is. Use nexus predict.")
+        raise ValueError(f"explain has no method for it: {model} is a model for {task.name}. Use nexus predict.")
     methods = task.explanations()
     if method not in methods:
         raise ValueError(f"There is no method {method!r} for {task.name}. {nearest(method, methods)}")

@@ -15,11 +15,11 @@ import numpy as np
 from torch import Tensor
 
 from nexus.data.dataset import DataError, Sample
-from nexus.data.facets import Annotated, Captioned, Clips, Conversations, Labelled, Rays
+from nexus.data.facets import Annotated, Captioned, Clips, Conversations, Labelled, Named, Pictured, Rays
 from nexus.data.images import as_array
 
 IMAGE_KEYS, LABEL_KEYS = ("image", "images", "pixel_values", "img"), ("label", "labels", "target", "class")
-FACETS = (Labelled, Annotated, Captioned, Conversations, Clips, Rays)
+FACETS = (Pictured, Annotated, Captioned, Conversations, Clips, Rays)
 
 
 def as_dataset(data: Any, *, name: str = "data") -> Any:
@@ -28,9 +28,14 @@ def as_dataset(data: Any, *, name: str = "data") -> Any:
     Raises:
         DataError: It has no length or no items, or an item is none of the forms that are understood.
     """
-    if isinstance(data, Adapted) or (hasattr(data, "name") and isinstance(data, FACETS)):
-        return data
-    return Adapted(data, name)
+    return data if isinstance(data, Adapted) or _is_ours(data) else Adapted(data, name)
+
+
+def _is_ours(data: Any) -> bool:
+    """Whether a data set has a name and a facet; one that is labelled alone may be anybody's, and its items tell."""
+    if not isinstance(data, Named):
+        return False
+    return isinstance(data, FACETS) or (len(data) > 0 and isinstance(data[0], Sample) and isinstance(data, Labelled))
 
 
 class Adapted:

@@ -4,12 +4,27 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
 from nexus.data.detection.scene import Annotations
+
+
+@runtime_checkable
+class Named(Protocol):
+    """What every data set has: a name, a length, items.
+
+    Attributes:
+        name: What tables call it.
+    """
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
 
 
 @runtime_checkable

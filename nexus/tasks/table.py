@@ -8,13 +8,13 @@ from torch import nn
 from nexus.core.config import nearest
 from nexus.tasks.protocol import Task
 
-TASKS: dict[str, str] = {
+TASKS: dict[str, str | type[Task]] = {
     "classification": "nexus.tasks.classification",
     "detection": "nexus.tasks.detection",
     "image-text": "nexus.tasks.image_text",
     "masked-image-modeling": "nexus.tasks.masked_images",
 }
-"""By name: the folder, whose `TASK` is the kind. One of your own is one more line: `TASKS["mine"] = "my.kind"`."""
+"""By name: the folder, whose `TASK` is the kind, or the kind itself. One of your own: `TASKS["mine"] = "my.kind"`."""
 PLAIN = "classification"
 """What a module is for that does not say it."""
 
@@ -27,7 +27,8 @@ def find_task(name: str) -> type[Task]:
     """
     if name not in TASKS:
         raise ValueError(f"There is no task {name!r}. {nearest(name, TASKS)}")
-    return importlib.import_module(TASKS[name]).TASK
+    kind = TASKS[name]
+    return importlib.import_module(kind).TASK if isinstance(kind, str) else kind
 
 
 def get_task(name: str, **settings: Any) -> Task:
@@ -56,8 +57,8 @@ def offered(name: str) -> Any:
     Raises:
         AttributeError: No kind offers it.
     """
-    for task in TASKS:
-        offers = getattr(importlib.import_module(TASKS[task]), "OFFERS", {})
+    for kind in TASKS.values():
+        offers = getattr(importlib.import_module(kind), "OFFERS", {}) if isinstance(kind, str) else {}
         if name in offers:
             return offers[name]
     raise AttributeError(f"No kind of model offers {name!r}.")

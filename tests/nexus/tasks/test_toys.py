@@ -190,7 +190,7 @@ def test_explain_is_offered_by_kinds_that_can(runs, pictures, tmp_path):
     said = command("explain", pictures / "a.png", "--model", runs / "words", "--output", tmp_path / "why.png")
     assert said.startswith("The words are red, green, blue.")
     done = CliRunner().invoke(app, ["explain", str(pictures / "a.png"), "--model", str(runs / "answers")])
-    assert "explain has no method for models of the kind toy-answers" in str(done.exception)
+    assert "is a model for toy-answers. Use nexus predict." in str(done.exception)
 
 
 def test_what_a_kind_does_not_take_is_refused(runs, toys, pictures, tmp_path):
