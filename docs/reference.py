@@ -1,4 +1,4 @@
-"""Writes the reference pages from docstrings: `python docs/reference.py`, or `make docs`."""
+"""Writes the reference pages from docstrings, and the lines of `nexus models`: `make docs`."""
 
 import inspect
 import re
@@ -150,5 +150,13 @@ def main(folder: Path) -> None:
     subprocess.run([*ruff, *(str(folder / name) for name in PAGES)], check=True)
 
 
+def keep_rows() -> None:
+    """Writes the file that `nexus models` reads."""
+    from nexus.cli.listing import FILE, write_rows
+
+    (ROOT / "nexus" / "cli" / FILE).write_text(write_rows(), encoding="utf-8")
+
+
 if __name__ == "__main__":
+    keep_rows()
     main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs")

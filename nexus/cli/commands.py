@@ -266,17 +266,19 @@ def explain(
 def models(
     pattern: Annotated[str, typer.Argument(help="A shell pattern, such as 'vit_*'.")] = "*",
     task: Annotated[str | None, typer.Option("--task", help="classification, detection, ...")] = None,
+    imported: Imported = None,
     as_json: Json = False,
 ) -> None:
     """List the registered models."""
-    from nexus.cli.cards import card_row, no_match
-    from nexus.models.registry import list_models, model_info
+    from nexus.cli.listing import kept_rows, live_rows
 
-    rows = [card_row(model_info(name)) for name in list_models(pattern, task=task)]
+    rows = ([] if imported else kept_rows(pattern, task)) or live_rows(pattern, task)
     if as_json:
         show_json(rows)
         return
     if not rows:
+        from nexus.cli.cards import no_match
+
         fail(no_match(pattern, task))
     show_table(rows)
 
