@@ -18,6 +18,13 @@ from nexus.core.files import WeightsError
 
 ATTEMPTS = 5
 TIMEOUT_SECONDS = 20.0
+TOTAL_SECONDS = 12 * 3600.0
+"""Of one file, all attempts together."""
+SLOWEST, SLOW_SECONDS = 1 << 10, 30.0
+"""A server that sends fewer bytes per second than this, over so long, is left."""
+LARGEST_FILE = 64 << 30
+"""Bytes of one file."""
+SCHEMES = ("http", "https")
 _CHUNK = 1 << 20
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 
@@ -67,7 +74,7 @@ def download(url: str, *, sha256: str = "", folder: Path | None = None) -> Path:
 
     parts = urlsplit(url)
     name = unquote(parts.path.rpartition("/")[2])
-    if parts.scheme not in ("http", "https") or not name or name in (".", "..") or "/" in name or "\\" in name:
+    if parts.scheme not in SCHEMES or not name or name in (".", "..") or "/" in name or "\\" in name:
         raise WeightsError(f"{url!r} is not the http(s) address of a file.")
     folder = home() / "weights" if folder is None else folder
     target = folder / name
@@ -123,14 +130,29 @@ def _fetch(url: str, target: Path, sha256: str) -> None:
     partial.replace(target)
 
 
+class _Refused(Exception):
+    """The server does something that another attempt would not mend."""
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http and https alone."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if urlsplit(newurl).scheme not in SCHEMES:
+            fp.close()
+            raise _Refused(f"it leads to {newurl!r:.200}, which is neither http nor https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _fetch_all(url: str, partial: Path) -> None:
     """Fills `partial`, going on where it was cut, with a few attempts."""
     problem: object = None
+    deadline = time.monotonic() + TOTAL_SECONDS
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(min(0.25 * 2**attempt, 5.0))
         try:
-            if _fetch_rest(url, partial):
+            if _fetch_rest(url, partial, deadline):
                 return
             problem = "the connection ended before the file did"
         except urllib.error.HTTPError as error:
@@ -140,6 +162,9 @@ def _fetch_all(url: str, partial: Path) -> None:
                 partial.unlink(missing_ok=True)
             elif error.code not in _PASSING:
                 break
+        except _Refused as error:
+            problem = error
+            break
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             problem = getattr(error, "reason", None) or repr(error)
             if isinstance(problem, socket.gaierror):  # nobody answers to the name: there is no network to wait for
@@ -153,30 +178,49 @@ def _fetch_all(url: str, partial: Path) -> None:
     )
 
 
-def _fetch_rest(url: str, partial: Path) -> bool:
+def _fetch_rest(url: str, partial: Path, deadline: float) -> bool:
     """Asks for the bytes that `partial` lacks; returns whether it is whole afterwards."""
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"User-Agent": "nexus-vision", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
     request = urllib.request.Request(url, headers=headers)  # noqa: S310  (the scheme was checked)
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as reply:  # noqa: S310
+    with urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT_SECONDS) as reply:
         continues = reply.status == 206 and reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         if reply.status == 206 and not continues:
             partial.unlink(missing_ok=True)
             return False
         start = have if continues else 0
-        length = reply.headers.get("Content-Length")
-        total = None if length is None else start + int(length)
+        total = _total(reply.headers.get("Content-Length"), start)
         with partial.open("ab" if continues else "wb") as file, _progress(url, start, total) as advance:
-            _copy(reply, file, advance)
+            _copy(reply, file, advance, deadline)
     return total is None or partial.stat().st_size == total
 
 
-def _copy(reply: Any, file: IO[bytes], advance: Any) -> None:
+def _total(length: str | None, start: int) -> int | None:
+    """Returns how long the file is said to be, of which `start` bytes are there; None if nothing is said."""
+    if length is None:
+        return None
+    if not (length.isascii() and length.isdigit()) or start + int(length) > LARGEST_FILE:
+        raise _Refused(f"its Content-Length is {length!r:.40}; at most {LARGEST_FILE:,} bytes are fetched")
+    return start + int(length)
+
+
+def _copy(reply: Any, file: IO[bytes], advance: Any, deadline: float) -> None:
+    """Copies what comes, unless it comes too slowly or does not end."""
+    since, count = time.monotonic(), 0
     while chunk := reply.read1(_CHUNK):
         file.write(chunk)
         advance(len(chunk))
+        count, now = count + len(chunk), time.monotonic()
+        if file.tell() > LARGEST_FILE:
+            raise _Refused(f"it sends more than {LARGEST_FILE:,} bytes")
+        if now > deadline:
+            raise _Refused(f"it takes more than {TOTAL_SECONDS:,.0f} seconds")
+        if now - since > SLOW_SECONDS:
+            if count < SLOWEST * (now - since):
+                raise _Refused(f"it sends fewer than {SLOWEST:,} bytes a second")
+            since, count = now, 0
 
 
 @contextmanager

@@ -79,8 +79,8 @@ def hub_file(repo: str, names: Sequence[str]) -> Path:
         except errors.RepositoryNotFoundError:
             problem = "there is no such repository, or it is private: check the name, or set HF_TOKEN"
             break
-        except (errors.HfHubHTTPError, OSError) as error:
-            problem = str(error).split("\n")[0] or type(error).__name__
+        except Exception as error:  # those of the hub's client have no base of their own, and changed with it
+            problem = " ".join(str(error).split())[:300] or type(error).__name__
             break
         _check_blob(path)
         return path

@@ -14,6 +14,7 @@ from torch.nn.modules import module as torch_modules
 
 from nexus.core.checkpoints import Checkpoint
 from nexus.core.config import Config
+from nexus.core.documents import FileError
 from nexus.core.files import WeightsError, open_checkpoint, reading
 from nexus.core.formats import State, adapt_input_channels, to_our_names
 from nexus.core.module import NexusModule
@@ -193,8 +194,10 @@ def _building(model_class: type[NexusModule], path: Path) -> Iterator[None]:
     """Turns what a model says of odd numbers in its configuration into one line."""
     try:
         yield
-    except ValueError:
-        raise  # a rule of the configuration, in words already
+    except FileError:
+        raise
+    except ValueError as error:  # a rule of the configuration, in words already
+        raise WeightsError(f"{path}: {error}") from None
     except _UNFIT as error:
         name = model_class.__name__
         raise WeightsError(f"{path}: no {name} can be built with its configuration ({_line(error)}).") from None

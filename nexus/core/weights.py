@@ -14,7 +14,7 @@ from nexus.core.card import ModelCard, Weights
 from nexus.core.catalogue import catalogue
 from nexus.core.config import Config, nearest
 from nexus.core.documents import FileError, read_bytes, read_json
-from nexus.core.download import download
+from nexus.core.download import download, offline, reachable
 from nexus.core.files import SUFFIXES, WeightsError, beside, write_whole
 from nexus.core.foreign import hub_labels
 from nexus.core.formats import State
@@ -301,11 +301,17 @@ def push_to_hub(model: NexusModule, repo_id: str, *, private: bool = False, toke
     """Uploads what `save_pretrained` writes to the Hugging Face hub and returns the commit's address.
 
     Raises:
-        ValueError: The hub refused it (no token, no right to write).
+        ValueError: The hub cannot be reached, or refused it (no token, no right to write).
     """
     import tempfile
 
-    from huggingface_hub import HfApi, errors
+    from huggingface_hub import HfApi, constants
+
+    if offline() or not reachable(constants.ENDPOINT):
+        raise ValueError(
+            f"{repo_id!r} cannot be uploaded: the hub cannot be reached, or the network is switched off. "
+            f"save_pretrained writes the same folder; `hf upload {repo_id} FOLDER` sends it later."
+        )
 
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
@@ -315,7 +321,7 @@ def push_to_hub(model: NexusModule, repo_id: str, *, private: bool = False, toke
             commit = api.upload_folder(
                 repo_id=repo_id, folder_path=folder, commit_message=f"Add a {type(model).__name__}"
             )
-        except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalTokenNotFoundError) as error:
-            reason = str(error).split("\n")[0]
+        except Exception as error:  # those of the hub's client have no base of their own, and changed with it
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise ValueError(f"The hub did not take {repo_id!r}: {reason}. `hf auth login` sets a token.") from None
     return commit.commit_url

@@ -10,6 +10,7 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
+from nexus.core.documents import parse_json
 from nexus.core.download import offline
 from nexus.core.hub import PREFIX
 from nexus.core.module import NexusModule
@@ -86,7 +87,16 @@ def bring_tokenizer(model: CLIP | SigLIP, source: str | None, texts: Iterable[st
 def templates_of(model: NexusModule) -> tuple[str, ...]:
     """Returns the sentences that a model was trained to see classes in, or a plain one."""
     kept = model.files.get(TEMPLATES_FILE)
-    return DEFAULT_TEMPLATES if kept is None else tuple(json.loads(kept))
+    return DEFAULT_TEMPLATES if kept is None else _template_texts(kept)
+
+
+def _template_texts(content: bytes) -> tuple[str, ...]:
+    texts = parse_json(content, TEMPLATES_FILE)
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(
+            f"{TEMPLATES_FILE} of the model must list sentences such as 'a photo of a {{}}.'; save it again."
+        )
+    return tuple(texts)
 
 
 def word_tokenizer(texts: Iterable[str]) -> Any:

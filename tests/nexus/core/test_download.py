@@ -18,6 +18,9 @@ CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
+PAUSE = threading.Event()
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves CONTENT; the first part of the path says how badly."""
 
@@ -29,6 +32,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
         type(self).asked[how] += 1
         first = type(self).asked[how] == 1
         type(self).ranges.append(self.headers.get("Range"))
+        if how == "ftp":
+            self.send_response(302)
+            self.send_header("Location", "ftp://127.0.0.1/w.bin")
+            self.end_headers()
+            return
+        if how in ("badlength", "hugelength", "drips"):
+            self.send_response(200)
+            if how != "drips":
+                self.send_header("Content-Length", "many" if how == "badlength" else str(1 << 50))
+            self.end_headers()
+            try:
+                for _ in range(1000 if how == "drips" else 1):
+                    self.wfile.write(b"x")
+                    self.wfile.flush()
+                    PAUSE.wait(0.01)
+            except OSError:
+                pass  # the other side has left, as it should
+            return
         if how == "moved":
             self.send_response(302)
             self.send_header("Location", "/good/w.bin")
@@ -195,3 +216,32 @@ def test_without_a_network_nobody_waits(monkeypatch, tmp_path):
 
 def test_a_server_that_answers_is_reachable(server):
     assert reachable(server)
+
+
+@pytest.mark.parametrize(
+    ("how", "problem"),
+    [
+        ("ftp", "leads to 'ftp://127.0.0.1/w.bin', which is neither http nor https"),
+        ("badlength", "its Content-Length is 'many'"),
+        ("hugelength", "its Content-Length is '1125899906842624'; at most"),
+        ("drips", "sends fewer than 1,024 bytes a second"),
+    ],
+)
+def test_servers_that_never_end_or_lead_elsewhere_are_left_at_once(server, monkeypatch, how, problem):
+    monkeypatch.setattr(module, "SLOW_SECONDS", 0.2)
+    start = time.monotonic()
+    with pytest.raises(WeightsError, match=problem) as refused:
+        download(f"{server}/{how}/w.bin")
+    assert time.monotonic() - start < 5
+    assert Handler.asked[how] == 1
+    assert "\n" not in str(refused.value)
+
+
+def test_a_download_has_an_end_and_a_largest_size(server, monkeypatch):
+    monkeypatch.setattr(module, "TOTAL_SECONDS", 0.1)
+    with pytest.raises(WeightsError, match="it takes more than 0 seconds"):
+        download(f"{server}/drips/w.bin")
+    monkeypatch.setattr(module, "TOTAL_SECONDS", 60.0)
+    monkeypatch.setattr(module, "LARGEST_FILE", 20)
+    with pytest.raises(WeightsError, match="it sends more than 20 bytes"):
+        download(f"{server}/drips/w.bin")
