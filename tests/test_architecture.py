@@ -91,6 +91,47 @@ def test_only_deploy_and_the_demo_know_mithril():
     assert not [p for p in knowing if not any(p.is_relative_to(folder) for folder in allowed)]
 
 
+def run_time_imports(path: Path, package: str) -> Iterator[str]:
+    """Yields the modules of a package that a file imports, at the top or inside functions, but not for types alone."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == package:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == package)
+
+
+def test_the_zoo_and_what_it_stands_on_have_no_circle():
+    """Imports inside functions count; what types alone need does not."""
+    rooms = ("core", "ops", "layers", "models")
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for room in rooms
+        for path in sources(f"nexus/{room}")
+    }
+    graph = {name: {one for one in run_time_imports(path, "nexus") if one in files} for name, path in files.items()}
+    left = dict(graph)
+    while free := [name for name, wanted in left.items() if not wanted & left.keys() - {name}]:
+        for name in free:
+            del left[name]
+    assert not left, f"These import each other: {', '.join(sorted(left))}"
+
+
+def test_core_knows_no_zoo():
+    """Neither by an import nor by a string: `nexus.core.catalogue` is asked for cards."""
+    knowing = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sources("nexus/core")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("nexus.models")
+    ]
+    assert not knowing
+
+
 def test_optional_packages_are_imported_by_the_function_that_needs_them():
     optional = {"jax", "mlx", "onnx", "onnxruntime", "sklearn", "tensorboard", "matplotlib", "scipy", "huggingface_hub"}
     optional |= {"transformers", "torchvision", "timm", "cv2"}

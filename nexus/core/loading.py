@@ -1,12 +1,14 @@
 """From a weight file to a model: compared by their headers, on `meta`, and only then allocated."""
 
+from __future__ import annotations
+
 import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +19,10 @@ from nexus.core.config import Config
 from nexus.core.documents import FileError
 from nexus.core.files import WeightsError, open_checkpoint, reading
 from nexus.core.formats import State, adapt_input_channels, to_our_names
-from nexus.core.module import NexusModule
 from nexus.core.stored import StoredState, load_all
+
+if TYPE_CHECKING:
+    from nexus.core.module import NexusModule
 
 _log = logging.getLogger("nexus")
 

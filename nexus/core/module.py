@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from nexus.core import weights
 from nexus.core.config import Config
 from nexus.core.formats import Format, State
 from nexus.core.parts import Part, PartSpec, make_parts
@@ -114,21 +115,15 @@ class NexusModule(nn.Module):
         Raises:
             ValueError: The source is unknown, is not a model of this class, or does not fit the configuration.
         """
-        from nexus.core.weights import load_pretrained
-
-        return load_pretrained(source, cls, changes, dtype, device)
+        return weights.load_pretrained(source, cls, changes, dtype, device)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Writes `model.safetensors` and `config.json` (configuration, preprocessing, class names) into `folder`."""
-        from nexus.core.weights import save_pretrained
-
-        return save_pretrained(self, Path(folder))
+        return weights.save_pretrained(self, Path(folder))
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads what `save_pretrained` writes to the Hugging Face hub and returns the commit's address."""
-        from nexus.core.weights import push_to_hub
-
-        return push_to_hub(self, repo_id, private=private, token=token)
+        return weights.push_to_hub(self, repo_id, private=private, token=token)
 
     def num_parameters(self, *, trainable: bool = False) -> int:
         """Returns how many numbers the parameters hold, or only those that are trained."""

@@ -1,11 +1,13 @@
 """Models with trained weights: from a name, a file, a folder, the hub or an address, and back to a folder."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,11 +21,13 @@ from nexus.core.files import SUFFIXES, WeightsError, beside, write_whole
 from nexus.core.foreign import hub_labels
 from nexus.core.formats import State
 from nexus.core.loading import build_pretrained, load_weights, misfits, setting
-from nexus.core.module import NexusModule
 from nexus.core.preprocessing import Preprocessing
 from nexus.core.processors import FILE as PROCESSOR_FILE
 from nexus.core.processors import preprocessing_from_hub
 from nexus.core.timm_folders import config_from_timm, preprocessing_from_timm
+
+if TYPE_CHECKING:
+    from nexus.core.module import NexusModule
 
 __all__ = ["Source", "find_source", "load_pretrained", "load_weights", "push_to_hub", "read_folder", "save_pretrained"]
 
@@ -83,7 +87,7 @@ def load_pretrained(
     return model.eval()
 
 
-def find_source(source: str | Path, cls: type[NexusModule] = NexusModule) -> Source:
+def find_source(source: str | Path, cls: type[NexusModule]) -> Source:
     """Returns what `source` (see `load_pretrained`) is, fetching its weight file if need be.
 
     Raises:
@@ -141,12 +145,17 @@ def _bare_file(path: Path, cls: type[NexusModule]) -> Source:
     for card, weights in _all_weights():
         if weights.url.endswith("/" + path.name) and issubclass(card.model_class, cls):
             return _published(path, card, weights)
-    if cls is NexusModule:
+    if _is_base(cls):
         raise ValueError(
             f"{path.name} is not a published file, so nothing says which model it is for. "
             "Name the class, VisionTransformer.from_pretrained(...), or create the model and load_weights into it."
         )
     return Source(path, cls, cls.config_class() if cls.config_class else {})
+
+
+def _is_base(cls: type[torch.nn.Module]) -> bool:
+    """Tells `NexusModule` itself, which stands for any model, from its subclasses."""
+    return torch.nn.Module in cls.__bases__
 
 
 def _all_weights() -> Iterable[tuple[ModelCard, Weights]]:
@@ -194,7 +203,7 @@ def _of_file(path: Path) -> Iterator[None]:
 def _from_nexus(settings: Mapping[str, Any], file: Path, cls: type[NexusModule], path: Path) -> Source:
     classes = {known.__name__: known for known in [*_zoo_classes(), cls]}
     name, config = settings["class"], settings.get("config", {})
-    if name not in classes or classes[name] is NexusModule:
+    if name not in classes or _is_base(classes[name]):
         raise WeightsError(
             f"{path} is for the class {name!r:.100}, which is not part of the zoo. Call {name[:100]}.from_pretrained."
         )

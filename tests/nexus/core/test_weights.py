@@ -269,7 +269,7 @@ def test_sources_that_are_nothing(tmp_path):
 def test_a_published_file_is_known_by_its_name(tmp_path):
     path = tmp_path / "resnet50-11ad3fa6.pth"
     path.write_bytes(b"")
-    found = find_source(path)
+    found = find_source(path, NexusModule)
     assert found.card.name == "resnet50"
     assert found.preprocessing.resize_size == 232
 
