@@ -89,7 +89,9 @@ def test_mixed_precision_trains_float32_weights(small, precision):
     assert all(torch.isfinite(row).all() for row in rows)
     assert {p.dtype for p in run.model.parameters()} == {torch.float32}
     exact = torch.stack(take_steps(*engine(small, training={"clip_norm": 1.0}), 1))
-    torch.testing.assert_close(rows[0][None], exact, atol=2e-2, rtol=0)  # the norm of the gradients too, of fp16 unscaled
+    torch.testing.assert_close(
+        rows[0][None], exact, atol=2e-2, rtol=0
+    )  # the norm of the gradients too, of fp16 unscaled
     assert not torch.equal(rows[0][None], exact)
     assert run.precision.scaler.is_enabled() == (precision == "fp16")
 
