@@ -14,8 +14,7 @@ KNOWN: dict[str, dict[tuple[str, ...], str]] = {
         ("nexus/core/module.py", "nexus/core/loading.py", "nexus/core/weights.py"): "from_pretrained is a method"
     },
     "mithril": {
-        ("mithril/logical/", "mithril/models/"): "connections compute with models made of them",
-        ("mithril/compile/running.py", "mithril/interop/modules.py"): "a compiled model becomes a module of torch",
+        ("mithril/logical/",): "to_json and from_json are methods of a model, and have to know every kind of model",
     },
 }
 

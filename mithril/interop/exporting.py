@@ -286,12 +286,6 @@ def _check_mutations(program: ExportedProgram) -> None:
 # Places
 
 
-def module_path(node: Node) -> str:
-    """Path of the module whose forward made the node: `blocks.0.attn`; empty for the root."""
-    stack = node.meta.get("nn_module_stack") or {}
-    return list(stack.values())[-1][0] if stack else ""
-
-
 def source_line(node: Node) -> tuple[str, int, str] | None:
     """File, line and text that made the node: the innermost frame outside of torch."""
     frames = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)', node.meta.get("stack_trace") or "")

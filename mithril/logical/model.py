@@ -1,4 +1,8 @@
-"""Models as they are written down: calls, `+=`, `|=` and expressions, over the graph that they record."""
+"""Models as they are written down: calls, `+=`, `|=` and expressions, over the graph that they record.
+
+The one circle of files in mithril starts here: `to_json` and `from_json` are methods of a model, and what writes and
+reads JSON has to know every kind of model.
+"""
 
 from __future__ import annotations
 
@@ -290,7 +294,7 @@ class Model(Wires):
         """A table of submodels, their wires and, where declared, shapes."""
         from mithril.logical.view import summary
 
-        return summary(self, depth)
+        return summary(self, depth, Model)
 
     def draw(self, path: str | None = None) -> str:
         """The graph in graphviz's text format, or as SVG; written to `path` (`.dot` or `.svg`) if one is given."""

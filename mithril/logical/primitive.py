@@ -44,7 +44,7 @@ def primitive_class(row: Op, class_name: str | None = None) -> type[Primitive]:
     if row.name not in Primitive._classes:
         class_name = class_name or camel_case(row.name)
         doc = f"Operator `{row.name}`: {', '.join([*row.inputs, *row.attributes])} to {', '.join(row.outputs)}."
-        facts = {"fixed_keys": _keys(row), "op": row, "__doc__": doc, "__module__": "mithril.models"}
+        facts = {"fixed_keys": _keys(row), "op": row, "__doc__": doc}
         made = type(class_name, (Primitive,), facts)
         Primitive._classes[row.name] = made
     return Primitive._classes[row.name]

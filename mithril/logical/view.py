@@ -1,21 +1,26 @@
 """Logical models to look at: a table, graphviz's text format, and a drawing."""
 
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from mithril.errors import MithrilError
-from mithril.logical.connection import MISSING, Connection
-from mithril.logical.model import Model, connections_in
+from mithril.logical.connection import MISSING, Connection, Node, connections_in
+from mithril.logical.wires import Wires
 
 BOX = (150, 34)  # pixels
 GAP = (30, 40)
 
 
-def summary(model: Model, depth: int) -> str:
-    """Submodels with their wires, nested ones indented down to `depth`; inputs with what is declared; outputs."""
+def summary(model: Wires, depth: int, opened: type[Wires]) -> str:
+    """Submodels with their wires, nested ones indented down to `depth`; inputs with what is declared; outputs.
+
+    Args:
+        opened: the class of those that are opened; layers, which are subclasses of it, are one line.
+    """
     rows = [("name", "type", "reads", "gives")]
-    _rows(model, depth, 0, rows)
+    _rows(model, depth, 0, rows, opened)
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
     rule = "-" * max(map(len, lines))
@@ -27,13 +32,13 @@ def summary(model: Model, depth: int) -> str:
     return "\n".join([title, rule, lines[0], rule, *lines[1:], rule, f"inputs: {inputs}", f"outputs: {outputs}"])
 
 
-def _rows(model: Model, depth: int, level: int, rows: list[tuple[str, str, str, str]]) -> None:
+def _rows(model: Wires, depth: int, level: int, rows: list[tuple[str, str, str, str]], opened: type[Wires]) -> None:
     for node in model.nodes:
         reads = [_wire(key, value) for key, value in node.bindings.items()]
         gives = ", ".join(_label(c) for c in node.outputs.values())
         rows.append(("  " * level + node.name, node.model.type_name, ", ".join(reads), gives))
-        if level + 1 < depth and type(node.model) is Model:
-            _rows(node.model, depth, level + 1, rows)
+        if level + 1 < depth and type(node.model) is opened:
+            _rows(node.model, depth, level + 1, rows, opened)
 
 
 def _wire(key: str, value: Any) -> str:
@@ -56,12 +61,12 @@ def _declared(connection: Connection) -> str:
     return f"{_label(connection)}{kind}{shape}"
 
 
-def _operators(model: Model) -> Any:
+def _operators(model: Wires) -> Iterator[Node]:
     for node in model.nodes:
         yield from (node,) if not node.model.nodes else _operators(node.model)
 
 
-def draw(model: Model, path: str | Path | None) -> str:
+def draw(model: Wires, path: str | Path | None) -> str:
     """Graphviz text, or an SVG if `path` ends in `.svg`; written to `path` if one is given."""
     if path is None:
         return dot(model)
@@ -73,7 +78,7 @@ def draw(model: Model, path: str | Path | None) -> str:
     return text
 
 
-def _edges(model: Model) -> tuple[dict[str, str], list[tuple[str, str, str]]]:
+def _edges(model: Wires) -> tuple[dict[str, str], list[tuple[str, str, str]]]:
     """Boxes by name with their text, and edges (from, to, key)."""
     boxes: dict[str, str] = {}
     edges: list[tuple[str, str, str]] = []
@@ -93,21 +98,27 @@ def _edges(model: Model) -> tuple[dict[str, str], list[tuple[str, str, str]]]:
     return boxes, edges
 
 
-def dot(model: Model) -> str:
+def dot(model: Wires) -> str:
     """The graph in graphviz's text format."""
     boxes, edges = _edges(model)
     lines = [
-        f'digraph "{model.name or model.type_name}" {{',
+        f"digraph {_quoted(model.name or model.type_name)} {{",
         '  node [shape=box, style=rounded, fontname="sans-serif"];',
     ]
     for name, text in boxes.items():
         shape = ", shape=plaintext" if name[:3] in ("in ", "out") and name not in model.submodels else ""
-        lines.append(f'  "{name}" [label="{text}"{shape}];')
-    lines += [f'  "{a}" -> "{b}" [label="{key}"];' for a, b, key in edges]
+        lines.append(f"  {_quoted(name)} [label={_quoted(text)}{shape}];")
+    lines += [f"  {_quoted(a)} -> {_quoted(b)} [label={_quoted(key)}];" for a, b, key in edges]
     return "\n".join([*lines, "}"])
 
 
-def svg(model: Model) -> str:
+def _quoted(text: str) -> str:
+    """A text as graphviz reads it."""
+    text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else " " for c in text) + '"'
+
+
+def svg(model: Wires) -> str:
     """The graph as a drawing: rows by distance from the inputs."""
     boxes, edges = _edges(model)
     level: dict[str, int] = dict.fromkeys(boxes, 0)

@@ -56,6 +56,7 @@ from mithril.ops.table import OPS as _OPS
 
 for _row in list(_OPS.values()):
     globals().setdefault(_class_of(_row).__name__, _class_of(_row))
+    _class_of(_row).__module__ = __name__
 
 __all__ = [
     name for name, value in globals().items() if name[0] != "_" and getattr(value, "__module__", "")[:7] == "mithril"

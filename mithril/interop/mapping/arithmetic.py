@@ -265,10 +265,6 @@ def _static(node: Node, *values: Any) -> Any:
     return SIZES[name](*values)
 
 
-def _round(operation: str) -> Callable[[Any], Any]:
-    return lambda value: record(operation, input=value)
-
-
 SIZES: dict[str, Callable[..., Any]] = {
     **{name: getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "mod", "truediv", "pow", "neg")},
     "sym_max": lambda left, right: record("maximum", left=left, right=right),
