@@ -27,14 +27,14 @@ def l2(weight: Any) -> Expression:
     return 0.5 * (weight * weight).sum()
 
 
-def tikhonov(matrix: Any) -> Penalty:
+def tikhonov(matrix: object) -> Penalty:
     """Half the sum of squares of `matrix @ weight`.
 
     Args:
         matrix: An array or a key, (r, o) for weights (o, i).
     """
 
-    def penalty(weight: Any) -> Expression:
+    def penalty(weight: object) -> Expression:
         product: Any = op("matmul")(matrix, weight)
         return 0.5 * (product * product).sum()
 
@@ -63,7 +63,7 @@ class TrainModel(Model):
         self._terms = 0
 
     def add_loss(
-        self, loss: Model, reduction: Reduction = "mean", weight: float = 1.0, name: str | None = None, **wires: Any
+        self, loss: Model, reduction: Reduction = "mean", weight: float = 1.0, name: str | None = None, **wires: object
     ) -> TrainModel:
         """Add a loss to the sum; its reduced value, not weighted, is an output of its own.
 
@@ -106,7 +106,7 @@ class TrainModel(Model):
             total = total + penalty(connection)
         return self._add_term(total, coefficient)
 
-    def add_metric(self, metric: Model, name: str | None = None, **wires: Any) -> TrainModel:
+    def add_metric(self, metric: Model, name: str | None = None, **wires: object) -> TrainModel:
         """Add an output that is not part of the sum. Args: as of `add_loss`."""
         self._check_wires(metric, wires)
         self._expose(metric(**wires), name or snake_case(metric.type_name))

@@ -62,7 +62,7 @@ class DType(enum.StrEnum):
         return int("".join(c for c in self.value if c.isdigit()) or 8)
 
 
-def as_dtype(value: Any) -> DType:
+def as_dtype(value: object) -> DType:
     """The `DType` for a `DType`, a name, or a framework's dtype object (`torch.float32`, `np.dtype("int64")`)."""
     if isinstance(value, DType):
         return value
@@ -131,7 +131,7 @@ def plain(value: Any) -> Any:
 _DEFAULTS: dict[type, DType] = {bool: DType.bool, int: DType.int64, float: DType.float32}
 
 
-def promote(*dtypes: DType | type | None, **attributes: Any) -> DType | type:
+def promote(*dtypes: DType | type | None, **attributes: object) -> DType | type:
     """The dtype of an operation on operands of these dtypes.
 
     Python scalars are given as the types `bool`, `int`, `float` and are weak: they change the kind but not the width.

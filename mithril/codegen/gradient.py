@@ -121,7 +121,7 @@ class Backward(Body):
             elif target != "_" and self.grads.setdefault(id(item), target) != target:
                 self.add(item, target)
 
-    def target(self, item: Any) -> str:
+    def target(self, item: object) -> str:
         """The variable for the gradient of an input; `_` where none is needed."""
         if not any(id(value) in self.needs for value in values_in(item)):
             return "_"

@@ -61,7 +61,7 @@ class Texts:
         self.symbols: dict[str, str] = {}
         self.kernels: list[tuple[str, str]] = []  # keys of HELPERS
 
-    def value(self, item: Any) -> Any:
+    def value(self, item: object) -> Any:
         """Text of an input: a value's name, a number; None and lists stay structured."""
         if isinstance(item, Value):
             return self.values[id(item)]
@@ -70,13 +70,13 @@ class Texts:
         text = self.source(item)
         return f"({text})" if isinstance(item, Dim) and " " in text else None if item is None else text
 
-    def result(self, item: Any) -> str:
+    def result(self, item: object) -> str:
         """Text of an output, which may be a list of values or a number."""
         if isinstance(item, tuple):
             return f"({', '.join(map(self.result, item))}{',' if len(item) == 1 else ''})"
         return self.values[id(item)] if isinstance(item, Value) else self.source(item)
 
-    def source(self, value: Any) -> str:
+    def source(self, value: object) -> str:
         """Text of a static value."""
         if isinstance(value, DType):
             if self.xp == "jnp" and value in (DType.int64, DType.float64):
@@ -183,7 +183,7 @@ def shaped_operators(graph: Graph, backend: Target) -> set[str]:
     return {name for name, read in found.items() if read}
 
 
-def _shape(item: Any) -> Any:
+def _shape(item: object) -> Any:
     return shape_of(item, lambda shape: None if isinstance(shape, Variadic) else shape)
 
 

@@ -1,7 +1,9 @@
 """Params and data against what a compiled model takes: every problem, in one list, before anything runs."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,6 +11,9 @@ from mithril.errors import MithrilError, ValueMismatchError, nearest
 from mithril.ops.table import MASK
 from mithril.physical.graph import Graph, Value, Variadic, show_shape
 from mithril.types import Dim, DType
+
+if TYPE_CHECKING:
+    from mithril.backends.base import Backend
 
 HINTED = (DType.int32, DType.int64, DType.bool)
 """Dtypes that data has by accident: NumPy's and torch's own of whole numbers and of comparisons."""
@@ -19,7 +24,7 @@ Arrays = Mapping[str, Any]
 class Checker:
     """Sorts given values into params, data and state, and collects what does not fit."""
 
-    def __init__(self, graph: Graph, backend: Any):
+    def __init__(self, graph: Graph, backend: Backend):
         self.name = graph.name
         self.backend = backend
         self.inputs = {k: v for k, v in graph.inputs.items() if v.kind != "constant"}

@@ -1,7 +1,9 @@
 """Folding: what depends on constants only is computed once, on NumPy, when a model is compiled."""
 
+from __future__ import annotations
+
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +12,9 @@ from mithril.physical.graph import Graph, Node, Value
 from mithril.physical.passes import count_uses, replace_values
 from mithril.types import Dim, DType, free_name
 
+if TYPE_CHECKING:
+    from mithril.backends.base import Backend
+
 MAX_FOLDED = 2**24
 """Most values that are computed from fewer when a model is compiled."""
 
@@ -17,7 +22,7 @@ CHANNEL_AXIS = {"linear": 0, **{f"conv{n}d": 0 for n in (1, 2, 3)}, **{f"conv_tr
 """Operators that a batch norm can be folded into, with the axis of their weight that holds output channels."""
 
 
-def fold_batch_norms(graph: Graph, backend: Any) -> Graph:
+def fold_batch_norms(graph: Graph, backend: Backend) -> Graph:
     """Put batch norms whose parameters are constants into the weight and bias of the operator before them."""
     uses = count_uses(graph)
     kept: list[Node] = []
@@ -44,7 +49,7 @@ def _folds(norm: Node, before: Node) -> bool:
     return all(isinstance(v, Value) and v.kind == "constant" for v in values)
 
 
-def _fold_batch_norm(norm: Node, before: Node, graph: Graph, backend: Any, uses: dict[int, int]) -> None:
+def _fold_batch_norm(norm: Node, before: Node, graph: Graph, backend: Backend, uses: dict[int, int]) -> None:
     """In float64: weight * scale, and bias or 0, normalized like an output."""
     mean, var, gain, shift = (_float64(v, backend) for v in norm.inputs[1:])
     weight, bias = before.inputs[1:]
@@ -63,7 +68,7 @@ def _fold_batch_norm(norm: Node, before: Node, graph: Graph, backend: Any, uses:
     before.inputs = (before.inputs[0], *folded)
 
 
-def _float64(value: Value | None, backend: Any) -> Any:
+def _float64(value: Value | None, backend: Backend) -> Any:
     if value is None:
         return None
     data = backend.to_numpy(value.data) if backend.is_array(value.data) else value.data
@@ -80,7 +85,7 @@ def _add_constant(graph: Graph, name: str, data: Any, dtype: DType, value: Value
     return value
 
 
-def fold_constants(graph: Graph, backend: Any) -> Graph:
+def fold_constants(graph: Graph, backend: Backend) -> Graph:
     """Replace nodes that read constants only by their values."""
     constants = {id(v) for v in graph.inputs.values() if v.kind == "constant"}
     if not constants:
@@ -107,7 +112,7 @@ def _is_large(node: Node) -> bool:
     return max(made, default=0) > max(MAX_FOLDED, *read)  # type: ignore[type-var]
 
 
-def _run(folded: list[Node], graph: Graph, backend: Any) -> None:
+def _run(folded: list[Node], graph: Graph, backend: Backend) -> None:
     """Evaluate a part of the graph and keep the values that the rest reads."""
     from mithril.backends import NumpyBackend
     from mithril.codegen.module import generate
@@ -136,6 +141,6 @@ def _run(folded: list[Node], graph: Graph, backend: Any) -> None:
         _add_constant(graph, "_".join([*path, value.hint or "constant"]), results[key], value.dtype, value)
 
 
-def _numpy(value: Value, backend: Any, reference: Any) -> Any:
+def _numpy(value: Value, backend: Backend, reference: Backend) -> Any:
     data = backend.to_numpy(value.data) if backend.is_array(value.data) else value.data
     return reference.array(data, DType.float32 if value.dtype is DType.bfloat16 else value.dtype)

@@ -1,9 +1,11 @@
 """The stages of compiling, in order: logical model, physical graph, passes, source, running model."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mithril.codegen.module import generate
 from mithril.compile.folding import fold_batch_norms, fold_constants
@@ -13,6 +15,9 @@ from mithril.logical.model import Model
 from mithril.physical.graph import Graph, verify
 from mithril.physical.infer import Inference
 from mithril.physical.passes import optimise, remove_dead, remove_duplicates
+
+if TYPE_CHECKING:
+    from mithril.backends.base import Backend
 
 
 @dataclass
@@ -28,7 +33,7 @@ class Options:
 
 
 def build(
-    model: Model, backend: Any, options: Options, jit: bool | None, file_path: str | Path | None
+    model: Model, backend: Backend, options: Options, jit: bool | None, file_path: str | Path | None
 ) -> PhysicalModel:
     """Run all stages."""
     shapes = {k: s for k, s in options.shapes.items() if k not in options.constant_keys}

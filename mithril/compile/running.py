@@ -9,13 +9,16 @@ import re
 import types as python_types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mithril.codegen.gradient import generate_gradient
 from mithril.compile.checks import Checker
 from mithril.errors import BackendError, KeyMismatchError, nearest
 from mithril.physical.graph import Graph, Value, Variadic, show_shape
 from mithril.types import Dim
+
+if TYPE_CHECKING:
+    from mithril.backends.base import Backend
 
 Arrays = Mapping[str, Any]
 Given = Arrays | None
@@ -32,7 +35,7 @@ class PhysicalModel:
     def __init__(
         self,
         graph: Graph,
-        backend: Any,
+        backend: Backend,
         source: str,
         jit: bool | None,
         file_path: str | Path | None,

@@ -16,7 +16,7 @@ __all__ = ["from_torch", "save_safetensors", "state_dict_of"]
 
 
 def from_torch(
-    module: nn.Module, example_inputs: Any, dynamic_shapes: Any = None
+    module: nn.Module, example_inputs: object, dynamic_shapes: object = None
 ) -> tuple[Model, dict[str, np.ndarray]]:
     """A torch module as a model, and its weights.
 

@@ -135,7 +135,7 @@ class _Builder:
             kind = _kind(value.dtype)
             values[node] = model.declared_connection(IOKey(name, shape=shape, type=kind))
 
-    def _argument(self, model: Model, node: Node, value: Any, count: int) -> Any:
+    def _argument(self, model: Model, node: Node, value: object, count: int) -> Any:
         """A key of the model for a value from outside; a size or number stays what it is."""
         if not isinstance(value, Connection):
             return value
@@ -197,7 +197,7 @@ class _Builder:
         function = mapping(node)
         assert function is not None
 
-        def bind(part: Any) -> Any:
+        def bind(part: object) -> Any:
             if isinstance(part, Node):
                 return self._value(model, region, part, values)
             return type(part)(map(bind, part)) if isinstance(part, tuple | list) else part

@@ -121,7 +121,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def as_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def as_arguments(example_inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and named arguments of an example: a tensor, a tuple of arguments, or a mapping by name."""
     if isinstance(example_inputs, Mapping):
         return (), dict(example_inputs)
@@ -133,7 +133,7 @@ def as_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 # Names
 
 
-def _named_sizes(shapes: Any) -> Any:
+def _named_sizes(shapes: object) -> Any:
     """Sizes that are named with a string, as torch's own: `{"images": {0: "batch"}}`."""
     if isinstance(shapes, str):
         return Dim(shapes)
@@ -154,7 +154,7 @@ def _input_names(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, An
     return names
 
 
-def named_leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def named_leaves(value: object, name: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves of nested mappings, sequences and dataclasses, with their paths joined by underscores."""
     if isinstance(value, Mapping):
         parts: Any = value.items()

@@ -44,7 +44,7 @@ def own_gradients_refused(module: nn.Module) -> Iterator[None]:
 def _applied(apply: Callable[..., Any]) -> Callable[..., Any]:
     """`Function.apply`, for torch's own functions and where gradients are off."""
 
-    def checked(cls: type, *args: Any, **kwargs: Any) -> Any:
+    def checked(cls: type, *args: object, **kwargs: object) -> Any:
         if cls.__module__.split(".")[0] == "torch":
             return apply(cls, *args, **kwargs)
         if torch.is_grad_enabled():
@@ -60,7 +60,7 @@ def _applied(apply: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def _refuse_hook(tensor: torch.Tensor, hook: Any) -> Any:
+def _refuse_hook(tensor: torch.Tensor, hook: object) -> Any:
     raise ConversionError(
         f"The module puts the hook '{getattr(hook, '__name__', hook)}' on a gradient, which no other framework runs."
     )

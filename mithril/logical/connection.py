@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from mithril.errors import ConnectionError, OperatorError, nearest
 from mithril.types import MAX_INTEGER, MAX_NAME, Dim, Tensor, as_dtype, is_name, plain
@@ -27,7 +27,7 @@ class _Missing:
     def __repr__(self) -> str:
         return "MISSING"
 
-    def __deepcopy__(self, memo: Any) -> _Missing:
+    def __deepcopy__(self, memo: object) -> _Missing:
         return self
 
 
@@ -103,7 +103,7 @@ class Expression:
             "A connection has no truth value while a model is composed; use `where` to choose between values."
         )
 
-    def __getitem__(self, key: Any) -> Wiring:
+    def __getitem__(self, key: object) -> Wiring:
         items = key if isinstance(key, tuple) else (key,)
         return record("index", input=self, key=tuple(place for item in items for place in _places(item)))
 
@@ -120,11 +120,11 @@ class Expression:
         """The axes in reverse order."""
         return record("transpose", input=self)
 
-    def transpose(self, *axes: Any) -> Wiring:
+    def transpose(self, *axes: object) -> Wiring:
         """Axes in the given order (as numbers or one tuple); reversed when none are given."""
         return record("transpose", input=self, axes=_one_tuple(axes) or None)
 
-    def reshape(self, *shape: Any) -> Wiring:
+    def reshape(self, *shape: object) -> Wiring:
         """The same elements in another shape (as numbers or one tuple); one size may be -1."""
         return record("reshape", input=self, shape=_one_tuple(shape))
 
@@ -132,30 +132,30 @@ class Expression:
         """Axes `start_dim` to `end_dim` as one."""
         return record("flatten", input=self, start_dim=start_dim, end_dim=end_dim)
 
-    def split(self, split_size: Any, axis: int = 0) -> Wiring:
+    def split(self, split_size: object, axis: int = 0) -> Wiring:
         """A list of pieces of `split_size` (or of these sizes) along `axis`."""
         return record("split", input=self, split_size=split_size, axis=axis)
 
-    def cast(self, dtype: Any) -> Wiring:
+    def cast(self, dtype: object) -> Wiring:
         """The values as another dtype."""
         return record("cast", input=self, dtype=as_dtype(dtype))
 
     astype = cast
 
-    def expand_dims(self, axis: Any) -> Wiring:
+    def expand_dims(self, axis: object) -> Wiring:
         """A new axis of size 1 at `axis`."""
         return record("expand_dims", input=self, axis=axis)
 
-    def squeeze(self, axis: Any = None) -> Wiring:
+    def squeeze(self, axis: object = None) -> Wiring:
         """Without axes of size 1."""
         return record("squeeze", input=self, axis=axis)
 
-    def broadcast_to(self, *shape: Any) -> Wiring:
+    def broadcast_to(self, *shape: object) -> Wiring:
         """Repeated along axes of size 1, without copying, up to a shape."""
         return record("broadcast_to", input=self, shape=_one_tuple(shape))
 
 
-def _places(item: Any) -> tuple[Any, ...]:
+def _places(item: object) -> tuple[Any, ...]:
     """An item of an index; a list becomes an array, and a mask the places where it is true, one array per axis."""
     if isinstance(item, list) or str(getattr(item, "dtype", "")).endswith("bool"):
         import numpy as np
@@ -170,23 +170,6 @@ def _one_tuple(values: tuple[Any, ...]) -> Any:
     if len(values) == 1 and isinstance(values[0], tuple | list | ShapeOf):
         return tuple(values[0]) if isinstance(values[0], list) else values[0]
     return values
-
-
-class Graph(Protocol):
-    """What wires and nodes know of the graph that they belong to: see `mithril.logical.wires.Wires`."""
-
-    name: str | None
-    type_name: str
-    placements: dict[int, Node]
-
-    @property
-    def output_keys(self) -> list[str]: ...
-    @property
-    def cout_key(self) -> str | None: ...
-    def parents(self) -> list[Any]: ...
-    def is_output(self, key: str) -> bool: ...
-    def is_stateless(self) -> bool: ...
-    def constrain(self, connection: Connection) -> None: ...
 
 
 class Node:
@@ -211,7 +194,7 @@ class Node:
             yield from connections_in(value)
 
 
-def connections_in(value: Any) -> Iterator[Connection]:
+def connections_in(value: object) -> Iterator[Connection]:
     """All connections of a binding."""
     if isinstance(value, Connection):
         yield value
@@ -292,8 +275,8 @@ class IOKey(Expression):
     def __init__(
         self,
         name: str | None = None,
-        value: Any = MISSING,
-        type: Any = None,
+        value: object = MISSING,
+        type: object = None,
         shape: Sequence[int | str | None] | None = None,
         trainable: bool = False,
         buffer: bool = False,
@@ -327,7 +310,7 @@ def check_name(name: Any, what: str) -> str:
     return name
 
 
-def as_type(type: Any) -> Any:
+def as_type(type: object) -> Any:
     """None for any tensor, a kind (`int`, `float`, `bool`), or a `DType`."""
     if type is None or type is Tensor:
         return None
@@ -372,7 +355,7 @@ class ShapeOf(Expression):
             self._wiring = record("shape", input=self.of)
         return self._wiring
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: object) -> Any:
         if isinstance(key, int) and self.pattern and "..." not in self.pattern and isinstance(self.pattern[key], int):
             return self.pattern[key]
         return super().__getitem__(key)
@@ -414,7 +397,7 @@ class WiringOutput(Expression):
         self.key = key
 
 
-def record(operator: str, **bindings: Any) -> Wiring:
+def record(operator: str, **bindings: object) -> Wiring:
     """An operator of the table as a value."""
     return Expression.make_operator(operator)(**bindings)
 

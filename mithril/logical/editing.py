@@ -24,7 +24,7 @@ def set_shapes(model: Model, shapes: Mapping[str, Any] | None = None, /, **more:
     return model
 
 
-def set_types(model: Model, types: Mapping[str, Any] | None = None, /, **more: Any) -> Model:
+def set_types(model: Model, types: Mapping[str, Any] | None = None, /, **more: object) -> Model:
     """Declare dtypes by key: `ml.float32`, or `int`, `float`, `bool` for any dtype of that kind."""
     for key, type in {**(types or {}), **more}.items():
         connection = model.pick_connection(key)
@@ -33,7 +33,7 @@ def set_types(model: Model, types: Mapping[str, Any] | None = None, /, **more: A
     return model
 
 
-def set_values(model: Model, values: Mapping[str, Any] | None = None, /, **more: Any) -> Model:
+def set_values(model: Model, values: Mapping[str, Any] | None = None, /, **more: object) -> Model:
     """Make inputs constants."""
     for key, value in {**(values or {}), **more}.items():
         model.pick_connection(key).describe(IOKey(value=value))

@@ -38,7 +38,7 @@ class Model(Wires):
         name: the first part of the keys of its parameters, once it is part of another model.
     """
 
-    def __init_subclass__(cls, **kwargs: Any):
+    def __init_subclass__(cls, **kwargs: object):
         super().__init_subclass__(**kwargs)
         cls.type_name = cls.__name__
 
@@ -65,7 +65,7 @@ class Model(Wires):
             raise ConnectionError(f"{self!r} has no canonical output: nothing was added to it yet.")
         return self.connection(self.cout_key)
 
-    def __call__(self, *args: Any, **bindings: Any) -> Wiring:
+    def __call__(self, *args: object, **bindings: object) -> Wiring:
         """The model with its wires named. Values by position go to its inputs in order, the canonical one first."""
         if args:
             bindings |= self._by_position(args, bindings)
@@ -190,7 +190,7 @@ class Model(Wires):
                 [f"at {show_place(where)}"],
             )
 
-    def _target(self, node: Node, key: str, target: Any) -> Connection:
+    def _target(self, node: Node, key: str, target: object) -> Connection:
         """The connection that an output of a node is bound to."""
         if isinstance(target, IOKey):
             connection = self.resolve_value(target)
@@ -255,7 +255,7 @@ class Model(Wires):
         return self.lift_connection(child.cout)
 
     @classmethod
-    def create(cls, **outputs: Any) -> Model:
+    def create(cls, **outputs: object) -> Model:
         """A model of its outputs: `Model.create(out=x * 2 + y)`."""
         model = Model()
         for name, value in outputs.items():

@@ -28,7 +28,7 @@ class Operator(Model):
     library: dict[str, type[Operator]] = {}
     """Those of mithril itself by class name, which a model's JSON may name."""
 
-    def __init_subclass__(cls, **kwargs: Any):
+    def __init_subclass__(cls, **kwargs: object):
         super().__init_subclass__(**kwargs)
         cls.fixed_keys = Keys(tuple(cls.input_names), tuple(cls.output_names), is_open=True)
         if cls.__module__.startswith("mithril."):

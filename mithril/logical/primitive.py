@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mithril.errors import OperatorError, nearest
 from mithril.logical.connection import Expression
 from mithril.logical.model import Model
@@ -21,7 +19,7 @@ class Primitive(Model):
     op: Op
     _classes: dict[str, type[Primitive]] = {}
 
-    def __init__(self, *args: Any, name: str | None = None, **attributes: Any):
+    def __init__(self, *args: object, name: str | None = None, **attributes: object):
         super().__init__(name)
         row = self.op
         for key, value in zip(row.attributes, args):

@@ -278,7 +278,7 @@ TAGS: dict[str, tuple[type, Callable[[Any], Any]]] = {
 """Values that JSON does not have: by the key they are written under, the kind of its data and the way back."""
 
 
-def _cut(start: Any, stop: Any, step: Any) -> slice:
+def _cut(start: object, stop: object, step: object) -> slice:
     return slice(start, stop, step)
 
 

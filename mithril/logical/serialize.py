@@ -82,7 +82,7 @@ def _write_connection(connection: Connection) -> dict[str, Any]:
     return facts
 
 
-def _write(value: Any) -> Any:
+def _write(value: object) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, Connection):

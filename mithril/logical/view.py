@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from mithril.errors import MithrilError
 from mithril.logical.connection import MISSING, Connection, Node, connections_in
@@ -41,7 +40,7 @@ def _rows(model: Wires, depth: int, level: int, rows: list[tuple[str, str, str, 
             _rows(node.model, depth, level + 1, rows, opened)
 
 
-def _wire(key: str, value: Any) -> str:
+def _wire(key: str, value: object) -> str:
     found = [_label(c) for c in connections_in(value)]
     text = found[0] if isinstance(value, Connection) else f"[{', '.join(found)}]" if found else repr(value)
     return key if text == key else f"{key}={text}"

@@ -120,7 +120,7 @@ class Graph:
             yield from values_in(item)
 
 
-def values_in(item: Any) -> Iterator[Value]:
+def values_in(item: object) -> Iterator[Value]:
     """All values of an output or an input."""
     if isinstance(item, Value):
         yield item
@@ -129,19 +129,19 @@ def values_in(item: Any) -> Iterator[Value]:
             yield from values_in(part)
 
 
-def mapped(item: Any, value: Callable[[Value], Any], other: Callable[[Any], Any] = lambda static: static) -> Any:
+def mapped(item: object, value: Callable[[Value], Any], other: Callable[[Any], Any] = lambda static: static) -> Any:
     """An input, output or attribute with its values and what is no value replaced, lists kept."""
     if isinstance(item, Value):
         return value(item)
     return tuple(mapped(part, value, other) for part in item) if isinstance(item, tuple) else other(item)
 
 
-def shape_of(item: Any, known: Callable[[ValueShape], Any]) -> Any:
+def shape_of(item: object, known: Callable[[ValueShape], Any]) -> Any:
     """Shapes of an operand, as `known` gives those of values: () for Python scalars, None where it is absent."""
     return mapped(item, lambda value: known(value.shape), lambda static: None if static is None else ())
 
 
-def dtype_of(item: Any) -> Any:
+def dtype_of(item: object) -> Any:
     """Dtypes of an operand; the types bool, int, float for Python scalars."""
     weak = (bool, int, float)
     return mapped(item, lambda v: v.dtype, lambda s: None if s is None else type(s) if isinstance(s, weak) else int)

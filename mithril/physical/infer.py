@@ -308,7 +308,7 @@ class Inference:
             f"no shape is known of {', '.join(names[:8])}{more}: wire them, or give their shapes to compile in shapes"
         ]
 
-    def _static_shape(self, value: Any, scope: Scopes, place: Place) -> tuple[Any, ...]:
+    def _static_shape(self, value: object, scope: Scopes, place: Place) -> tuple[Any, ...]:
         if not isinstance(value, Value):
             return ()
         shape = self.rules.sizes.resolve(value.shape)
@@ -374,7 +374,7 @@ def _name_value(value: Value, connection: Connection, node: LogicalNode) -> None
         value.named = False
 
 
-def _mark_state(value: Any) -> bool:
+def _mark_state(value: object) -> bool:
     """Make an input state; False for what is computed, fixed, or no tensor."""
     if not isinstance(value, Value) or value.node is not None or value.kind == "constant":
         return False

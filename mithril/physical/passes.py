@@ -66,5 +66,5 @@ def count_uses(graph: Graph) -> Counter[int]:
     return Counter(map(id, chain(read, graph.results())))
 
 
-def _replaced(item: Any, same: dict[int, Value]) -> Any:
+def _replaced(item: object, same: dict[int, Value]) -> Any:
     return mapped(item, lambda value: same.get(id(value), value))

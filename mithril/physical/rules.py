@@ -46,7 +46,9 @@ class Rules:
             sizes.append(size)
         return Variadic(tuple(sizes[sizes.index("...") + 1 :])) if "..." in sizes else tuple(sizes)
 
-    def declare(self, value: Value, pattern: Any, type: Any, symbols: dict[str, Any], path: str, where: str) -> None:
+    def declare(
+        self, value: Value, pattern: object, type: object, symbols: dict[str, Any], path: str, where: str
+    ) -> None:
         """Hold a value to a declared shape and type.
 
         Raises:
@@ -227,7 +229,7 @@ def _unknown(shapes: tuple[Any, ...]) -> bool:
     return any(isinstance(part, Variadic) for s in shapes for part in (s if type(s) is tuple else (s,)))
 
 
-def hashable(value: Any) -> Any:
+def hashable(value: object) -> Any:
     """Attributes as a key: slices are not hashable, and True must differ from 1."""
     if isinstance(value, dict):
         return tuple((k, hashable(v)) for k, v in value.items())

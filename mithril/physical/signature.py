@@ -63,7 +63,7 @@ class Sizes:
         self._taken.add(name)
         return Dim(name)
 
-    def resolve(self, size: Any) -> Any:
+    def resolve(self, size: object) -> Any:
         """A size, shape or attribute with what is known put in."""
         if not self.known:
             return size

@@ -51,12 +51,12 @@ def _shown(inputs: list[Any]) -> str:
     return " and ".join(f"{item!r:.60}" for item in inputs)
 
 
-def is_array(value: Any) -> bool:
+def is_array(value: object) -> bool:
     """Whether it is an array of any framework."""
     return hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, Value | Dim)
 
 
-def as_static(value: Any, what: str = "it") -> Any:
+def as_static(value: object, what: str = "it") -> Any:
     """Attributes are plain and immutable, so that equal ones can be recognised and all can be written down.
 
     Raises:
@@ -83,7 +83,7 @@ def pick(items: tuple[Any, ...], key: Any, path: str) -> Any:
         raise OperatorError(f"{path}: {at!r:.60} does not index a list of {len(items)} elements.") from None
 
 
-def split_key(key: Any, path: str) -> tuple[tuple[Any, ...], tuple[Value, ...]]:
+def split_key(key: object, path: str) -> tuple[tuple[Any, ...], tuple[Value, ...]]:
     """Static parts of an index in place, tensors as "tensor" and in a list."""
     parts = key if isinstance(key, tuple) else (key,)
     tensors = tuple(p for p in parts if isinstance(p, Value))
