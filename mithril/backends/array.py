@@ -79,10 +79,11 @@ def scaled_dot_product_attention(query, key, value, mask=None, is_causal=False, 
     return attention_weights(query, key, mask, is_causal, scale) @ value
 
 
-def cross_entropy(input, target, label_smoothing=0.0, ignore_index=-100):
-    """Loss per place: -log of the probability of class `target` along axis 1 of the logits."""
+def cross_entropy(input, target, label_smoothing=0.0, ignore_index=-100, weight=None):
+    """Loss per place: -log of the probability of class `target` along axis 1 of the logits, times its weight."""
     peak = fixed(xp.max(input, axis=1, keepdims=True))  # its gradients cancel
     logs = input - peak - xp.log(xp.sum(xp.exp(input - peak), axis=1, keepdims=True))
+    logs = logs if weight is None else logs * channels(xp.array(weight, dtype=input.dtype), input)
     known = target != ignore_index
     index = xp.expand_dims(xp.where(known, target, 0), 1)
     loss = -xp.take_along_axis(logs, index, axis=1).squeeze(1)

@@ -27,6 +27,7 @@ from mithril.models.loss import (
     HingeLoss,
     HuberLoss,
     KLDivergence,
+    ProbabilityCrossEntropy,
     QuantileLoss,
     SquaredError,
     SquaredHingeLoss,

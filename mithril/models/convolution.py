@@ -8,11 +8,34 @@ from typing import Any, ClassVar, TypeVar
 
 from mithril.logical.connection import IOKey
 from mithril.logical.model import Model
-from mithril.models.common import op, parameter
+from mithril.models.common import op, parameter, switch, whole
 from mithril.ops.rules import spread
 
 Sizes = int | Sequence[int]
 Layer = TypeVar("Layer", bound=Model)
+
+
+def check(
+    layer: str, rank: int, mistaken: tuple[object, ...], out_channels: int, kernel_size: Sizes, stride: Sizes,
+    dilation: Sizes, groups: int, use_bias: bool,
+) -> None:  # fmt: skip
+    """Checks the settings of a convolution where a first-day user mixes them up.
+
+    Raises:
+        TypeError: more than two settings without a name, as `torch.nn.Conv2d(3, 16, 3)` takes them.
+        ValueError: a setting of another type, or below 1.
+    """
+    if mistaken:
+        channels, kernel = (kernel_size, mistaken[0]) if len(mistaken) == 1 else ("16", "3")
+        raise TypeError(
+            f"{layer} takes out_channels and kernel_size; name all others. The input's channels are deduced from the"
+            f" data: write {layer}({channels}, {kernel}), or {layer}({out_channels}, {kernel_size}, stride=...)."
+        )
+    whole(layer, out_channels=out_channels, groups=groups)
+    for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
+        for size in spread(value, rank, name):
+            whole(layer, **{name: size})
+    switch(layer, "use_bias", use_bias)
 
 
 class Convolution(Model):
@@ -36,6 +59,7 @@ class Convolution(Model):
         self,
         out_channels: int,
         kernel_size: Sizes,
+        *mistaken: object,
         stride: Sizes = 1,
         padding: Any = 0,
         dilation: Sizes = 1,
@@ -43,6 +67,9 @@ class Convolution(Model):
         use_bias: bool = True,
         name: str | None = None,
     ):
+        check(type(self).__name__, self.rank, mistaken, out_channels, kernel_size, stride, dilation, groups, use_bias)
+        if out_channels % groups:
+            raise ValueError(f"out_channels is {out_channels}; it must be a multiple of groups {groups}.")
         super().__init__(name)
         weight = parameter("weight", [out_channels, None, *spread(kernel_size, self.rank, "kernel_size")])
         wires = {"bias": parameter("bias", [out_channels])} if use_bias else {}
@@ -64,6 +91,7 @@ class TransposedConvolution(Model):
         self,
         out_channels: int,
         kernel_size: Sizes,
+        *mistaken: object,
         stride: Sizes = 1,
         padding: Sizes = 0,
         output_padding: Sizes = 0,
@@ -72,6 +100,7 @@ class TransposedConvolution(Model):
         use_bias: bool = True,
         name: str | None = None,
     ):
+        check(type(self).__name__, self.rank, mistaken, out_channels, kernel_size, stride, dilation, groups, use_bias)
         super().__init__(name)
         if out_channels % groups:
             raise ValueError(f"out_channels is {out_channels}; it must be a multiple of groups {groups}.")

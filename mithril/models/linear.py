@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mithril.logical.connection import IOKey
 from mithril.logical.model import Model
-from mithril.models.common import op, parameter
+from mithril.models.common import op, parameter, switch, whole
 
 
 class Linear(Model):
@@ -14,6 +14,9 @@ class Linear(Model):
     """
 
     def __init__(self, dimension: int, use_bias: bool = True, name: str | None = None):
+        whole("Linear", dimension=dimension)
+        advice = f"The input's width is deduced from the data: Linear({use_bias}) has {use_bias} outputs."
+        switch("Linear", "use_bias", use_bias, advice)
         super().__init__(name)
         wires = {"bias": parameter("bias", [dimension])} if use_bias else {}
         weight = parameter("weight", [dimension, None])
@@ -24,6 +27,7 @@ class Embedding(Model):
     """Rows of a table: integers (...) below `vocabulary` to (..., dimension). Keys: `input`, `weight`, `output`."""
 
     def __init__(self, vocabulary: int, dimension: int, name: str | None = None):
+        whole("Embedding", vocabulary=vocabulary, dimension=dimension)
         super().__init__(name)
         weight = parameter("weight", [vocabulary, dimension])
         self |= op("embedding")(input=IOKey("input", type=int), weight=weight, output=IOKey("output"))

@@ -3,11 +3,12 @@
 `CrossEntropy` (class scores (n, k, ...) and integer targets (n, ...)) is an operator of the table.
 """
 
+import math
 from typing import Any
 
 from mithril.logical.connection import Expression, IOKey
 from mithril.logical.model import Model
-from mithril.models.common import op
+from mithril.models.common import op, switch
 
 
 class Loss(Model):
@@ -54,18 +55,50 @@ class BinaryCrossEntropy(Loss):
     """-target log p - (1 - target) log(1 - p), where p is `sigmoid(input)`.
 
     Args:
-        from_logits: False where `input` is p itself; logs are then held above -100, as torch does.
+        from_logits: False where `input` is p itself; logs are then held above -100 and their slopes below 1e12, as
+            torch does.
+        pos_weight: Factor of the first term: above 1, what is missed costs more than what is found wrongly.
     """
 
-    def __init__(self, from_logits: bool = True, name: str | None = None):
-        self.from_logits = from_logits
+    def __init__(self, from_logits: bool = True, pos_weight: float = 1.0, name: str | None = None):
+        switch("BinaryCrossEntropy", "from_logits", from_logits)
+        self.from_logits, self.pos_weight = from_logits, pos_weight
         super().__init__(name)
 
     def elements(self, input: Any, target: Any) -> Expression:
-        if self.from_logits:
-            return op("relu")(input) - input * target + op("log1p")((-abs(input)).exp())
-        present, absent = (op("maximum")(p.log(), -100.0) for p in (input, 1 - input))
-        return -(target * present + (1 - target) * absent)
+        if not self.from_logits:
+            return -(self.pos_weight * target * held_log(input) + (1 - target) * held_log(1 - input))
+        if self.pos_weight == 1:
+            return op("softplus")(input) - input * target
+        weight = 1 + (self.pos_weight - 1) * target
+        return (1 - target) * input + weight * op("softplus")(-input)
+
+
+def held_log(p: Any) -> Any:
+    """log p, not below -100 and nowhere steeper than 1e12."""
+    steep = 1e12 * (p - 1e-12) + math.log(1e-12)  # goes on straight where log would be steeper
+    log = op("log")(op("where")(p > 1e-12, p, 1.0))
+    straight = op("maximum")(op("where")(p > 1e-43, held_value(p), -100.0), -100.0) + (steep - op("detach")(steep))
+    return op("where")(p > 1e-12, log, straight)
+
+
+def held_value(p: Any) -> Any:
+    """log p as a value without a gradient, for the smallest numbers."""
+    return op("detach")(op("log")(op("where")(p > 1e-43, p, 1.0)))
+
+
+class ProbabilityCrossEntropy(Model):
+    """-log of the probability of class `target`: probabilities (n, k, ...), integers (n, ...), to one value each.
+
+    Scores that are no probabilities yet are `CrossEntropy`'s. Keys: `input`, `target`, `output`.
+    """
+
+    def __init__(self, name: str | None = None):
+        super().__init__(name)
+        places: Any = op("expand_dims", axis=1)(IOKey("target", type=int))
+        found: Any = op("take_along_axis", axis=1)(input=IOKey("input"), index=places)
+        self |= op("buffer")(input=-held_log(op("squeeze", axis=1)(found)), output=IOKey("output"))
+        self.set_cin("input")
 
 
 class KLDivergence(Loss):

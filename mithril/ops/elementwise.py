@@ -179,6 +179,10 @@ def clip_gradient(call: Call) -> str:
 WHERE = {"input": "np.where({condition}, {grad}, 0)", "other": "np.where({condition}, 0, {grad})"}
 CLIP = {"numpy": "np.clip({input}, {min}, {max})", "torch": called("torch.clamp", "input", min=None, max=None)}
 CAST = {"torch": "{input}.to({dtype})", "any": "{input}.astype({dtype})"}
+NAN_TO_NUM = {
+    "torch": called("torch.nan_to_num", "input", nan=0.0, posinf=None, neginf=None),
+    "any": "{xp}.nan_to_num({input}, nan={nan}, posinf={posinf}, neginf={neginf})",
+}
 DETACH = {
     "torch": "{input}.detach()",
     "jax": "jax.lax.stop_gradient({input})",
@@ -191,5 +195,7 @@ row("where", "condition input other", "{xp}.where({condition}, {input}, {other})
 row("clip", "input", CLIP, {"min": None, "max": None}, gradient={"input": clip_gradient}, elementwise=True)
 row("cast", "input", CAST, {"dtype": REQUIRED}, dtype=given, gradient={"input": "{grad}.astype({input}.dtype)"},
     elementwise=True)  # fmt: skip
+row("nan_to_num", "input", NAN_TO_NUM, {"nan": 0.0, "posinf": None, "neginf": None}, elementwise=True,
+    gradient={"input": "np.where(np.isfinite({input}), {grad}, 0)"})  # fmt: skip
 row("buffer", "input", "{input}", gradient={"input": "{grad}"}, identity=lambda: True, elementwise=True)
 row("detach", "input", DETACH, elementwise=True)

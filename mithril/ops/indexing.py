@@ -233,6 +233,11 @@ def full_text(call: Call) -> str:
     return f"{call.xp}.full({call['shape']}, {call['value']}, dtype={call['dtype']})"
 
 
+def eye_text(call: Call) -> str:
+    columns = "" if call.attributes["columns"] is None else f", {call['columns']}"
+    return f"{call.xp}.eye({call['rows']}{columns}, dtype={call['dtype']})"
+
+
 FULL = {"shape": REQUIRED, "value": REQUIRED, "dtype": DType.float32}
 ARANGE = {"start": 0, "stop": REQUIRED, "step": 1, "dtype": DType.int64}
 FULL_LIKE = {"any": "{xp}.full_like({input}, {value})", "mlx": "mx.full({input}.shape, {value}, dtype={input}.dtype)"}
@@ -240,6 +245,8 @@ FULL_LIKE = {"any": "{xp}.full_like({input}, {value})", "mlx": "mx.full({input}.
 row("full", "", full_text, FULL, shape=lambda *, shape, **others: tuple(shape), dtype=given)
 row("arange", "", arange_text, ARANGE, shape=lambda *, start, stop, step, dtype: (steps(start, stop, step),),
     dtype=given)  # fmt: skip
+row("eye", "", eye_text, {"rows": REQUIRED, "columns": None, "dtype": DType.float32}, dtype=given,
+    shape=lambda *, rows, columns, dtype: (rows, rows if columns is None else columns))  # fmt: skip
 row("zeros_like", "input", "{xp}.zeros_like({input})", shape=same, gradient={})
 row("ones_like", "input", "{xp}.ones_like({input})", shape=same, gradient={})
 row("full_like", "input", FULL_LIKE, {"value": REQUIRED}, shape=same, gradient={})

@@ -3,8 +3,8 @@
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import called, row, spread
-from mithril.ops.table import REQUIRED
+from mithril.ops.rules import called, differ, row, spread
+from mithril.ops.table import REQUIRED, Call
 from mithril.types import Dimension, Shape
 
 
@@ -44,8 +44,21 @@ def pixel_shuffle_shape(shape: Shape, *, factor: int) -> Shape:
     return (*lead, c // factor**2, h * factor, w * factor)
 
 
-CROSS_ENTROPY = {"label_smoothing": 0.0, "ignore_index": -100}
-CROSS_ENTROPY_TORCH = called("F.cross_entropy", "input", "target", **CROSS_ENTROPY, end=', reduction="none"')
+def cross_entropy_torch(call: Call) -> str:
+    """`F.cross_entropy(x, t, weight=x.new_tensor((1.0, 2.0)), reduction="none")`."""
+    weight = call.attributes["weight"]
+    texts = [call.arguments("input", "target", label_smoothing=0.0, ignore_index=-100)]
+    texts += [] if weight is None else [f"weight={call['input']}.new_tensor({call['weight']})"]
+    return f'F.cross_entropy({", ".join(texts)}, reduction="none")'
+
+
+def cross_entropy_shape(input: Shape, target: Shape, *, weight: tuple[float, ...] | None, **attributes: Any) -> Shape:
+    if weight is not None and differ(input[1], len(weight)):
+        raise ShapeError(f"cross_entropy: {len(weight)} weights for {input[1]} classes; give one for each.")
+    return (input[0], *input[2:])
+
+
+CROSS_ENTROPY = {"label_smoothing": 0.0, "ignore_index": -100, "weight": None}
 
 row("interpolate", "input", {"torch": called("F.interpolate", "input", **INTERPOLATE)}, INTERPOLATE,
     signature="n c ...", shape=interpolate_shape,
@@ -58,6 +71,6 @@ row("grid_sample", "input grid", {"torch": GRID_SAMPLE_TORCH}, GRID_SAMPLE, sign
 row("pixel_shuffle", "input", {"torch": "F.pixel_shuffle({input}, {factor})"}, {"factor": REQUIRED},
     signature="n c h w", shape=pixel_shuffle_shape,
     gradient={"input": "moved_back({grad}, {input}, lambda x: pixel_shuffle(x, {factor}))"})  # fmt: skip
-row("cross_entropy", "input target", {"torch": CROSS_ENTROPY_TORCH}, CROSS_ENTROPY, signature="n c ..., n ... -> n ...",
-    kinds={"target": int}, gradient={
-    "input": "cross_entropy_gradient({grad}, {input}, {target}, {label_smoothing}, {ignore_index})"})  # fmt: skip
+row("cross_entropy", "input target", {"torch": cross_entropy_torch}, CROSS_ENTROPY,
+    signature="n c ..., n ...", shape=cross_entropy_shape, kinds={"target": int}, gradient={"input":
+    "cross_entropy_gradient({grad}, {input}, {target}, {label_smoothing}, {ignore_index}, {weight})"})  # fmt: skip

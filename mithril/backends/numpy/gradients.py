@@ -145,14 +145,16 @@ def attention_gradient(grad, query, key, value, mask, is_causal, scale):
     return query_grad, key_grad, value_grad, mask_grad
 
 
-def cross_entropy_gradient(grad, input, target, label_smoothing, ignore_index):
+def cross_entropy_gradient(grad, input, target, label_smoothing, ignore_index, weight=None):
     """Gradient of `cross_entropy` for the logits: probabilities minus the wanted distribution."""
-    weights = np.exp(input - input.max(axis=1, keepdims=True))
-    weights = weights / weights.sum(axis=1, keepdims=True)
+    shares = np.exp(input - input.max(axis=1, keepdims=True))
+    shares = shares / shares.sum(axis=1, keepdims=True)
     classes = np.arange(input.shape[1]).reshape(-1, *(1,) * (target.ndim - 1))
     wanted = (np.expand_dims(target, 1) == classes).astype(input.dtype)
     wanted = wanted * (1 - label_smoothing) + label_smoothing / input.shape[1]
-    return (weights - wanted) * np.expand_dims(grad * (target != ignore_index), 1)
+    wanted = wanted if weight is None else wanted * channels(np.array(weight, input.dtype), input)
+    slope = shares * wanted.sum(axis=1, keepdims=True) - wanted
+    return slope * np.expand_dims(grad * (target != ignore_index), 1)
 
 
 def gelu_slope(input, approximate):

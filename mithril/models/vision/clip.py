@@ -96,7 +96,7 @@ def modified_resnet(
     """The image tower of CLIP's ResNets: three convolutions first, pools for strides, attention last (Sec. 2.4)."""
     model = Model(name=name)
     for i, channels in enumerate((width // 2, width // 2, width), start=1):
-        conv = Convolution2D(channels, 3, 2 if i == 1 else 1, padding=1, use_bias=False, name=f"conv{i}")
+        conv = Convolution2D(channels, 3, stride=2 if i == 1 else 1, padding=1, use_bias=False, name=f"conv{i}")
         model += conv(input="input") if i == 1 else conv
         model += BatchNorm2D(channels, name=f"bn{i}")
         model += op("relu")

@@ -26,14 +26,14 @@ def residual_block(width: int, stride: int, bottleneck: bool, project: bool, nam
         [(width, 1, 1), (width, 3, stride), (out_channels, 1, 1)] if bottleneck else [(width, 3, stride), (width, 3, 1)]
     )
     for i, (channels, kernel, step) in enumerate(plan, start=1):
-        conv = Convolution2D(channels, kernel, step, padding=kernel // 2, use_bias=False, name=f"conv{i}")
+        conv = Convolution2D(channels, kernel, stride=step, padding=kernel // 2, use_bias=False, name=f"conv{i}")
         block += conv(input="input") if i == 1 else conv
         block += BatchNorm2D(channels, name=f"bn{i}")
         if i < len(plan):
             block += op("relu")
     shortcut = "input"
     if project:
-        conv = Convolution2D(out_channels, 1, stride, use_bias=False, name="downsample_0")
+        conv = Convolution2D(out_channels, 1, stride=stride, use_bias=False, name="downsample_0")
         block |= conv(input="input", output="projected")
         block |= BatchNorm2D(out_channels, name="downsample_1")(input="projected", output="shortcut")
         shortcut = "shortcut"

@@ -128,7 +128,7 @@ def tolerance(name, dtype=DType.float32):
 
 STATISTICS = {"batch_norm": (1, 2), "batch_norm_training": (1, 2)}
 """Places of inputs that PyTorch does not differentiate."""
-CONSTANT = {"detach", "zeros_like", "ones_like", "full_like", "full", "arange", "one_hot", *RANDOM - {"dropout"}}
+CONSTANT = {"detach", "zeros_like", "ones_like", "full_like", "full", "arange", "eye", "one_hot", *RANDOM - {"dropout"}}
 """Floating results without a gradient."""
 
 
