@@ -45,8 +45,9 @@ def read_frames(path: str | Path, *, every: int = 1) -> "Iterator[Image]":
                     yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
     except FileNotFoundError as error:
         raise ImageError(f"{path} does not exist; check the path.") from error
-    except av.FFmpegError as error:
-        raise ImageError(f"{path} cannot be decoded after frame {number} ({error.strerror}); convert it.") from error
+    except (av.FFmpegError, UnicodeDecodeError) as error:  # the latter of a title or name in it
+        reason = getattr(error, "strerror", None) or "its texts are not in UTF-8"
+        raise ImageError(f"{path} cannot be decoded after frame {number} ({reason}); convert it.") from error
 
 
 def frame_rate(path: str | Path) -> float:
@@ -56,7 +57,7 @@ def frame_rate(path: str | Path) -> float:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             return float(stream.average_rate or 25)
-    except (OSError, IndexError, av.FFmpegError) as error:
+    except (OSError, IndexError, UnicodeDecodeError, av.FFmpegError) as error:
         raise ImageError(f"{path} is not a video that can be read; check the path.") from error
 
 
