@@ -7,10 +7,12 @@ import typer
 
 from nexus import __version__
 from nexus.cli.data import data as data_commands
+from nexus.cli.offered import Commands
 from nexus.cli.output import fail, show_json, show_table
 
 app = typer.Typer(
     name="nexus",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -65,6 +67,7 @@ def common(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and stop.", callback=_show_version, is_eager=True)
     ] = False,
+    imported: Imported = None,
 ) -> None:
     """Train, evaluate, explain and use vision models."""
 

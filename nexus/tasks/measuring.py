@@ -28,7 +28,8 @@ def measure(
         place: Brings a batch to the model's device.
         running: Context that the model runs in, such as autocast.
     """
-    metrics = task.metrics()
+    with torch.inference_mode(False):  # what they add up is added to later, outside of it
+        metrics = task.metrics()
     with running():
         session = task.session(model)
     for batch in batches:

@@ -1,6 +1,7 @@
 """The table of tasks: one line for each kind of model. Its folder is imported when it is asked for."""
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -49,6 +50,15 @@ def task_name(model: nn.Module) -> str:
 def task_of(model: nn.Module) -> type[Task]:
     """Returns the kind of a model."""
     return find_task(task_name(model))
+
+
+def offered_command(name: str) -> Callable[..., None] | None:
+    """Returns the command that a kind alone has, of the `COMMANDS` of its folder: a function as Typer takes them."""
+    for kind in TASKS.values():
+        commands = getattr(importlib.import_module(kind), "COMMANDS", {}) if isinstance(kind, str) else {}
+        if name in commands:
+            return commands[name]
+    return None
 
 
 def offered(name: str) -> Any:

@@ -43,8 +43,9 @@ def fit(
     tree = base.to_dict()
     given_keys = set()
     for name, value in overrides.items():
-        keys = {f"{name}.{key}": inner for key, inner in value.items()} if _is_section(value, name, tree) else None
-        for path, inner in (keys or {_path_of(name): value}).items():
+        is_section = isinstance(value, dict) and name in tree
+        keys = {f"{name}.{key}": inner for key, inner in value.items()} if is_section else {_path_of(name): value}
+        for path, inner in keys.items():
             set_key(tree, path, inner)
             given_keys.add(path)
     if isinstance(model, str):
@@ -66,10 +67,6 @@ def fit(
         progress=progress,
     )
     return trainer.fit()
-
-
-def _is_section(value: Any, name: str, tree: dict[str, Any]) -> bool:
-    return isinstance(value, dict) and bool(value) and name in tree
 
 
 def _path_of(name: str) -> str:

@@ -193,6 +193,18 @@ def test_explain_is_offered_by_kinds_that_can(runs, pictures, tmp_path):
     assert "is a model for toy-answers. Use nexus predict." in str(done.exception)
 
 
+def test_a_command_that_one_kind_alone_has(runs, tmp_path):
+    picture = tmp_path / "seen.png"
+    done = CliRunner().invoke(app, ["--import", "toys", "render", str(runs / "rays"), "-o", str(picture)])
+    assert done.stdout == f"Drawn into {picture}.\n", (done.output, done.exception)
+    with Image.open(picture) as seen:
+        assert seen.size == (8, 8)
+    assert "--camera" in CliRunner().invoke(app, ["render", "--help"]).stdout
+    done = CliRunner().invoke(app, ["rendre"])
+    assert done.exit_code == 2
+    assert "No such command 'rendre'" in done.output
+
+
 def test_what_a_kind_does_not_take_is_refused(runs, toys, pictures, tmp_path):
     with pytest.raises(ValueError, match="answers 'How light is it\\?' alone"):
         Predictor(runs / "answers")(pictures, prompts="Who are you?")

@@ -1,11 +1,13 @@
 """Items are rays: what colour is seen along a direction? Training counts steps; a camera is the prompt."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import typer
 from PIL import Image
 from torch import nn
 
@@ -167,4 +169,20 @@ class Rays(Task):
 
 
 TASK = Rays
+
+
+def render(
+    model: Annotated[Path, typer.Argument(help="A run.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")],
+    camera: Annotated[str, typer.Option("--camera", help="Where it begins.")] = "0,0",
+) -> None:
+    """See what a camera sees: a command that this kind alone has."""
+    from nexus.predict import Predictor
+
+    predictor = Predictor(model)
+    predictor(prompts=predictor.task.read_prompts([camera]))[0].draw().save(output)
+    typer.echo(f"Drawn into {output}.")
+
+
+COMMANDS = {"render": render}
 Model = Field
