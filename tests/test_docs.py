@@ -63,8 +63,8 @@ def test_python_blocks_run_alone(needed, name, tmp_path):
 
 
 def test_reference_pages_are_those_of_the_docstrings(needed, tmp_path):
-    for needed in ("jax", "mlx.core", "ruff"):
-        needed(needed)
+    for name in ("jax", "mlx.core", "ruff"):
+        needed(name)
     subprocess.run([sys.executable, str(ROOT / "docs" / "reference.py"), str(tmp_path)], check=True, timeout=280)
     for page in sorted(tmp_path.glob("*.md")):
         kept = (ROOT / "docs" / page.name).read_text(encoding="utf-8")

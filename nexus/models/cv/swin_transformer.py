@@ -344,7 +344,9 @@ class SwinTransformer(WeightInitMixin, Classifier):
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> SwinConfig:
         settings = ForeignSettings(mapping, builder="Swin")
-        settings.expect(hidden_act="gelu", use_absolute_embeddings=False, path_norm=(True, False))
+        settings.expect(hidden_act="gelu", path_norm=(True, False))
+        if settings.boolean("use_absolute_embeddings", False):
+            raise ValueError("use_absolute_embeddings is true; Swin is built with relative positions only.")
         for key in ("drop_path_rate", "num_layers", "hidden_size"):  # of training; of the stages, which say it already
             settings.get(key)
         config = SwinConfig(
