@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from nexus.core.config import Config
 from nexus.core.foreign import ForeignSettings
-from nexus.core.formats import Format, State, join_keys
+from nexus.core.formats import State
 from nexus.core.initialization import WeightInitMixin
 from nexus.layers import DropPath, Mlp, check_image_size, check_images, collect, drop_path_rates, image_sides
 from nexus.layers.relative_position import relative_positions
 from nexus.models.cv.classifier import Classifier
+from nexus.models.cv.swin_names import FORMATS, TABLE
 
-TABLE = "relative_position_bias_table"
 Size = tuple[int, int]
 
 
@@ -344,10 +344,15 @@ class SwinTransformer(WeightInitMixin, Classifier):
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> SwinConfig:
         settings = ForeignSettings(mapping, builder="Swin")
-        settings.expect(hidden_act="gelu", path_norm=(True, False))
+        settings.expect(hidden_act="gelu")
         if settings.boolean("use_absolute_embeddings", False):
             raise ValueError("use_absolute_embeddings is true; Swin is built with relative positions only.")
-        for key in ("drop_path_rate", "num_layers", "hidden_size"):  # of training; of the stages, which say it already
+        for key in (
+            "drop_path_rate",
+            "path_norm",
+            "num_layers",
+            "hidden_size",
+        ):  # of training; of the stages, which say it already
             settings.get(key)
         config = SwinConfig(
             image_size=settings.sides("image_size", 224),
@@ -386,53 +391,8 @@ def resample_table(table: Float[Tensor, "old heads"], file_side: int, new_side: 
     return rearrange(grid, "1 heads h w -> (h w) heads")
 
 
-_BUFFERS: dict[str, str | None] = {r"relative_position_index$": None, r"attn_mask$": None}
-_MERGING_BEFORE = {  # others end a stage with patch merging; from the last stage to the first, so that each moves once
-    rf"^layers\.{stage}\.downsample\.": f"layers.{stage + 1}.downsample." for stage in reversed(range(7))
-}
-
-
 SwinTransformer.hub_types = ("swin",)
-SwinTransformer.formats = (
-    Format("authors", detect=r"^layers\.0\.downsample\.", rename={**_BUFFERS, **_MERGING_BEFORE}),
-    Format("timm", detect=r"^head\.fc\.", rename={**_BUFFERS, r"^head\.fc\.": "head."}),
-    Format(
-        "torchvision",
-        detect=r"^features\.0\.0\.",
-        rename={
-            **_BUFFERS,
-            r"^features\.0\.0\.": "patch_embed.proj.",
-            r"^features\.0\.2\.": "patch_embed.norm.",
-            **{rf"^features\.{2 * stage + 1}\.": f"layers.{stage}.blocks." for stage in range(8)},
-            **{rf"^features\.{2 * stage}\.": f"layers.{stage}.downsample." for stage in range(1, 8)},
-            r"\.mlp\.0\.": ".mlp.fc1.",
-            r"\.mlp\.3\.": ".mlp.fc2.",
-        },
-    ),
-    Format(
-        "hub",
-        detect=r"^(swin\.)?embeddings\.patch_embeddings\.",
-        rename={
-            **_BUFFERS,
-            r"^swin\.": "",
-            r"^embeddings\.patch_embeddings\.projection\.": "patch_embed.proj.",
-            r"^embeddings\.norm\.": "patch_embed.norm.",
-            r"^encoder\.layers\.": "layers.",
-            **_MERGING_BEFORE,
-            r"\.attention\.self\.(q|k|v)(uery|ey|alue)\.": r".attn.\1.",
-            r"\.attention\.(q|k|v)_proj\.": r".attn.\1.",
-            r"\.attention\.(output\.dense|o_proj)\.": ".attn.proj.",
-            rf"\.attention\.(self|relative_position_bias)\.{TABLE}$": f".attn.{TABLE}",
-            r"\.intermediate\.dense\.": ".mlp.fc1.",
-            r"\.output\.dense\.": ".mlp.fc2.",
-            r"\.layernorm_before\.": ".norm1.",
-            r"\.layernorm_after\.": ".norm2.",
-            r"^layernorm\.": "norm.",
-            r"^classifier\.": "head.",
-        },
-        convert=lambda state: join_keys(state, ("q", "k", "v"), "qkv"),
-    ),
-)
+SwinTransformer.formats = FORMATS
 
 _SIZES: dict[str, dict[str, Any]] = {  # Sec. 3.3
     "tiny": {},
