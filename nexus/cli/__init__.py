@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 
-from nexus.cli.text import one_line
+from nexus.core.text import one_line
 
 
 def main() -> None:

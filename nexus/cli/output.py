@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from nexus.cli.text import one_line
+from nexus.core.text import one_line
 
 
 def fail(message: str) -> NoReturn:

@@ -2,12 +2,19 @@
 
 from typing import Any, NamedTuple, Protocol
 
+from nexus.core.text import one_line
 from nexus.data.images import Image
 from nexus.data.workers import note
 
 
 class DataError(ValueError):
-    """A data set cannot be used: the message names the file and says what to change."""
+    """A data set cannot be used: the message names the file and says what to change, in one line.
+
+    What a file says may be quoted in it, and is spelled out where it would break the line or move the cursor.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class Sample(NamedTuple):

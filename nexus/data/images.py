@@ -30,6 +30,8 @@ from PIL import ImageOps
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from torch import Tensor
 
+from nexus.core.text import one_line
+
 Image = PIL.Image | np.ndarray
 Source = str | os.PathLike[str] | bytes | PIL.Image | np.ndarray | Tensor
 
@@ -55,7 +57,10 @@ TIFF_ALPHA = frozenset([1, 2])
 
 
 class ImageError(ValueError):
-    """An image that cannot be used: the message names the file and says what to change."""
+    """An image that cannot be used: the message names the file and says what to change, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 def load_image(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Image:

@@ -62,11 +62,19 @@ def read_coco(path: str | Path, images: str | Path | None = None, report: Report
     reader = _Reader(str(path), report)
     classes = reader.categories(content["categories"])
     keypoints, skeleton = reader.body(classes)
+    keypoints = keypoints or unnamed_keypoints(content["annotations"])
     scenes = reader.images(content["images"], root, folder)
     objects = reader.objects(content["annotations"], scenes, classes, len(keypoints))
     found = [replace(scene, objects=tuple(objects.get(number, ()))) for number, scene in scenes.items()]
     names = tuple(class_name(one["name"]) for one in classes.values())
-    return Annotations(tuple(found), names, tuple(classes), keypoints, skeleton)
+    return Annotations(tuple(found), names, tuple(classes), keypoints, skeleton, reader.mirror(classes, len(keypoints)))
+
+
+def unnamed_keypoints(rows: Sequence[Any]) -> tuple[str, ...]:
+    """Names for keypoints whose classes name none: as many as the first object has that has some."""
+    lists = (row.get("keypoints") for row in rows if isinstance(row, dict))
+    first = next((points for points in lists if isinstance(points, list) and points), [])
+    return tuple(f"point{place}" for place in range(min(len(first) // 3, MAX_KEYPOINTS)))
 
 
 def write_coco(annotations: Annotations, path: str | Path, images: str | Path | None = None) -> Path:
@@ -89,6 +97,8 @@ def write_coco(annotations: Annotations, path: str | Path, images: str | Path | 
         if annotations.keypoint_names:
             categories[-1]["keypoints"] = list(annotations.keypoint_names)
             categories[-1]["skeleton"] = [[a + 1, b + 1] for a, b in annotations.skeleton]
+            if annotations.mirror:  # of YOLO; other readers pass it over
+                categories[-1]["flip_idx"] = list(annotations.mirror)
     places = [
         {"id": number, "file_name": _relative(scene.path, folder), "height": scene.height, "width": scene.width}
         for number, scene in numbered(annotations.scenes)
@@ -224,6 +234,16 @@ class _Reader:
             elif points and not names:
                 names, pairs = tuple(points), self._pairs(where, row.get("skeleton") or [], len(points))
         return names, pairs
+
+    def mirror(self, classes: Mapping[int, Mapping[str, Any]], count: int) -> tuple[int, ...]:
+        """For each keypoint its mirror image, where a class has YOLO's `flip_idx`."""
+        value = next((row["flip_idx"] for row in classes.values() if row.get("flip_idx")), [])
+        places = [whole(one) for one in value] if isinstance(value, list) else [None]
+        known = [place for place in places if place is not None and 0 <= place < count]
+        if value and not (len(known) == len(places) == count and all(known[known[i]] == i for i in range(count))):
+            self.fault("categories", f"flip_idx is {_short(value)}; it must pair the {count} keypoints.")
+            return ()
+        return tuple(known)
 
     def _pairs(self, where: str, rows: Any, count: int) -> tuple[tuple[int, int], ...]:
         pairs = [tuple(map(whole, row)) if isinstance(row, list) else () for row in rows] if _is_list(rows) else [()]

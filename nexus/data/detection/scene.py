@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Float
 
+from nexus.core.text import one_line
 from nexus.data.dataset import DataError
 from nexus.data.detection.rle import RLE, from_polygons, outline
 from nexus.data.images import Image, image_size, load_image
@@ -148,7 +149,7 @@ class Fault(NamedTuple):
     problem: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.place}: {self.problem}" if self.place else f"{self.file}: {self.problem}"
+        return one_line(": ".join(part for part in self if part))
 
 
 Report = Callable[[Fault], None]

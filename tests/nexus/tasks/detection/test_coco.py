@@ -10,7 +10,7 @@ import pytest
 
 from nexus.data import DataError
 from nexus.data.detection import Annotations, Object, Scene
-from nexus.data.detection.coco import _Reader
+from nexus.data.detection.coco import _Reader, unnamed_keypoints
 from nexus.data.detection.rle import encode
 from nexus.data.detection.scene import refuse
 from nexus.tasks.detection.coco_figures import Found, coco_figures
@@ -94,8 +94,9 @@ def theirs(content, results, kind):
 def read(content):
     reader = _Reader("set.json", refuse)
     classes = reader.categories(content["categories"])
-    scenes = reader.images(content["images"], Path())
-    objects = reader.objects(content["annotations"], scenes, classes)
+    scenes = reader.images(content["images"], Path(), Path())
+    count = len(unnamed_keypoints(content["annotations"]))
+    objects = reader.objects(content["annotations"], scenes, classes, count)
     return Annotations(
         tuple(Scene(s.path, *s.size, tuple(objects.get(n, ())), n) for n, s in scenes.items()),
         tuple(one["name"] for one in classes.values()),
