@@ -73,7 +73,7 @@ def without(key):
 
 
 COCO_FAULTS = [
-    (lambda content: "{", "", "is not JSON"),
+    (lambda content: "{", "", "is not (valid )?JSON"),
     (lambda content: "[1]", "", "holds a list; a COCO file is an object"),
     (without("images"), "", "images is missing"),
     (without("annotations"), "", "annotations is missing"),
