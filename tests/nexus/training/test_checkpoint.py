@@ -141,3 +141,72 @@ def test_stopped_while_replacing_one_of_both_is_found(tmp_path, monkeypatch, sto
             save(tmp_path, 5)
     tidy(tmp_path)
     assert newest_checkpoint(tmp_path).step == 5
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of the program runs after it."""
+
+
+def test_a_kill_at_any_moment_of_replacing_loses_nothing(tmp_path, monkeypatch):
+    """The old folder goes only once the new one has its name."""
+    moments = 0
+    for killed_at in range(1, 20):
+        folder = tmp_path / str(killed_at)
+        save(folder, 5)
+        calls = 0
+
+        def count(real, killed_at=killed_at):
+            def call(*arguments, **options):
+                nonlocal calls
+                calls += 1
+                if calls == killed_at:
+                    raise Killed
+                return real(*arguments, **options)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for module, name in ((os, "rename"), (os, "mkdir"), (os, "fsync"), (shutil, "rmtree")):
+                patch.setattr(module, name, count(getattr(module, name)))
+            try:
+                save(folder, 5)
+            except Killed:
+                moments += 1
+        tidy(folder)
+        assert newest_checkpoint(folder).step == 5
+        assert names(folder) == ["step-00000005"]
+    assert moments >= 8
+
+
+def test_pruning_keeps_the_one_just_written(tmp_path):
+    """Whatever claims to be newer, such as a folder of another program, counts for nothing."""
+    save(tmp_path, 5)
+    save(tmp_path, 6)
+    (tmp_path / "step-99999999").mkdir()
+    prune_checkpoints(tmp_path, 6, keep=1, best_step=None)
+    assert names(tmp_path) == ["step-00000006", "step-99999999"]
+
+
+def test_steps_of_more_digits_come_later(tmp_path):
+    save(tmp_path, 99_999_999, size=1)
+    save(tmp_path, 100_000_000, size=1)
+    assert newest_checkpoint(tmp_path).step == 100_000_000
+
+
+def test_packed_state_is_refused_unread(tmp_path):
+    """A few kilobytes can be gigabytes."""
+    import hashlib
+    import zipfile
+
+    found = save(tmp_path, 1)
+    with zipfile.ZipFile(found.path / "state.pt") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(found.path / "state.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data if data[:1] == b"\x80" else bytes(1 << 20))
+    content = (found.path / "state.pt").read_bytes()
+    manifest = json.loads((found.path / "manifest.json").read_text())
+    manifest["files"]["state.pt"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (found.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"state\.pt is no checkpoint of a run \(it is compressed\)"):
+        newest_checkpoint(tmp_path).state()
