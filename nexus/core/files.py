@@ -115,12 +115,12 @@ def beside(path: Path, name: Any) -> Path:
         real, folder = (path.parent / name).resolve(strict=True), path.parent.resolve()
     except (OSError, ValueError, RuntimeError):
         raise WeightsError(
-            f"{path} names the file {name!r}, which is not in {path.parent}; save the model again."
+            f"{path} names the file {name!r:.100}, which is not in {path.parent}; save the model again."
         ) from None
     blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
     if not real.is_file() or real.parent not in (folder, blobs):
         raise WeightsError(
-            f"{path} names the file {name!r}, which is a link out of {path.parent}; copy the file there."
+            f"{path} names the file {name!r:.100}, which is a link out of {path.parent}; copy the file there."
         )
     return path.parent / name
 
