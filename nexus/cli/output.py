@@ -32,7 +32,7 @@ def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from nexus.cli import one_line
+    from nexus.cli.text import one_line
 
     if not rows:
         return
