@@ -78,6 +78,8 @@ def as_dtype(value: object) -> DType:
 
 def identifier(text: str) -> str:
     """A Python identifier that looks like the text, in the form in which Python compares identifiers (NFKC)."""
+    if text.isascii() and text.isidentifier() and len(text) <= MAX_NAME - 20:
+        return text
     name = unicodedata.normalize("NFKC", text[: MAX_NAME - 20])  # a number may follow
     name = "".join(c if f"a{c}".isidentifier() else "_" for c in name) or "x"
     name = f"_{name}" if not name.isidentifier() else name
@@ -107,7 +109,7 @@ def plain(value: Any) -> Any:
     Raises:
         OperatorError: there is none.
     """
-    if value is None or type(value) in _PLAIN:
+    if value is None or type(value) in PLAIN:
         return value
     if isinstance(value, tuple | list):
         return tuple(map(plain, value))
@@ -283,7 +285,7 @@ class Dim:
         return "".join(parts)
 
 
-_PLAIN = frozenset({bool, int, float, str, EllipsisType, DType, Dim})
+PLAIN = frozenset({bool, int, float, str, EllipsisType, DType, Dim})
 
 Dimension = int | Dim
 Shape = tuple[Dimension, ...]

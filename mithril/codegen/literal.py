@@ -20,6 +20,8 @@ class Variable(NamedTuple):
 
 def escaped(text: str) -> str:
     """The text as it stands between double quotes, on one line and in characters that can be seen."""
+    if text.isascii() and text.isidentifier():
+        return text
     return "".join(ESCAPED.get(c) or (c if c.isprintable() else repr(c)[1:-1]) for c in text)
 
 

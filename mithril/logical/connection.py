@@ -323,7 +323,7 @@ def as_pattern(shape: Sequence[Any] | None, name: str | None) -> tuple[Any, ...]
         return None
     if isinstance(shape, str) or not hasattr(shape, "__iter__"):
         raise ConnectionError(f"The shape {shape!r} of '{name}' is not a list of sizes.")
-    pattern = tuple("..." if size is ... else size if type(size) is Dim else plain(size) for size in shape)
+    pattern = tuple("..." if s is ... else s if s is None or type(s) in (int, str, Dim) else plain(s) for s in shape)
     if len(pattern) > MAX_RANK:
         raise ConnectionError(f"The shape of '{name}' has {len(pattern)} sizes; there may be {MAX_RANK} at most.")
     if pattern.count("...") > 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from copy import deepcopy
+from functools import cache
 from typing import Any, NamedTuple, Self
 
 from mithril.errors import ConnectionError, nearest
@@ -108,27 +109,22 @@ class Wires(Expression):
 
     def binding_key(self, key: str) -> str:
         """The model's own name for a key of a call: itself, or cin and cout for `input` and `output`."""
-        connection = self.connections.get(key)
-        if (connection is not None and connection.named) or (
-            self.fixed_keys is not None and self._has(self.fixed_keys, key)
-        ):
+        keys = self.fixed_keys
+        if keys is None:
+            connection = self.connections.get(key)
+            if connection is not None and connection.named:
+                return key
+        elif key in keys.inputs or key in keys.attributes or key in keys.outputs:
             return key
-        aliases = {"input": self.cin_key, "output": self.cout_key}
-        own = (
-            aliases.get(key)
-            if self.fixed_keys is None or not self.fixed_keys.is_open
-            else check_name(key, "a connection")
-        )
+        elif keys.is_open:
+            return check_name(key, "a connection")
+        own = self.cin_key if key == "input" else self.cout_key if key == "output" else None
         if own is not None:
             return own
         known = [*self.input_keys, *self.output_keys]
         raise ConnectionError(
             f"{self!r} has no key '{key}'.{nearest(key, known)}", [f"called at {show_place(place())}"]
         )
-
-    @staticmethod
-    def _has(keys: Keys, key: str) -> bool:
-        return key in keys.inputs or key in keys.attributes or key in keys.outputs
 
     def is_output(self, key: str) -> bool:
         """Whether the model computes the connection of this (own) key."""
@@ -357,6 +353,7 @@ def _replaced(value: Any, old: Connection, new: Connection) -> Any:
     return value
 
 
+@cache
 def snake_case(name: str) -> str:
     """`BatchNorm2D` to `batch_norm2d`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

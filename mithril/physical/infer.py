@@ -13,7 +13,7 @@ from mithril.ops.table import OPS, REQUIRED, Op
 from mithril.physical.graph import Graph, Node, Scope, Value, Variadic, values_in
 from mithril.physical.rules import Rules
 from mithril.physical.static import STATIC, as_static, compute, is_array, pick, split_key
-from mithril.types import DType, as_dtype, free_name, plain
+from mithril.types import PLAIN, DType, as_dtype, free_name, plain
 
 KIND_DTYPES = {int: DType.int64, bool: DType.bool}
 Names = tuple[str, ...]
@@ -246,7 +246,11 @@ class Inference:
 
     def _attributes(self, row: Op, given: Values, scope: Scopes) -> Values:
         """Attributes as plain values."""
-        found = {key: as_static(value, self._path(scope, key)) for key, value in given.items() if value is not REQUIRED}
+        found = {
+            key: value if value is None or type(value) in PLAIN else as_static(value, self._path(scope, key))
+            for key, value in given.items()
+            if value is not REQUIRED
+        }
         if isinstance(found.get("dtype"), str):
             found["dtype"] = as_dtype(found["dtype"])
         return found

@@ -6,7 +6,7 @@ from mithril.errors import DtypeError, MithrilError, OperatorError, ShapeError
 from mithril.logical.connection import Place, show_place
 from mithril.ops.rules import broadcast
 from mithril.ops.table import Op
-from mithril.physical.graph import Scope, Value, ValueShape, Variadic, dtype_of, shape_of, show_shape, values_in
+from mithril.physical.graph import Scope, Value, ValueShape, Variadic, dtype_of, shape_of, show_shape
 from mithril.physical.signature import Sizes, apply_signature, parse
 from mithril.types import Dim, DType, as_dtype
 
@@ -134,21 +134,22 @@ class Rules:
                 raise ShapeError(
                     f"{name} is a list of {len(item)} tensors or numbers, where one tensor is needed; take one by index"
                 )
+            kind, soft = row.kinds.get(name), row.soft_kinds.get(name)
             for part in item if isinstance(item, tuple) else (item,):
-                if not (part is None or isinstance(part, Value) or type(part) in (bool, int, float, Dim)):
+                if isinstance(part, Value):
+                    if kind is not None:
+                        self._check_kind(part, kind, name)
+                    if part.node is None:
+                        self._soften(part, soft)
+                elif part is not None and type(part) not in (bool, int, float, Dim):
                     raise ShapeError(f"{name} is {part!r:.60}, where a tensor or a number is needed")
-            kind = row.kinds.get(name)
-            for value in values_in(item):
-                if kind is not None:
-                    self._check_kind(value, kind, name)
-                self._soften(value, row.soft_kinds.get(name))
 
     def _soften(self, value: Value, kind: type | None) -> None:
         """Let data that declares no type be what operators read it as, if all of them read it so."""
         if kind is None:
             self._as_they_are.add(id(value))
             value.soft = None
-        elif value.node is None and value.kind == "input" and not value.declared and id(value) not in self._as_they_are:
+        elif value.kind == "input" and not value.declared and id(value) not in self._as_they_are:
             value.soft = kind
             if kind in (bool, int):
                 value.dtype, value.declared, value.any_width = as_dtype(kind), True, kind is int
