@@ -8,10 +8,11 @@ v values' width.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import called, row, spread
+from mithril.ops.rules import called, row, spread, steps_of
 from mithril.ops.table import MASK, REQUIRED, Call, Code
 from mithril.types import Dimension, Shape, maximum, minimum, promote
 
@@ -26,7 +27,9 @@ def conv_settings(
     shapes: Mapping[str, Any], rank: int, *, stride: Any, padding: Any, dilation: Any, **others: Any
 ) -> tuple[tuple[int, ...], Pairs, tuple[int, ...]]:
     """Per spatial axis: stride, padding before and after, dilation. Padding may be given as "same" or "valid"."""
-    strides, dilations = spread(stride, rank, "stride"), spread(dilation, rank, "dilation")
+    strides, dilations = steps_of(stride, rank, "stride"), steps_of(dilation, rank, "dilation")
+    if isinstance(padding, str) and padding not in ("same", "valid"):
+        raise ShapeError(f"conv{rank}d: padding is {padding!r}; it must be numbers, 'same' or 'valid'.")
     if padding == "same":
         if strides != (1,) * rank:
             raise ShapeError(f"conv{rank}d: padding 'same' needs stride 1, not {stride}.")
@@ -76,9 +79,13 @@ def conv_any(call: Call) -> str:
         padding = tuple((r - a, r - b + e) for r, (a, b), e in zip(reach, padding, extra))
         stride, stretch = stretch, stride
     if call.xp == "mx":
+        cuts = [(max(-a, 0), max(-b, 0)) for a, b in padding]  # MLX widens only
+        padding = tuple((max(a, 0), max(b, 0)) for a, b in padding)
         settings = {"stride": stride, "padding": tuple(zip(*padding)), "kernel_dilation": dilation}
         texts = [*options(call, **settings, input_dilation=stretch, groups=groups), *["flip=True"] * transposed]
-        return f"convolution({', '.join([*operands, *([bias] if bias else []), *texts])})"
+        text = f"convolution({', '.join([*operands, *([bias] if bias else []), *texts])})"
+        inside = ", ".join(f"{a or ''}:{-b if b else ''}" for a, b in cuts)
+        return f"{text}[..., {inside}]" if any(map(any, cuts)) else text
     if call.xp == "jnp":
         operands[1] = f"jnp.flip({operands[1]}, {tuple(range(2, rank + 2))})" if transposed else operands[1]
         operands += [str(stride), '"VALID"' if padding in PLAIN else call.source(padding)]
@@ -89,6 +96,20 @@ def conv_any(call: Call) -> str:
     else:
         text = conv_numpy(call, "input")
     return f"{text} + {bias}[{', '.join([':'] + ['None'] * rank)}]" if bias else text
+
+
+def conv_torch(call: Call) -> str:
+    """F.conv2d; margins that differ on both sides of an axis are padded before, which torch's own cannot say."""
+    defaults = TRANSPOSED if "transpose" in call.op.name else CONVOLUTION
+    padding = call.attributes["padding"]
+    if isinstance(padding, str | int) or all(isinstance(count, int) for count in padding):
+        return f"F.{call.op.name}({call.arguments('input', 'weight', 'bias', **defaults)})"
+    if "transpose" in call.op.name:
+        raise ShapeError(f"{call.op.name}: padding {padding} must be one number per axis.")
+    _, pairs, _ = conv_settings(call.shapes, rank_of(call), **call.attributes)
+    flat = tuple(count for pair in reversed(pairs) for count in pair)
+    inputs = {**call.inputs, "input": f"F.pad({call['input']}, {call.source(flat)})"}
+    return conv_torch(replace(call, inputs=inputs, attributes={**call.attributes, "padding": 0}))
 
 
 PLAIN = (1, *(plain for n in (1, 2, 3) for plain in ((1,) * n, ((0, 0),) * n, ((0,) * n,) * 2)))
@@ -142,7 +163,7 @@ for _rank in (1, 2, 3):
         (f"conv_transpose{_rank}d", f"i o/groups {_kernel}", TRANSPOSED, conv_transpose_shape),
     ):
         row(_name, "input weight bias?",
-            {"torch": called(f"F.{_name}", "input", "weight", "bias", **_attributes), "any": conv_any}, _attributes,
+            {"torch": conv_torch, "any": conv_any}, _attributes,
             signature=f"n i {_space}, {_weight}, o", shape=_shape, dtype=promote,
             gradient={"input": conv_gradient, "weight": kernel_gradient, "bias": _bias})  # fmt: skip
 
@@ -163,8 +184,12 @@ def window_settings(
 ) -> tuple[tuple[int, ...], ...]:
     """Kernel, stride, padding and dilation per spatial axis."""
     stride = kernel_size if stride is None else stride
-    settings = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
-    return tuple(spread(value, rank, name) for name, value in settings.items())
+    paddings = spread(padding, rank, "padding")
+    if not all(isinstance(count, int) and count >= 0 for count in paddings):
+        raise ShapeError(f"padding of pooling is {padding!r}; it must be whole numbers, 0 for none.")
+    steps = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
+    kernel, step, gap = (steps_of(value, rank, name) for name, value in steps.items())
+    return kernel, step, paddings, gap
 
 
 def pooled(

@@ -14,6 +14,8 @@ from mithril.types import Dimension, DType, Shape, as_dtype, product, promote
 
 def axis_of(axis: int, rank: int) -> int:
     """`axis` counted from the front."""
+    if isinstance(axis, bool) or not isinstance(axis, int):
+        raise ShapeError(f"axis is {axis!r}; it must be a whole number from {-rank} to {rank - 1}.")
     if not -rank <= axis < rank:
         raise ShapeError(f"axis {axis} is out of range for an input of {rank} dimensions.")
     return axis % rank
@@ -33,6 +35,14 @@ def spread(value: Any, rank: int, name: str = "value") -> tuple[Any, ...]:
             raise ShapeError(f"{name} {tuple(value)} needs {rank} values, one per spatial axis.")
         return tuple(value)
     return (value,) * rank
+
+
+def steps_of(value: Any, rank: int, name: str) -> tuple[int, ...]:
+    """One whole number of at least 1 per spatial axis: kernel, stride, dilation."""
+    steps = spread(value, rank, name)
+    if not all(isinstance(step, int) and step >= 1 for step in steps):
+        raise ShapeError(f"{name} is {value!r}; it must be whole numbers of at least 1.")
+    return steps
 
 
 def differ(left: Dimension, right: Dimension) -> bool:
@@ -74,7 +84,8 @@ def reduced(shape: Shape, *, axis: Any = None, keepdims: bool = False, **attribu
 
 def along(shape: Shape, *others: Any, axis: Any = -1, **attributes: Any) -> Shape:
     """The input's shape, after a check that `axis`, or each of several, is one of its axes."""
-    axes_of(axis, len(shape))
+    for one in axis if isinstance(axis, tuple | list) else (axis,):
+        axis_of(one, len(shape))
     return shape
 
 

@@ -129,6 +129,8 @@ def broadcast_to_any(call: Call) -> str:
 
 
 def tile_shape(shape: Shape, *, repeats: tuple[Dimension, ...]) -> Shape:
+    if not isinstance(repeats, tuple | list):
+        raise ShapeError(f"tile: repeats is {repeats!r}; give a number for each of the {len(shape)} axes.")
     if len(repeats) < len(shape):
         raise ShapeError(f"tile: repeats {repeats} needs a number for each of the {len(shape)} axes.")
     sizes = (1,) * (len(repeats) - len(shape)) + tuple(shape)
@@ -141,12 +143,22 @@ def pad_shape(shape: Shape, *, padding: Any, mode: str = "constant", value: Any 
         raise ShapeError(f"pad: padding {padding} names more axes than the input's {len(shape)}.")
     if mode not in ("constant", "reflect", "replicate", "circular"):
         raise ShapeError(f"pad: mode '{mode}' must be constant, reflect, replicate or circular.")
+    for size, sides in zip(shape[lead:], padding):
+        room = {"reflect": -1, "circular": 0}.get(mode)
+        if room is not None and isinstance(size, int) and any(isinstance(n, int) and n > size + room for n in sides):
+            raise ShapeError(f"pad: mode '{mode}' can add at most {size + room} to an axis of {size}, not {sides}.")
     wide = tuple(before + size + after for size, (before, after) in zip(shape[lead:], padding))
     return (*shape[:lead], *wide)
 
 
 def pad_torch(call: Call) -> str:
-    flat = tuple(n for pair in reversed(call.attributes["padding"]) for n in pair)
+    padding, shape = call.attributes["padding"], call.shapes.get("input")
+    if call.attributes["mode"] != "constant" and shape is not None:
+        while len(padding) > 1 and tuple(padding[0]) == (0, 0):
+            padding = padding[1:]
+        if not 0 < len(shape) - len(padding) < 3 or len(padding) > 3:  # torch's own takes images alone
+            return f"pad({call['input']}, {call.source(padding)}, {call['mode']})"
+    flat = tuple(n for pair in reversed(padding) for n in pair)
     arguments = call.arguments(mode="constant", value=0)
     return f"F.pad({call['input']}, {call.source(flat)}{', ' + arguments if arguments else ''})"
 

@@ -51,6 +51,12 @@ class JaxBackend(Backend):
 
     def _put(self, value: np.ndarray, dtype: DType, where: Any) -> jax.Array:
         with self.scope() or nullcontext():
+            narrow = jax.dtypes.canonicalize_dtype(self.native(dtype))
+            if narrow.itemsize < value.dtype.itemsize and dtype.is_integer and value.size:
+                limits = np.iinfo(narrow)
+                if value.min() < limits.min or value.max() > limits.max:
+                    worst = value.max() if value.max() > limits.max else value.min()
+                    raise BackendError(f"{worst} does not fit JAX's {narrow}; use JaxBackend(dtype='float64').")
             return jax.device_put(value.astype(jax.dtypes.canonicalize_dtype(self.native(dtype))), where)
 
     def open_mesh(self) -> jax.sharding.Mesh:

@@ -38,6 +38,22 @@ def minimum(left, right):
     return mx.where(left == right, halved(left, right), mx.minimum(left, right))
 
 
+def apart(values):
+    """Values with the smallest numbers for zeros: MLX multiplies an infinite slope by 0, which is no number."""
+    return mx.where(values == 0, 1e-36, values).astype(values.dtype)
+
+
+def power(left, right):
+    """left ** right; an exponent of 0 leaves the base without a gradient, and has none itself."""
+    return mx.where(right == 0, 1, left) ** right
+
+
+def arctan2(left, right):
+    """The angle of (right, left); the origin has no gradient."""
+    origin = (left == 0) & (right == 0)
+    return mx.arctan2(mx.where(origin, mx.stop_gradient(left), left), mx.where(origin, 1, right))
+
+
 def halved(left, right):
     """The mean of equal values, of their kind."""
     return left / 2 + right / 2 if mx.issubdtype((left + right).dtype, mx.floating) else left

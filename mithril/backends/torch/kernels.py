@@ -28,3 +28,15 @@ def generator(key):
 def uniform(key, shape, dtype=None):
     """Numbers from 0 to 1."""
     return torch.rand(shape, generator=generator(key), dtype=dtype, device=key.device)
+
+
+def pad(input, padding, mode):
+    """Widen the last axes by (before, after) each, with values of the input."""
+    for axis, (before, after) in enumerate(padding, input.ndim - len(padding)):
+        size = input.shape[axis]
+        place = torch.arange(-before, size + after, device=input.device)
+        if mode == "reflect":
+            place = (size - 1) - (place.remainder(max(2 * (size - 1), 1)) - (size - 1)).abs()
+        place = place.clamp(0, size - 1) if mode == "replicate" else place.remainder(size)
+        input = input.index_select(axis, place)
+    return input
