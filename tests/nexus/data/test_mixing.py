@@ -92,3 +92,9 @@ def test_one_of_both_is_drawn_evenly_and_only_as_often_as_asked():
 def test_rules(fields, message):
     with pytest.raises(ValueError, match=message):
         MixConfig(**fields)
+
+
+def test_the_window_of_cutmix_reaches_every_border():
+    config, rng = MixConfig(num_classes=3, cutmix=1.0), np.random.default_rng(0)
+    tops, lefts, bottoms, rights = zip(*(draw_mix(config, (7, 12), rng).box for _ in range(300)))
+    assert (min(tops), min(lefts), max(bottoms), max(rights)) == (0, 0, 7, 12)

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from nexus.ops.matching import BACKGROUND, IGNORED, hungarian, match_by_iou, sample_balanced
+from nexus.ops.matching import BACKGROUND, IGNORED, hungarian, match_aligned, match_by_iou, sample_balanced
 
 
 @pytest.mark.parametrize("keep_best", [True, False])
@@ -70,3 +70,11 @@ def test_samples_equal_torchvision(torchvision):
         assert sorted(ours[0].tolist()) == positive[0].nonzero()[:, 0].tolist()
         assert sorted(ours[1].tolist()) == negative[0].nonzero()[:, 0].tolist()
         assert len(ours[0]) == min(num_positive, 16)
+
+
+def test_a_point_on_the_border_of_a_box_does_not_lie_inside_it():
+    """As in the authors' code of TOOD and YOLOv10: the distances to all four sides are positive."""
+    points = torch.tensor([[2.0, 5], [8, 5], [5, 2], [5, 8], [5, 5]])
+    box, labels = torch.tensor([[2.0, 2, 8, 8]]), torch.tensor([0])
+    matches, _ = match_aligned(torch.full((5, 1), 0.5), box.expand(5, 4), points, box, labels, top_k=5)
+    assert matches.tolist() == [BACKGROUND] * 4 + [0]
