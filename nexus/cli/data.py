@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from nexus.cli.output import show_json, show_table
-from nexus.cli.text import one_line
+from nexus.core.text import one_line
 
 data = typer.Typer(help="Check data sets and convert annotations of objects.", no_args_is_help=True)
 

@@ -32,8 +32,6 @@ def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from nexus.cli.text import one_line
-
     if not rows:
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
