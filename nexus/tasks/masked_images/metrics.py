@@ -31,7 +31,7 @@ class ReconstructionMetrics:
     @torch.no_grad()
     def update(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
         """Adds a batch: `predictions` and `target` (b, n, p) where `mask` (b, n) is 1."""
-        self._seen += len(batch["index"])
+        self._seen = self._seen + len(batch["index"])
         predictions, target = outputs["predictions"].double(), outputs["target"].double()
         mask = outputs["mask"].double()[..., None]
         error = (predictions - target) ** 2

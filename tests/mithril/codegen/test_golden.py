@@ -63,7 +63,8 @@ def test_other_backends_are_short_too(needed, name, backend):
     """What a framework has no call for is pasted: for NumPy that is a lot, the error function above all."""
     needed(backend)
     source = compiled(name, backend).source
-    assert len(source.splitlines()) <= LINES[name] + (25 if (name, backend) == ("vision_transformer", "numpy") else 0)
+    pasted = {("vision_transformer", "numpy"): 25, ("resnet50", "numpy"): 1}
+    assert len(source.splitlines()) <= LINES[name] + pasted.get((name, backend), 0)
     assert max(map(len, source.splitlines())) <= 120
 
 

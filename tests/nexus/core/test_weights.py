@@ -342,6 +342,7 @@ def test_push_to_hub_uploads_what_save_writes(model, monkeypatch):
             return type("Commit", (), {"commit_url": f"https://hub/{repo_id}/commit/1"})
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr("nexus.core.weights.reachable", lambda url: True)
     assert model.push_to_hub("me/mine", private=True, token="t") == "https://hub/me/mine/commit/1"
     assert seen["repo"] == ("me/mine", True, True)
     assert torch.equal(seen["logits"], model(IMAGES)["logits"])

@@ -45,6 +45,7 @@ def test_recipes_of_scenes_take_a_few_steps(name, tmp_path):
 @pytest.mark.parametrize("name", COCO)
 def test_recipes_of_coco_take_a_few_steps_when_narrow(name, tmp_path):
     changes = ["data.preprocessing.image_size=[64, 64]", "data.preprocessing.resize=squash", "schedule.warmup_epochs=0"]
+    changes.append("data.preprocessing.resize_size=null")
     recipe = load_recipe(name, [*SMALL, *changes])
     kind = next(kind for kind in sorted(NARROW, key=len, reverse=True) if name.startswith(f"coco/{kind}_r"))
     model = recipe.model.replace(config={**recipe.model.config, **NARROW[kind]}, backbone_checkpoint=None)

@@ -63,7 +63,7 @@ def small_recipe(name, changes=()):
     assert recipe.model.name is not None
     family = type(model_info(recipe.model.name).config).__name__.removesuffix("Config")
     side = min(32, *recipe.data.preprocessing.image_size)
-    fitted = recipe.data.preprocessing.fitted({"image_size": side}).replace(resize="squash")
+    fitted = recipe.data.preprocessing.fitted({"image_size": side}).replace(resize="squash", resize_size=None)
     recipe = recipe.replace(data=recipe.data.replace(preprocessing=fitted))
     config = {key: value for key, value in recipe.model.config.items() if key != "image_size"}
     narrow = NARROW[family]

@@ -12,6 +12,7 @@ NARROW = {"dims": [8, 8, 16, 16, 32], "depths": [1, 1, 1, 1]}
 """What makes a recipe small enough to be run here; all else stays."""
 FEW_STEPS = ["data.num_workers=0", "training.batch_size=2", "training.epochs=1", "training.num_threads=1"]
 SMALL = ["data.preprocessing.image_size=[64, 64]", "data.preprocessing.resize=squash", "schedule.warmup_epochs=0"]
+SMALL.append("data.preprocessing.resize_size=null")
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -14,10 +14,12 @@ from nexus.evaluation import evaluate_coco
 from nexus.predict import write_predictions
 
 
+pytestmark = pytest.mark.needs("skimage")
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     """A COCO set whose numbers follow from nothing: images 900, 893, ..., classes 7, 10, ..."""
-    pytest.importorskip("skimage")
     root = tmp_path_factory.mktemp("scenes")
     (root / "images").mkdir()
     data, scenes = load_dataset("digit-scenes", "val"), []
