@@ -221,7 +221,7 @@ def test_what_is_no_tensor_or_has_its_channels_last_is_told():
     [
         ("optimizer.learning_rate=1", "Did you mean 'optimizer.lr'?"),
         ("batch=8", "Did you mean 'training.batch_size'?"),
-        ("optimizer=sgd", "write optimizer.name=sgd."),
+        ("optimizer=sgd", "write optimizer.name='sgd'."),
     ],
 )
 def test_keys_of_other_libraries_are_understood(change, hint):

@@ -13,7 +13,6 @@ from nexus.data.detection import Annotations, write_coco
 from nexus.evaluation import evaluate_coco
 from nexus.predict import write_predictions
 
-
 pytestmark = pytest.mark.needs("skimage")
 
 
