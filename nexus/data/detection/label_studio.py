@@ -34,6 +34,8 @@ def read_label_studio(file: Path, root: Path, report: Report) -> Annotations:
 
 def _task(sheet: Sheet, task: Any, where: str, file: Path) -> None:
     rows = task.get("annotations", task.get("completions")) if isinstance(task, Mapping) else None
+    if rows is not None and not isinstance(rows, list):
+        raise ValueError(f"its annotations are a {type(rows).__name__}; they must be a list.")
     done = [row for row in rows or () if isinstance(row, Mapping) and not row.get("was_cancelled")]
     if len(done) > 1:
         raise ValueError(f"it has {len(done)} annotations by different people; keep one of them.")

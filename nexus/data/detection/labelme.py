@@ -117,7 +117,9 @@ def _shape(shape: Mapping[str, Any], scene: Scene) -> Any:
         return ellipse((x, y), (radius, radius), 0, scene)
     if kind == "mask" and len(points) == 2:
         return _mask(shape.get("mask"), points[0], scene)
-    raise ValueError(f"a {kind} of {len(points)} points is not read; draw a rectangle, polygon, circle or mask.")
+    raise ValueError(
+        f"a {str(kind)[:80]} of {len(points)} points is not read; draw a rectangle, polygon, circle or mask."
+    )
 
 
 def _mask(text: Any, corner: Sequence[float], scene: Scene) -> Any:

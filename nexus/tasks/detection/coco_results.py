@@ -66,6 +66,8 @@ def read_results(rows: Sequence[dict[str, Any]], truth: Annotations, kind: Kind,
         where = f"{name}: results[{place}]"
         if not isinstance(row, dict) or not {"image_id", "category_id", "score", key} <= row.keys():
             raise DataError(f"{where} must have image_id, category_id, score and {key}.")
+        if not isinstance(row["score"], int | float | np.number):
+            raise DataError(f"{where}: score is {short(row['score'])}; it must be a number.")
         if whole(row["image_id"]) not in scenes:
             raise DataError(f"{where}: image_id is {short(row['image_id'])}, and no image has that id.")
         if whole(row["category_id"]) not in labels:
