@@ -10,9 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Circles that stand until they are cut: where all of their files are, and why.
 KNOWN: dict[str, dict[tuple[str, ...], str]] = {
-    "nexus": {
-        ("nexus/core/module.py", "nexus/core/loading.py", "nexus/core/weights.py"): "from_pretrained is a method"
-    },
+    "nexus": {},
     "mithril": {
         ("mithril/logical/",): "to_json and from_json are methods of a model, and have to know every kind of model",
     },
