@@ -115,6 +115,9 @@ def histc(node: Node, input: Any, bins: int = 100, min: float = 0, max: float = 
     low, high = (min, max) if min != max else (input.min(), input.max())
     if min == max and min != 0:
         raise ConversionError("histc with min equal to max, other than 0, has no counterpart.")
+    if min == max:  # of equal data the bounds lie one below and one above
+        equal = record("cast", input=high <= low, dtype=dtype_of(node.meta["val"].dtype))
+        low, high = low - equal, high + equal
     values = record("reshape", input=record("detach", input=input), shape=(-1,))
     place = record("floor", input=(values - low) * bins / (high - low))
     place = record("cast", input=record("clip", input=place, min=0, max=bins - 1), dtype=DType.int64)

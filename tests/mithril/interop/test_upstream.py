@@ -240,7 +240,9 @@ def test_sizes_are_computed(monkeypatch):
         monkeypatch.setitem(
             MAPPINGS, name, lambda *args, name=name, function=function: (calls.add(name), function(*args))[1]
         )
-    model, params = ml.from_torch(Sizes(), (n(4, 3).detach(),), dynamic_shapes={"x": {0: "rows"}})
+    model, params = ml.from_torch(
+        Sizes(), (n(4, 3).detach(),), dynamic_shapes={"x": {0: torch.export.Dim("rows", min=3)}}
+    )
     compiled = ml.compile(model, ml.NumpyBackend(dtype=ml.float64))
     for rows in (3, 4, 7):
         x = torch.arange(3.0 * rows, dtype=torch.float64).reshape(rows, 3)

@@ -132,5 +132,5 @@ def test_the_command_explains_an_object(detr, tmp_path, method):
     shown = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert "Object 0 of 5 is" in shown.stdout
     assert np.asarray(Image.open(picture).convert("RGB")).std() > 5
-    with pytest.raises(ValueError, match="no method 'rollout' for a detector"):
+    with pytest.raises(ValueError, match="no method 'rollout' for detection"):
         CliRunner().invoke(app, [*arguments[:5], "rollout", *arguments[6:]], catch_exceptions=False)
