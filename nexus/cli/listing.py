@@ -2,7 +2,7 @@
 
 import fnmatch
 import json
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 FILE = "models.json"
@@ -10,7 +10,7 @@ FILE = "models.json"
 
 def kept_rows(pattern: str = "*", task: str | None = None) -> list[dict[str, Any]]:
     """Returns the lines of the models whose names match a shell pattern; none if the file knows none."""
-    rows = json.loads((files(__package__) / FILE).read_text(encoding="utf-8"))
+    rows = json.loads(Path(__file__).with_name(FILE).read_text(encoding="utf-8"))
     return [row for row in rows if fnmatch.fnmatch(row["name"], pattern) and task in (None, row["task"])]
 
 
