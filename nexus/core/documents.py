@@ -14,9 +14,14 @@ from typing import Any
 
 import yaml
 
+from nexus.core.text import as_message
+
 
 class FileError(ValueError):
     """A file is missing, damaged, too large or of another kind. One line: the file, the place in it, what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(as_message(message))
 
 
 @dataclass(frozen=True, kw_only=True)

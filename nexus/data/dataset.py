@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple, Protocol
 
-from nexus.core.text import one_line
+from nexus.core.text import as_message
 from nexus.data.images import Image
 from nexus.data.workers import note
 
@@ -14,7 +14,7 @@ class DataError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        super().__init__(as_message(message))
 
 
 class Sample(NamedTuple):

@@ -30,7 +30,7 @@ from PIL import ImageOps
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from torch import Tensor
 
-from nexus.core.text import one_line
+from nexus.core.text import as_message
 
 Image = PIL.Image | np.ndarray
 Source = str | os.PathLike[str] | bytes | PIL.Image | np.ndarray | Tensor
@@ -60,7 +60,7 @@ class ImageError(ValueError):
     """An image that cannot be used: the message names the file and says what to change, in one line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        super().__init__(as_message(message))
 
 
 def load_image(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Image:

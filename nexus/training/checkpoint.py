@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import torch
 
 from nexus.core.documents import FileError, read_json
+from nexus.core.text import as_message
 
 _PREFIX = "step-"
 _NAME = re.compile(r"step-[0-9]{8,18}")
@@ -31,6 +32,9 @@ FILES = ("state.pt", "metrics.jsonl")
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be written or read."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(as_message(message))
 
 
 @dataclass(frozen=True)
