@@ -22,10 +22,11 @@ class Preprocessing(Config):
         resize: "shorter" scales the shorter side to `resize_size` and crops the centre, "squash" resizes
             straight to `image_size` ignoring the aspect ratio (or, given (height, width) as `resize_size`, to that,
             and crops the centre), "crop" crops the centre alone, "within" scales the shorter side to `resize_size`,
-            or less where the longer would exceed that of `image_size`, and crops nothing (detectors), "none"
-            expects the right size.
+            or less where the longer would exceed that of `image_size`, and crops nothing (detectors), "patches"
+            scales to whole patches of `resize_size` pixels, at most as many as `image_size` has, and nearly keeps the
+            proportions (SigLIP 2's NaFlex), "none" expects the right size.
         resize_size: Pixels of the shorter side before the crop; None means the smaller side of `image_size`.
-            With "squash": (height, width) before the crop; None means no crop.
+            With "squash": (height, width) before the crop; None means no crop. With "patches": a side of one.
         interpolation: Filter of the resize (always antialiased).
         rounding: Whose choice of whole pixels is followed where the centre, or a side of an image scaled "within", lies
             between two: "torchvision" or "transformers".
@@ -34,7 +35,7 @@ class Preprocessing(Config):
     """
 
     image_size: tuple[int, int] = (224, 224)
-    resize: Literal["shorter", "squash", "within", "crop", "none"] = "shorter"
+    resize: Literal["shorter", "squash", "within", "crop", "patches", "none"] = "shorter"
     resize_size: int | tuple[int, int] | None = None
     interpolation: Interpolation = "bicubic"
     rounding: Literal["torchvision", "transformers"] = "torchvision"
@@ -52,6 +53,8 @@ class Preprocessing(Config):
                 f"resize_size is {self.resize_size} with resize {self.resize!r}; it is (height, width) with 'squash'"
                 " and one number otherwise."
             )
+        if self.resize == "patches" and (not isinstance(self.resize_size, int) or self.resize_size < 1):
+            raise ValueError(f"resize_size is {self.resize_size}; with resize 'patches' it is a side of one in pixels.")
         if min(self.image_size) < 1:
             raise ValueError(f"image_size is {self.image_size}; both sides must be at least 1 pixel.")
 
@@ -68,7 +71,7 @@ class Preprocessing(Config):
             if isinstance(self.resize_size, tuple):
                 pairs = zip(self.resize_size, sides, self.image_size)
                 fields["resize_size"] = tuple(round(before * new / old) for before, new, old in pairs)
-            elif self.resize_size is not None:
+            elif self.resize_size is not None and self.resize != "patches":
                 fields["resize_size"] = round(self.resize_size * min(sides) / min(self.image_size))
         channels = changes.get("in_channels", self.in_channels)
         if channels != self.in_channels:

@@ -4,6 +4,7 @@ What a `Preprocessing` cannot say (images of a size that follows from their own 
 here) is refused by name. https://huggingface.co/docs/transformers/main_classes/image_processor
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -298,9 +299,9 @@ def _patch_sizes(settings: ForeignSettings) -> Sizes:
     settings.expect(do_resize=True, do_center_crop=False)
     for key in ("size", "crop_size", "default_to_square"):
         settings.get(key)
-    side = int(count**0.5) * patch
-    if side > LARGEST_SIDE:
-        raise settings.refuse(
-            "max_num_patches", f"images would have {side} pixels in a side, and at most {LARGEST_SIDE} are read"
-        )
-    return {"image_size": (side, side), "resize": "squash", "interpolation": interpolation}
+    rows = math.isqrt(count)
+    if rows * rows != count or rows * patch > LARGEST_SIDE:
+        rule = f"it must be a square number, whose images have at most {LARGEST_SIDE} pixels in a side"
+        raise settings.refuse("max_num_patches", rule)
+    side = rows * patch
+    return {"image_size": (side, side), "resize": "patches", "resize_size": patch, "interpolation": interpolation}

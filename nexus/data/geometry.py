@@ -184,6 +184,35 @@ class ResizeWithin:
 
 
 @dataclass(frozen=True)
+class ResizeToPatches:
+    """Sides of whole patches, at most `count` in all, that come nearest to the image's proportions.
+
+    The scale is found by halving as transformers does for SigLIP 2, so that both choose the same sides.
+    """
+
+    patch: int
+    count: int
+    interpolation: str = "bilinear"
+
+    def __call__(self, image: Any, rng: np.random.Generator | None = None) -> Any:
+        rows, columns = self.grid(*image_size(image))
+        return resize(image, (rows * self.patch, columns * self.patch), self.interpolation)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the rows and columns of patches of an image of so many pixels."""
+        low, high = 1e-6, 100.0
+        while high - low >= 1e-5:
+            middle = (low + high) / 2
+            rows, columns = self._scaled(middle, height, width)
+            low, high = (middle, high) if rows * columns <= self.count else (low, middle)
+        return self._scaled(low, height, width)
+
+    def _scaled(self, scale: float, height: int, width: int) -> tuple[int, int]:
+        rows, columns = (max(1, math.ceil(side * scale / self.patch)) for side in (height, width))
+        return rows, columns
+
+
+@dataclass(frozen=True)
 class CentreCrop:
     """The middle `size` (height, width); smaller images are padded with zeros.
 

@@ -29,6 +29,7 @@ from nexus.data.geometry import (
     RequireSize,
     Resize,
     ResizeShorter,
+    ResizeToPatches,
     ResizeWithin,
     Transform,
 )
@@ -171,6 +172,9 @@ def resize_steps(preprocessing: Preprocessing) -> list[Transform]:
         return [RequireSize(size)]
     if preprocessing.resize == "crop":
         return [centre]
+    if preprocessing.resize == "patches":
+        assert isinstance(before, int), "the configuration checks it"
+        return [ResizeToPatches(before, (size[0] // before) * (size[1] // before), interpolation)]
     if isinstance(before, tuple):
         return [Resize(before, interpolation), centre]
     if preprocessing.resize == "squash":

@@ -1,6 +1,6 @@
 """Models that are shown images one after another."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -46,9 +46,13 @@ class Stateless:
         return self.push_all([view])[0]
 
     def push_all(self, views: Sequence[View]) -> Sequence[Any]:
-        """Returns what the model says about each image, which it sees as one batch."""
+        """Returns what the model says about each image; it sees as one batch those that may stand in one."""
+        found: dict[int, Any] = {}
         with evaluating(self.model):
-            return self.task.results(self.outputs(view_batch(views, device_of(self.model))), [v.info for v in views])
+            for group in _groups(self.model, views):
+                outputs = self.outputs(view_batch([views[at] for at in group], device_of(self.model)))
+                found.update(zip(group, self.task.results(outputs, [views[at].info for at in group]), strict=True))
+        return [found[at] for at in range(len(views))]
 
     def outputs(self, batch: Batch) -> Outputs:
         """Returns the model's outputs."""
@@ -72,6 +76,17 @@ class OneByOne:
     def outputs(self, batch: Batch) -> Outputs:
         """Returns the model's outputs for a batch of a data set, whose items do not know of each other."""
         return self.task.predict(self.model, batch)
+
+
+def _groups(model: nn.Module, views: Sequence[View]) -> Collection[list[int]]:
+    """Which views make one batch: all, but where each image has a grid of patches of its own, those of one grid."""
+    preprocessing = getattr(model, "preprocessing", None)
+    if preprocessing is None or preprocessing.resize != "patches":
+        return [list(range(len(views)))]
+    groups: dict[Any, list[int]] = {}
+    for at, view in enumerate(views):
+        groups.setdefault(getattr(view.pixels, "shape", None), []).append(at)
+    return groups.values()
 
 
 def view_batch(views: Sequence[View], device: torch.device) -> dict[str, Any]:

@@ -126,9 +126,9 @@ def _through(steps: Sequence[Step], view: View, rng: np.random.Generator) -> Vie
 
 
 def _resizing(preprocessing: Preprocessing) -> list[Any]:
-    if preprocessing.resize in ("shorter", "crop") or isinstance(preprocessing.resize_size, tuple):
+    if preprocessing.resize in ("shorter", "crop", "patches") or isinstance(preprocessing.resize_size, tuple):
         raise ValueError(
-            f'resize is "{preprocessing.resize}", which crops; a detector needs "within", "squash" or "none".'
+            f'resize is "{preprocessing.resize}"; a detector needs "within", "squash" or "none", which crop nothing.'
         )
     return resize_steps(preprocessing)
 

@@ -51,7 +51,9 @@ def _project(content: Any) -> Iterator[tuple[str, Any, list[Region]]]:
         if key.startswith("_via_"):
             continue
         where, regions = f"the image {key[:80]!r}", entry.get("regions") if isinstance(entry, Mapping) else None
-        rows = list(regions.items()) if isinstance(regions, Mapping) else list(enumerate(regions or ()))
+        if regions is not None and not isinstance(regions, Mapping | list):
+            raise ValueError(f"{where}: its regions are a {type(regions).__name__}; they must be a list.")
+        rows = regions.items() if isinstance(regions, Mapping) else enumerate(regions or ())
         found = [(f"region {place}", *_attributes(row)) for place, row in rows]
         yield where, get(entry, "filename", str), found
 

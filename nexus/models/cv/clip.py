@@ -234,12 +234,10 @@ class CLIP(ImageTextModel):
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> CLIPConfig:
         settings = ForeignSettings(mapping, builder="CLIP")
-        vision, text = settings.section("vision_config"), settings.section("text_config")
+        vision, text = _tower(settings, "vision_config"), _tower(settings, "text_config")
         for tower in (vision, text):
             for key in ("attention_dropout", "dropout", "projection_dim"):  # of training; the whole model's is read
                 tower.get(key)
-        for key in ("vision_config_dict", "text_config_dict"):  # what the sections say, once more
-            settings.get(key)
         activation, eps = vision.text("hidden_act", "quick_gelu"), vision.number("layer_norm_eps", 1e-5)
         if (other := text.text("hidden_act", "quick_gelu")) != activation:
             raise ValueError(f"The towers' hidden_act are {activation!r} and {other!r}; CLIP has one for both.")
@@ -272,6 +270,15 @@ class CLIP(ImageTextModel):
         )
         settings.finish()
         return config
+
+
+def _tower(settings: ForeignSettings, key: str) -> ForeignSettings:
+    """Returns the section of a tower; in transformers a `<key>_dict`, of older files, takes its place as a whole."""
+    older = f"{key}_dict"
+    if settings.get(older) is None:
+        return settings.section(key)
+    settings.get(key)
+    return settings.section(older)
 
 
 CLIP.hub_types = ("clip",)

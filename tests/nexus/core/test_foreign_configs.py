@@ -147,3 +147,26 @@ def test_preprocessing_of_timm(timm, tmp_path):
         (tmp_path / "other" / "config.json").write_text(json.dumps(settings))
         with pytest.raises(FileError, match=key):
             read_folder(tmp_path / "other", NexusModule, "")
+
+
+@pytest.mark.parametrize(
+    "older",
+    [
+        {"vision_config_dict": {"patch_size": 16, "image_size": 64}},
+        {"text_config_dict": {"num_hidden_layers": 3, "vocab_size": 100, "eos_token_id": 99}},
+        {"text_config_dict": {}, "vision_config_dict": None},
+        {"text_config_dict": {"num_hidden_layers": 3}, "vision_config_dict": {"num_hidden_layers": 2}},
+    ],
+)
+def test_the_older_sections_of_clip_take_the_place_of_its_sections(transformers, older):
+    """As CLIPConfig itself reads them: what they do not say is its default, not what the newer section says."""
+    given = {"vision_config": {"patch_size": 8}, "text_config": {"num_hidden_layers": 5}, **older}
+    theirs = json.loads(transformers.CLIPConfig(**json.loads(json.dumps(given))).to_json_string(use_diff=False))
+    cls = reader("clip")
+    assert cls.config_from_hub(given) == cls.config_from_hub(theirs)
+    assert cls.config_from_hub(given) != cls.config_from_hub({key: given[key] for key in given.keys() - older.keys()})
+
+
+def test_a_wrong_key_in_an_older_section_is_named():
+    with pytest.raises(FileError, match=r"vision_config_dict\.brand_new_key"):
+        reader("clip").config_from_hub({"vision_config_dict": {"brand_new_key": 1}})

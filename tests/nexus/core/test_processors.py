@@ -138,8 +138,33 @@ def test_the_defaults_are_those_of_transformers(transformers):
         ({"size": {"shortest_edge": 224}}, "size is .*height and width"),
         ({"do_pad": True, "pad_size": {"height": 300, "width": 300}}, "do_pad is True"),
         ({"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0}, "crop_pct is 0"),
+        ({"image_processor_type": "Siglip2ImageProcessor", "max_num_patches": 200}, "max_num_patches is 200; .*square"),
+        ({"image_processor_type": "Siglip2ImageProcessor", "max_num_patches": 2**40}, "max_num_patches is .*pixels"),
+        ({"image_processor_type": "Siglip2ImageProcessor", "do_resize": False}, "do_resize is False"),
     ],
 )
 def test_what_is_not_followed_is_named(settings, message):
     with pytest.raises(FileError, match=rf"preprocessor_config\.json.*{message}"):
         preprocessing_from_hub(settings)
+
+
+NAFLEX = {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 8, "max_num_patches": 36}
+
+
+@pytest.mark.parametrize("shape", [(53, 80), (61, 47), (12, 300), (48, 48), (7, 9), (400, 401)])
+@pytest.mark.parametrize("more", [{}, {"resample": 3, "image_mean": [0.1, 0.2, 0.3]}, {"max_num_patches": 9}])
+def test_images_in_patches_are_those_of_transformers(transformers, shape, more):
+    """NaFlex: whole patches in nearly the image's proportions, whose pixels and grid are the library's."""
+    settings = NAFLEX | more
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8))
+    given = transformers.Siglip2ImageProcessorPil(**settings)(image, return_tensors="np")
+    rows, columns = np.asarray(given["spatial_shapes"])[0].tolist()
+    found = eval_transform(preprocessing_from_hub(settings))(image)
+    assert tuple(found.shape) == (3, rows * 8, columns * 8)
+    patches = found.reshape(3, rows, 8, columns, 8).permute(1, 3, 2, 4, 0).reshape(rows * columns, -1)
+    assert abs(patches.numpy() - np.asarray(given["pixel_values"])[0, : rows * columns]).max() <= 1e-3
+
+
+def test_images_in_patches_keep_the_patch_when_their_size_changes():
+    larger = preprocessing_from_hub(NAFLEX).fitted({"image_size": 96})
+    assert (larger.image_size, larger.resize, larger.resize_size) == ((96, 96), "patches", 8)

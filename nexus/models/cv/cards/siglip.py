@@ -48,7 +48,8 @@ def _weights(name: str) -> Weights:
         licence="apache-2.0",
         preprocessing=Preprocessing(
             image_size=(size, size),
-            resize="squash",
+            resize="patches" if name.endswith("naflex") else "squash",
+            resize_size=VARIANTS[name].patch_size if name.endswith("naflex") else None,
             interpolation="bilinear" if name.startswith("siglip2") else "bicubic",
             mean=HALF,
             std=HALF,

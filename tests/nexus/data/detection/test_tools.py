@@ -271,6 +271,13 @@ def test_what_via_cannot_be(tmp_path, region, attributes, words):
     assert words in only_fault(f"via:{tmp_path}")
 
 
+@pytest.mark.parametrize("regions", [3, "text", True])
+def test_regions_of_via_are_a_list(tmp_path, regions):
+    photo(tmp_path / "a.png")
+    put(tmp_path / "p.json", {"_via_img_metadata": {"a": {"filename": "a.png", "size": 1, "regions": regions}}})
+    assert "its regions are a" in only_fault(f"via:{tmp_path}")
+
+
 # Tables
 
 

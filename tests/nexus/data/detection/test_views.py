@@ -183,7 +183,7 @@ def test_training_batches_do_not_depend_on_ranks_or_workers():
 
 def test_what_does_not_fit_is_named(tmp_path):
     shorter = DetectionTransform(Preprocessing(image_size=(48, 48)))
-    with pytest.raises(ValueError, match='"shorter", which crops; a detector needs "within"'):
+    with pytest.raises(ValueError, match='"shorter"; a detector needs "within", "squash" or "none"'):
         next(iter(Loader(Scenes(), shorter, batch_size=4)))
     Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
     wrong = AnnotatedFiles("set", Annotations((Scene(str(tmp_path / "a.png"), 20, 31),), ("cat",)))
