@@ -9,7 +9,7 @@ from nexus.data import eval_transform, load_image
 from nexus.data.remote import fetch_image, is_address
 from nexus.tasks.protocol import Explained
 from nexus.tasks.question import Question
-from nexus.tasks.source import device_of, open_model, preprocessing_of
+from nexus.tasks.source import as_input, open_model, preprocessing_of
 from nexus.tasks.table import task_of
 
 
@@ -31,8 +31,8 @@ def explain_image(
     if method not in methods:
         raise ValueError(f"There is no method {method!r} for {task.name}. {nearest(method, methods)}")
     loaded = load_image(fetch_image(image) if is_address(image) else image, name=image)
-    pixels = eval_transform(preprocessing_of(module))(loaded).unsqueeze(0).to(device_of(module))
-    question = Question(module.eval(), pixels, layer, target)
+    pixels = eval_transform(preprocessing_of(module))(loaded).unsqueeze(0)
+    question = Question(module.eval(), as_input(module, pixels), layer, target)
     sentence = task.answer(question)
     picture = methods[method](question)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -12,12 +12,11 @@ from torch.utils.data import DataLoader
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import Loader, load_dataset
 from nexus.data.adapt import as_dataset
-from nexus.data.batch import place
 from nexus.data.foreign_loader import ForeignLoader
 from nexus.tasks.distributed import process_share
 from nexus.tasks.measuring import measure
 from nexus.tasks.report import Report
-from nexus.tasks.source import device_of, evaluating, input_preprocessing, open_model
+from nexus.tasks.source import evaluating, input_preprocessing, open_model, place_for
 from nexus.tasks.table import task_of
 
 
@@ -67,7 +66,7 @@ def evaluate(
         transform = task.transforms(pixels, None)[1]
         batches = Loader(dataset, transform, batch_size=batch_size, num_workers=num_workers, **share)
     with evaluating(module):
-        metrics = measure(task, module, batches, partial(place, device=device_of(module)))
+        metrics = measure(task, module, batches, partial(place_for, module))
     metrics.synchronize()
     settings = {"split": split} if named else {}
     report: Report = metrics.report(dataset)

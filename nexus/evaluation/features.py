@@ -19,7 +19,7 @@ from nexus.core.preprocessing import Preprocessing
 from nexus.data import Dataset, Loader, eval_transform, load_dataset
 from nexus.data.facets import class_names_of
 from nexus.ops.ranking import correct_guesses
-from nexus.tasks.source import device_of, evaluating, open_model, preprocessing_of
+from nexus.tasks.source import as_input, evaluating, open_model, preprocessing_of
 from nexus.tasks.table import task_of
 
 PROBES = ("knn", "linear")
@@ -89,7 +89,7 @@ def extract_features(
     values, labels = [], []
     with evaluating(model):
         for batch in loader:
-            outputs = model(batch["images"].to(device_of(model), non_blocking=True))
+            outputs = model(as_input(model, batch["images"]))
             if not isinstance(outputs, dict) or "embeddings" not in outputs:
                 raise ValueError(f"{type(model).__name__} gives no 'embeddings' (b, d), which a probe learns from.")
             values.append(outputs["embeddings"].float().cpu())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import Dataset, Loader, eval_transform
-from nexus.tasks.source import device_of, evaluating, preprocessing_of
+from nexus.tasks.source import as_input, evaluating, preprocessing_of
 
 
 def embed_dataset(
@@ -24,7 +24,7 @@ def embed_dataset(
     rows, labels = [], []
     with evaluating(model):
         for batch in loader:
-            rows.append(model(batch["images"].to(device_of(model)))["embeddings"].cpu())
+            rows.append(model(as_input(model, batch["images"]))["embeddings"].float().cpu())
             labels.append(batch["labels"])
     return torch.cat(rows), torch.cat(labels)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nexus.data.detection.batches import stack_images
-from nexus.tasks.source import device_of, evaluating
+from nexus.tasks.source import as_input, evaluating
 from nexus.tasks.views import Batch, ImageInfo, Outputs, View
 
 
@@ -50,7 +50,7 @@ class Stateless:
         found: dict[int, Any] = {}
         with evaluating(self.model):
             for group in _groups(self.model, views):
-                outputs = self.outputs(view_batch([views[at] for at in group], device_of(self.model)))
+                outputs = self.outputs(view_batch([views[at] for at in group], self.model))
                 found.update(zip(group, self.task.results(outputs, [views[at].info for at in group]), strict=True))
         return [found[at] for at in range(len(views))]
 
@@ -89,11 +89,11 @@ def _groups(model: nn.Module, views: Sequence[View]) -> Collection[list[int]]:
     return groups.values()
 
 
-def view_batch(views: Sequence[View], device: torch.device) -> dict[str, Any]:
-    """Returns the batch of some views: `index`, and with images `images` (b, c, h, w), padded, and `image_sizes`."""
+def view_batch(views: Sequence[View], model: nn.Module) -> dict[str, Any]:
+    """Returns views as a batch for a model: `index`, and with images `images` (b, c, h, w), padded, `image_sizes`."""
     batch: dict[str, Any] = {"index": torch.tensor([view.number for view in views])}
     pixels = [view.pixels for view in views if isinstance(view.pixels, Tensor)]
     if not pixels:
         return batch
     images, sizes = stack_images(pixels)
-    return {**batch, "images": images.to(device), "image_sizes": sizes}
+    return {**batch, "images": as_input(model, images), "image_sizes": sizes}

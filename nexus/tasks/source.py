@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nexus.core.modes import in_eval_mode
 from nexus.core.module import NexusModule
 from nexus.core.preprocessing import Preprocessing
 from nexus.data.adapt import Adapted
+from nexus.data.batch import Batch, place
 from nexus.data.facets import Pictured
 
 
@@ -62,6 +64,21 @@ def default_device() -> torch.device:
 def device_of(model: nn.Module) -> torch.device:
     """Returns where a model's first parameter is; the CPU for a model without any."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def as_input(model: nn.Module, images: Tensor) -> Tensor:
+    """Returns images where a model is, and as exact as its weights are: a model in bfloat16 takes bfloat16."""
+    kinds = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    dtype = next(kinds, torch.float32) if images.is_floating_point() else images.dtype
+    return images.to(device_of(model), dtype, non_blocking=True)
+
+
+def place_for(model: nn.Module, batch: Batch) -> dict[str, Any]:
+    """Returns a batch with all its tensors where a model is, and its `images` as the model takes them."""
+    placed = {key: place(value, device_of(model)) for key, value in batch.items()}
+    if isinstance(placed.get("images"), Tensor):
+        placed["images"] = as_input(model, placed["images"])
+    return placed
 
 
 def preprocessing_of(model: nn.Module, given: Preprocessing | None = None) -> Preprocessing:

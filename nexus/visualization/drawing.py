@@ -39,7 +39,7 @@ def overlay(
     """
     from matplotlib import colormaps
 
-    heat = np.asarray(heatmap.detach().cpu() if isinstance(heatmap, Tensor) else heatmap, dtype=np.float32)
+    heat = np.asarray(heatmap.detach().float().cpu() if isinstance(heatmap, Tensor) else heatmap, dtype=np.float32)
     heat = heat[0] if heat.ndim == 3 and len(heat) == 1 else heat
     if heat.ndim != 2:
         raise ValueError(f"A heat map of shape {heat.shape} is not one map; it must be (h, w).")

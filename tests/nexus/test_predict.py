@@ -1,5 +1,6 @@
 """`Predictor`: what it takes, what it says, what it refuses."""
 
+import copy
 import csv
 import json
 
@@ -9,10 +10,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from nexus import create_model, evaluate
 from nexus.core.config import Config
 from nexus.core.module import NexusModule
 from nexus.core.preprocessing import Preprocessing
-from nexus.data import ImageError
+from nexus.data import ImageError, load_dataset
 from nexus.predict import Predictor, SkippedImageWarning, write_predictions
 
 NAMES = ("red", "green", "blue")
@@ -156,6 +158,21 @@ def test_what_does_not_fit_is_named():
         Predictor(model)(np.zeros(8))
     with pytest.raises(ValueError, match="image is a int"):
         Predictor(model)(3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_model_is_given_images_as_exact_as_its_weights(dtype):
+    torch.manual_seed(0)
+    model = create_model("resnet18", num_layers=(1, 1, 1, 1), hidden_dim=8, num_classes=10, in_channels=1)
+    model.preprocessing = Preprocessing(image_size=(32, 32), mean=(0.5,), std=(0.5,))
+    digits = load_dataset("digits", "val")
+    photos = [np.asarray(digits[i].image) for i in range(3)]
+    (wanted, figures), (found, other) = (
+        (Predictor(one)(photos), evaluate(one, digits).metrics) for one in (model, copy.deepcopy(model).to(dtype))
+    )
+    for ours, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-2)
+    assert abs(other["loss"] - figures["loss"]) < 1e-2
 
 
 def test_nan_names_the_image():

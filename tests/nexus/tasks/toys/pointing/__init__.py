@@ -59,7 +59,7 @@ class PointSession(Stateless):
 
     def push_all(self, views):
         points = torch.tensor([self.points[view.number] for view in views])
-        batch = {**view_batch(views, torch.device("cpu")), "points": points}
+        batch = {**view_batch(views, self.model), "points": points}
         return self.task.results(self.outputs(batch), [view.info for view in views])
 
 
