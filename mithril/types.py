@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Container, Iterable, Mapping
 from operator import floordiv, index, mod
 from types import EllipsisType
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from mithril.errors import DtypeError, OperatorError, ShapeError, nearest
 
@@ -25,6 +25,20 @@ MAX_INTEGER = 2**63
 
 class Tensor:
     """Marks a connection as tensor-valued: `IOKey("image", type=ml.Tensor)`."""
+
+
+class Array(Protocol):
+    """An array of any framework, as far as all of them agree."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sizes."""
+        ...
+
+    @property
+    def dtype(self) -> object:
+        """The framework's own name of its element type."""
+        ...
 
 
 class DType(enum.StrEnum):
@@ -172,7 +186,7 @@ def _promote_pair(a: DType, b: DType) -> DType:
 
 # A dimension is a polynomial with integer coefficients over atoms. An atom is a symbol's name, or one of the
 # integer functions below applied to dimensions. Equal expressions have equal terms, so `==` and hashing are structural.
-Atom = Any  # str | tuple[str, Dimension, Dimension]
+Atom: TypeAlias = "str | tuple[str, Dimension, Dimension]"
 Monomial = tuple[tuple[Atom, int], ...]
 
 _FUNCTIONS: dict[str, Callable[[int, int], int]] = {"//": floordiv, "%": mod, "min": min, "max": max}

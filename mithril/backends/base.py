@@ -7,13 +7,16 @@ from fnmatch import fnmatchcase
 from functools import wraps
 from importlib import import_module
 from types import FunctionType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import numpy as np
 
 from mithril.errors import BackendError, nearest
 from mithril.ops.table import HELPERS
-from mithril.types import DType, as_dtype
+from mithril.types import Array, DType, as_dtype
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Arrays = Mapping[str, Any]
 Mesh = Sequence[int] | Mapping[str, int] | None
@@ -41,7 +44,9 @@ class Backend(ABC):
     kernels: ClassVar[tuple[str, ...]]
     """Modules whose kernels its generated source may use."""
 
-    def __init__(self, dtype: Any = DType.float32, device: Any = None, seed: int = 0, device_mesh: Mesh = None):
+    def __init__(
+        self, dtype: object = DType.float32, device: str | None = None, seed: int = 0, device_mesh: Mesh = None
+    ):
         for module in self.kernels:
             for name, function in vars(import_module(f"mithril.backends.{module}")).items():
                 if isinstance(function, FunctionType) and function.__module__.startswith("mithril."):
@@ -61,7 +66,7 @@ class Backend(ABC):
         return f"{type(self).__name__}(dtype={self.dtype}{device})"
 
     @abstractmethod
-    def open_device(self, device: Any) -> Any:
+    def open_device(self, device: str | None) -> Any:
         """The framework's own device of this name."""
 
     # Arrays
@@ -71,18 +76,18 @@ class Backend(ABC):
         """The framework's own dtype object."""
 
     @abstractmethod
-    def place(self, value: np.ndarray, dtype: DType) -> Any:
+    def place(self, value: np.ndarray, dtype: DType) -> Array:
         """A NumPy array as the framework's, on this backend's device."""
 
     @abstractmethod
-    def is_array(self, value: Any) -> bool:
+    def is_array(self, value: object) -> bool:
         """Whether `value` is an array of this framework."""
 
     @abstractmethod
     def to_numpy(self, value: Any) -> np.ndarray:
         """A NumPy array with the same values; bfloat16 becomes float32."""
 
-    def array(self, value: Any, dtype: Any = None, shard: Sequence[str | int | None] | None = None) -> Any:
+    def array(self, value: Any, dtype: object = None, shard: Sequence[str | int | None] | None = None) -> Array:
         """Numbers, lists, NumPy arrays, or arrays of this framework, as an array here.
 
         Floating values take the backend's dtype unless `dtype` says another; integers and bools keep theirs.
@@ -100,19 +105,19 @@ class Backend(ABC):
 
     # Meshes
 
-    def open_mesh(self) -> Any:
+    def open_mesh(self) -> object:
         """The framework's mesh with the axes of `mesh_axes`."""
         raise BackendError(f"{type(self).__name__} has no device meshes; JaxBackend and TorchBackend have.")
 
-    def spread(self, value: np.ndarray, dtype: DType, cuts: Sequence[str | None]) -> Any:
+    def spread(self, value: np.ndarray, dtype: DType, cuts: Sequence[str | None]) -> Array:
         """A NumPy array on all devices of the mesh, its first axes cut along the mesh axes `cuts`."""
         raise NotImplementedError
 
-    def placed_like(self, values: Arrays, models: Arrays) -> dict[str, Any]:
+    def placed_like(self, values: Arrays, models: Arrays) -> dict[str, Array]:
         """`values`, cut as the arrays of the same keys in `models` are."""
         return dict(values)
 
-    def shard(self, values: Arrays, rules: Mapping[str, Sequence[str | int | None]]) -> dict[str, Any]:
+    def shard(self, values: Arrays, rules: Mapping[str, Sequence[str | int | None]]) -> dict[str, Array]:
         """`values` on the mesh, each cut as the first rule whose pattern fits its key says; the others are copied.
 
         Args:
@@ -157,27 +162,27 @@ class Backend(ABC):
             cuts.append(name)
         return cuts
 
-    def shape_of(self, value: Any) -> tuple[int, ...]:
+    def shape_of(self, value: Array) -> tuple[int, ...]:
         """The shape as plain integers."""
         return tuple(int(size) for size in value.shape)
 
-    def dtype_of(self, value: Any) -> DType:
+    def dtype_of(self, value: Array) -> DType:
         """The element type."""
         return as_dtype(value.dtype)
 
-    def zeros(self, *shape: int, dtype: Any = None) -> Any:
+    def zeros(self, *shape: int, dtype: object = None) -> Array:
         """An array of zeros."""
         return self.full(shape, 0.0, dtype)
 
-    def ones(self, *shape: int, dtype: Any = None) -> Any:
+    def ones(self, *shape: int, dtype: object = None) -> Array:
         """An array of ones."""
         return self.full(shape, 1.0, dtype)
 
-    def full(self, shape: Sequence[int], value: float, dtype: Any = None) -> Any:
+    def full(self, shape: Sequence[int], value: float, dtype: object = None) -> Array:
         """An array with one value everywhere."""
         return self.array(np.full(_flat(shape), value), dtype)
 
-    def arange(self, start: float, stop: float | None = None, step: float = 1, dtype: Any = None) -> Any:
+    def arange(self, start: float, stop: float | None = None, step: float = 1, dtype: object = None) -> Array:
         """Numbers from `start` (0 if only one number is given) up to, without, `stop`."""
         return self.array(np.arange(start, stop, step) if stop is not None else np.arange(start), dtype)
 
@@ -185,19 +190,19 @@ class Backend(ABC):
         """Start the random numbers anew."""
         self._random = np.random.default_rng(seed)
 
-    def rand(self, *shape: int, dtype: Any = None) -> Any:
+    def rand(self, *shape: int, dtype: object = None) -> Array:
         """Numbers from 0 to 1."""
         return self.array(self._random.random(_flat(shape)), dtype)
 
-    def randn(self, *shape: int, dtype: Any = None) -> Any:
+    def randn(self, *shape: int, dtype: object = None) -> Array:
         """Numbers of mean 0 and variance 1."""
         return self.array(self._random.standard_normal(_flat(shape)), dtype)
 
-    def randint(self, low: int, high: int, *shape: int, dtype: Any = None) -> Any:
+    def randint(self, low: int, high: int, *shape: int, dtype: object = None) -> Array:
         """Integers from `low` up to, without, `high`."""
         return self.array(self._random.integers(low, high, _flat(shape)), dtype)
 
-    def random_key(self, seed: int) -> Any:
+    def random_key(self, seed: int) -> Array:
         """The key, two int32 words, that random operators take."""
         return self.array(np.random.SeedSequence(seed).generate_state(2).view(np.int32))
 
@@ -208,36 +213,36 @@ class Backend(ABC):
 
     # Functions
 
-    def scope(self) -> AbstractContextManager[Any] | None:
+    def scope(self) -> AbstractContextManager[object] | None:
         """This backend's settings (64-bit JAX, MLX's device) as a context to run in; None where there are none."""
         return None
 
-    def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def prepare(self, function: Callable[P, R]) -> Callable[P, R]:
         """`function`, run under this backend's settings."""
         if self.scope() is None:
             return function
 
         @wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
             with self.scope() or nullcontext():
                 return function(*args, **kwargs)
 
         return run
 
     @abstractmethod
-    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def jit(self, function: Callable[P, R]) -> Callable[P, R]:
         """`function`, compiled by the framework when it is first called."""
 
     @abstractmethod
     def vjp(
         self, function: Callable[[Arrays], Arrays], params: Arrays
-    ) -> tuple[Arrays, Callable[[Arrays], dict[str, Any]]]:
+    ) -> tuple[Arrays, Callable[[Arrays], dict[str, Array]]]:
         """The outputs of `function(params)`, and a function from output gradients to parameter gradients.
 
         Outputs that are given no gradient count as constant.
         """
 
-    def grad(self, function: Callable[[Arrays], Any], params: Arrays) -> dict[str, Any]:
+    def grad(self, function: Callable[[Arrays], Array], params: Arrays) -> dict[str, Array]:
         """Gradients of a scalar function of `params`."""
         outputs, pullback = self.vjp(lambda values: {"value": function(values)}, params)
         return pullback({"value": self.full(self.shape_of(outputs["value"]), 1.0)})

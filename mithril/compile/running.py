@@ -178,7 +178,8 @@ class PhysicalModel:
             raise BackendError(f"as_module needs a model compiled for torch, not for {self.backend.name}.")
         from mithril.backends.torch.module import CompiledModule
 
-        return CompiledModule(self, params)
+        own: Any = self  # whose arrays are tensors here
+        return CompiledModule(own, params)
 
     def checked_params(self, params: Given = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Parameters (random ones without any) and state by key, as arrays of the backend.

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch.fx import Node
+from torch.fx import Graph, Node
+from torch.fx.node import Argument
 
 from mithril.errors import ConversionError, MithrilError
 from mithril.interop.exporting import Exported, source_line, whereabouts
 from mithril.interop.mapping import mapping
 from mithril.interop.mapping.decompose import WRITTEN
-from mithril.interop.mapping.registry import IGNORED, dtype_of
+from mithril.interop.mapping.registry import IGNORED, Mapping, dtype_of
 from mithril.interop.tree import Region, build_tree
 from mithril.interop.weights import as_numpy, key_of
 from mithril.logical.connection import Connection, IOKey, place
@@ -36,7 +37,7 @@ def build_model(exported: Exported, root_type: str) -> Model:
     return _Builder(exported, root, regions).model
 
 
-def drop_unchanged(graph: Any) -> dict[Any, Any]:
+def drop_unchanged(graph: Graph) -> dict[Node, object]:
     """Take out nodes that return their input and nodes that nobody reads. Returns what stands for the former."""
     instead = {}
     for node in list(graph.nodes):
@@ -62,7 +63,7 @@ def _returns_input(node: Node) -> bool:
         return False
 
 
-def _call(function: Any, node: Node, args: Any, kwargs: Any) -> Any:
+def _call(function: Mapping, node: Node, args: Iterable[object], kwargs: dict[str, Argument]) -> object:
     return function(node, *args, **{k: v for k, v in kwargs.items() if k not in IGNORED})
 
 
@@ -106,7 +107,7 @@ class _Builder:
 
     # One region
 
-    def _build(self, region: Region, outer: dict[Node, Any]) -> Model:
+    def _build(self, region: Region, outer: dict[Node, object]) -> Model:
         """The model of a region. `outer` has the values that it reads, as its own connections or static."""
         model = Model()
         model.name, model.type_name = region.name or None, identifier(region.type)
@@ -128,20 +129,20 @@ class _Builder:
         model.cin_wire = inputs[0] if inputs else None
         return model
 
-    def _declare_inputs(self, model: Model, values: dict[Node, Any]) -> None:
+    def _declare_inputs(self, model: Model, values: dict[Node, object]) -> None:
         for node, name in self.exported.inputs.items():
             value = node.meta["val"]
             shape = [s if isinstance(s, int) else self.exported.sizes.get(str(s)) for s in value.shape]
             kind = _kind(value.dtype)
             values[node] = model.declared_connection(IOKey(name, shape=shape, type=kind))
 
-    def _argument(self, model: Model, node: Node, value: object, count: int) -> Any:
+    def _argument(self, model: Model, node: Node, value: object, count: int) -> object:
         """A key of the model for a value from outside; a size or number stays what it is."""
         if not isinstance(value, Connection):
             return value
         return model.named_connection("input" if count == 1 else self.keys[node])
 
-    def _place(self, model: Model, region: Region, inner: Region, values: dict[Node, Any]) -> None:
+    def _place(self, model: Model, region: Region, inner: Region, values: dict[Node, object]) -> None:
         """Add the model of an inner region, and take over what others read of it."""
         needed = {node: self._value(model, region, node, values) for node in inner.arguments}
         for tensor in self._tensors_from_outside(inner):
@@ -160,7 +161,7 @@ class _Builder:
         read = dict.fromkeys(s for node in inner.nodes for s in node.all_input_nodes if s in self.homes)
         return [tensor for tensor in read if self.homes[tensor] not in paths or not inner.owns_path]
 
-    def _value(self, model: Model, region: Region, node: Node, values: dict[Node, Any]) -> Any:
+    def _value(self, model: Model, region: Region, node: Node, values: dict[Node, object]) -> object:
         """A value of the graph in this model; parameters and constants enter where they are first read."""
         if node not in values:
             if node in self.exported.tensors:
@@ -182,7 +183,7 @@ class _Builder:
         connection.state_name = name
         return connection
 
-    def _constant(self, model: Model, node: Node) -> Any:
+    def _constant(self, model: Model, node: Node) -> object:
         """A tensor of the module itself. One number is written as such."""
         value = self.exported.constants[node]
         if value.dim() == 0 and value.dtype in (torch.int64, torch.bool, torch.float32, torch.float64):
@@ -192,7 +193,7 @@ class _Builder:
 
     # One operator
 
-    def _convert(self, model: Model, region: Region, node: Node, values: dict[Node, Any]) -> Any:
+    def _convert(self, model: Model, region: Region, node: Node, values: dict[Node, object]) -> object:
         """The connection (a number, or a tuple for several outputs) of one operator."""
         function = mapping(node)
         assert function is not None
@@ -223,11 +224,12 @@ class _Builder:
 
     # Outputs
 
-    def _expose(self, model: Model, region: Region, values: dict[Node, Any]) -> None:
+    def _expose(self, model: Model, region: Region, values: dict[Node, object]) -> None:
         if region.outer is not None:
             for node, key in zip(region.results, _result_keys(region)):
-                if isinstance(values[node], Connection):
-                    model.expose_keys(**{key: values[node]})
+                value = values[node]
+                if isinstance(value, Connection):
+                    model.expose_keys(**{key: value})
             return
         for name, item in self.exported.outputs.items():
             value = self._value(model, region, item, values) if isinstance(item, Node) else item
@@ -249,7 +251,7 @@ def _result_keys(region: Region) -> list[str]:
     return ["output"] if len(region.results) == 1 else [f"output_{i}" for i in range(len(region.results))]
 
 
-def _kind(dtype: torch.dtype) -> Any:
+def _kind(dtype: torch.dtype) -> type | None:
     """Floating tensors follow the backend's dtype; integers may have any width."""
     if dtype.is_floating_point:
         return None

@@ -48,7 +48,7 @@ def show_place(where: Place | None) -> str:
     return f"{os.path.basename(where[0])}:{where[1]}" if where else "an unknown line"
 
 
-def _binary(operator: str) -> tuple[Callable[[Any, Any], Wiring], Callable[[Any, Any], Wiring]]:
+def _binary(operator: str) -> tuple[Callable[[Expression, object], Wiring], Callable[[Expression, object], Wiring]]:
     """The method and its reflection."""
     return (
         lambda self, other: record(operator, left=self, right=other),
@@ -153,6 +153,12 @@ class Expression:
     def broadcast_to(self, *shape: object) -> Wiring:
         """Repeated along axes of size 1, without copying, up to a shape."""
         return record("broadcast_to", input=self, shape=_one_tuple(shape))
+
+
+Operand = Expression | int | float
+"""What an operator computes with: a value of the graph to be, or a number (a bool is one)."""
+Size = Expression | int
+"""A size: a number, or read off a value where it is open."""
 
 
 def _places(item: object) -> tuple[Any, ...]:

@@ -35,13 +35,10 @@ MAX_ITEMS = 10_000
 MAX_KEY = 5 * MAX_NAME
 """Longest key of a parameter, which may be the path of names in a torch module."""
 
-Data = Any
-"""What the json module gives: a mapping, list, text, number, truth value or None."""
-
 KINDS = {"int": int, "float": float, "bool": bool}
 
 
-def parse(text: str, version: int) -> dict[str, Data]:
+def parse(text: str, version: int) -> dict[str, Any]:
     """The data of a text.
 
     Raises:
@@ -61,7 +58,7 @@ def parse(text: str, version: int) -> dict[str, Data]:
     return found["model"]
 
 
-def _unique(pairs: list[tuple[str, Data]]) -> dict[str, Data]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -81,7 +78,7 @@ def refused(place: str, what: str) -> OperatorError:
     return OperatorError(f"The text is not a mithril model: {place}: {what}.")
 
 
-def fields(data: Data, place: str, kinds: Mapping[str, type], optional: Mapping[str, type] | None = None) -> Data:
+def fields(data: object, place: str, kinds: Mapping[str, type], optional: Mapping[str, type] | None = None) -> Any:
     """A mapping with these fields of these kinds, and no others."""
     optional = optional or {}
     if type(data) is not dict:
@@ -100,7 +97,7 @@ def fields(data: Data, place: str, kinds: Mapping[str, type], optional: Mapping[
     return data
 
 
-def _shown(value: Data) -> str:
+def _shown(value: object) -> str:
     return type(value).__name__ if isinstance(value, dict | list) else f"{value!r:.60}"
 
 
@@ -112,7 +109,7 @@ class Reader:
         self.made: dict[tuple[str, ...], Model] = {}
         self.nodes = 0
 
-    def model(self, data: Data, path: tuple[str, ...] = ()) -> Model:
+    def model(self, data: Any, path: tuple[str, ...] = ()) -> Model:
         """The model of data at a path of node names."""
         place = ".".join(("model", *path))
         self.nodes += 1
@@ -123,13 +120,13 @@ class Reader:
         self.made[path] = model
         return model
 
-    def _primitive(self, data: Data, place: str, path: tuple[str, ...]) -> Model:
+    def _primitive(self, data: dict[str, object], place: str, path: tuple[str, ...]) -> Model:
         row = operator(_text(data["operator"], f"{place}.operator"))
         found = fields(data, place, {"operator": str, "name": str, "attributes": dict})
         attributes = self._arguments(found["attributes"], f"{place}.attributes", list(row.attributes))
         return primitive_class(row)(name=found["name"], **attributes)
 
-    def _operator(self, data: Data, place: str, path: tuple[str, ...]) -> Model:
+    def _operator(self, data: dict[str, object], place: str, path: tuple[str, ...]) -> Model:
         name = _text(data["class"], f"{place}.class")
         if name not in self.classes:
             raise OperatorError(f"The operator class '{name}' is not among those given.{nearest(name, self.classes)}")
@@ -139,7 +136,7 @@ class Reader:
         arguments = self._arguments(found["arguments"], f"{place}.arguments", known)
         return _made(lambda: kind(name=found["name"], **arguments), place)
 
-    def _arguments(self, data: Data, place: str, known: list[str]) -> dict[str, Data]:
+    def _arguments(self, data: object, place: str, known: list[str]) -> dict[str, Any]:
         mapping = fields(data, place, {"mapping": dict})["mapping"]
         for name in mapping:
             if name not in known:
@@ -148,7 +145,7 @@ class Reader:
 
     # Compositions
 
-    def _composite(self, data: Data, place: str, path: tuple[str, ...]) -> Model:
+    def _composite(self, data: object, place: str, path: tuple[str, ...]) -> Model:
         kinds = {"type": str, "name": str, "connections": dict, "nodes": list, "exposed": list, "cin": str, "cout": str}
         found = fields(data, place, kinds, {"shares": list})
         model = Model(name=found["name"])
@@ -165,13 +162,13 @@ class Reader:
         self._ends(model, found, place)
         return model
 
-    def _shared(self, data: list[Data], place: str) -> Model:
+    def _shared(self, data: list[Any], place: str) -> Model:
         path = tuple(_text(name, place) for name in data)
         if path not in self.made or not path:
             raise refused(place, f"there is no earlier model {'.'.join(path) or 'without a path'}")
         return self.made[path]
 
-    def _connection(self, model: Model, key: str, data: Data, place: str) -> None:
+    def _connection(self, model: Model, key: str, data: object, place: str) -> None:
         flags = {"named": bool, "trainable": bool, "buffer": bool}
         others = {"hint": list, "state_name": str, "type": str, "shape": list}
         value = data.pop("value", self) if type(data) is dict else self
@@ -194,7 +191,7 @@ class Reader:
         if value is not self or facts.keys() & {"type", "shape"}:
             model.constrain(connection)
 
-    def _node(self, model: Model, data: Data, place: str, path: tuple[str, ...]) -> None:
+    def _node(self, model: Model, data: object, place: str, path: tuple[str, ...]) -> None:
         item = fields(data, place, {"name": str, "model": dict, "bindings": dict, "outputs": dict})
         name = item["name"]
         if not is_name(name) or name in model.submodels:
@@ -211,7 +208,7 @@ class Reader:
         model.bind_node(node, reads_of)
 
     @staticmethod
-    def _write(model: Model, node: Node, key: str, target: Data, place: str) -> None:
+    def _write(model: Model, node: Node, key: str, target: object, place: str) -> None:
         if not gives(node.model, key):
             raise refused(place, f"{node.model!r} has no output '{key:.{MAX_NAME}}'")
         connection = model.connections.get(_text(target, place))
@@ -220,7 +217,7 @@ class Reader:
         node.outputs[key] = connection
         connection.producer, connection.output_key = node, key
 
-    def _ends(self, model: Model, found: dict[str, Data], place: str) -> None:
+    def _ends(self, model: Model, found: dict[str, Any], place: str) -> None:
         for key in found["exposed"]:
             if not self._known(model, key, True, f"{place}.exposed").named or key in model.exposed:
                 raise refused(f"{place}.exposed", f"{_shown(key)} has no name, or is given twice")
@@ -233,7 +230,7 @@ class Reader:
             model.cout_wire = self._known(model, found["cout"], True, f"{place}.cout")
 
     @staticmethod
-    def _known(model: Model, key: Data, computed: bool, place: str) -> Connection:
+    def _known(model: Model, key: object, computed: bool, place: str) -> Connection:
         connection = model.connections.get(_text(key, place))
         if connection is None or (connection.producer is not None) is not computed:
             raise refused(place, f"{_shown(key)} is no {'output' if computed else 'input'} of the model")
@@ -241,7 +238,7 @@ class Reader:
 
     # Values
 
-    def _value(self, data: Data, place: str, model: Model | None, depth: int = 0) -> Data:
+    def _value(self, data: object, place: str, model: Model | None, depth: int = 0) -> Any:
         """A number, text, list, or what stands under the name of its kind; in bindings, also a connection."""
         if depth > MAX_DEPTH:
             raise refused(place[:MAX_NAME], f"lists may be {MAX_DEPTH} deep")
@@ -282,7 +279,7 @@ def _cut(start: object, stop: object, step: object) -> slice:
     return slice(start, stop, step)
 
 
-def _array(found: dict[str, Data], place: str) -> Any:
+def _array(found: dict[str, Any], place: str) -> Any:
     import numpy as np
 
     dtype = as_dtype(found["dtype"])
@@ -297,13 +294,13 @@ def _array(found: dict[str, Data], place: str) -> Any:
         raise refused(place, f"it is no array of {dtype}: {error}") from None
 
 
-def _short(data: list[Data], place: str) -> list[Data]:
+def _short(data: list[Any], place: str) -> list[Any]:
     if len(data) > MAX_ITEMS:
         raise refused(place, f"{len(data)} values are too many; a list may have {MAX_ITEMS}")
     return data
 
 
-def _text(data: Data, place: str) -> str:
+def _text(data: object, place: str) -> str:
     if type(data) is not str or len(data) > MAX_KEY or not (data.isprintable() or not data):
         raise refused(place, f"a text of at most {MAX_KEY} characters that can be seen is needed, not {_shown(data)}")
     return data
@@ -313,7 +310,7 @@ def _is_key(key: str) -> bool:
     return 0 < len(key) <= MAX_KEY and key.isprintable()
 
 
-def _size(data: Data, place: str) -> int | str | None:
+def _size(data: Any, place: str) -> int | str | None:
     if data is not None and type(data) is not int and not is_name(data) and data != "...":
         raise refused(place, f"{_shown(data)} is no size: a number, a name, null or '...'")
     return data

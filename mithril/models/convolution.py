@@ -4,7 +4,7 @@ Dims: n batch, i input channels, o output channels, c channels, h w pixels.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 from mithril.logical.connection import IOKey
 from mithril.logical.model import Model
@@ -61,7 +61,7 @@ class Convolution(Model):
         kernel_size: Sizes,
         *mistaken: object,
         stride: Sizes = 1,
-        padding: Any = 0,
+        padding: int | str | Sequence[int] = 0,
         dilation: Sizes = 1,
         groups: int = 1,
         use_bias: bool = True,

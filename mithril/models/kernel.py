@@ -8,18 +8,18 @@ Dims: n m points, d features.
 import math
 from typing import Any
 
-from mithril.logical.connection import IOKey
+from mithril.logical.connection import Expression, IOKey, Size
 from mithril.logical.model import Model
 from mithril.models.common import named, op, parameter
 
 
-def diagonal(size: Any) -> Any:
+def diagonal(size: Size) -> Expression:
     """Returns a mask (size, size), true on the diagonal."""
     places = op("arange")(stop=size)
     return places[:, None] == places
 
 
-def squared_differences(left: Any, right: Any) -> Any:
+def squared_differences(left: Expression, right: Expression) -> Expression:
     """Returns |x - y|² (n, m) as it is written: exact for near points, in n m d numbers of memory."""
     return op("square")(left[:, None] - right).sum(axis=-1)
 

@@ -19,7 +19,7 @@ class Loss(Model):
         self |= op("buffer")(input=self.elements(IOKey("input"), IOKey("target")), output=IOKey("output"))
         self.set_cin("input")
 
-    def elements(self, input: Any, target: Any) -> Expression:
+    def elements(self, input: Expression, target: Expression) -> Expression:
         """The loss as an expression of prediction and target."""
         raise NotImplementedError(f"{type(self).__name__} does not define elements.")
 
@@ -27,14 +27,14 @@ class Loss(Model):
 class SquaredError(Loss):
     """(input - target)²."""
 
-    def elements(self, input: Any, target: Any) -> Expression:
+    def elements(self, input: Expression, target: Expression) -> Expression:
         return op("square")(input - target)
 
 
 class AbsoluteError(Loss):
     """|input - target|."""
 
-    def elements(self, input: Any, target: Any) -> Expression:
+    def elements(self, input: Expression, target: Expression) -> Expression:
         return abs(input - target)
 
 
@@ -45,7 +45,7 @@ class HuberLoss(Loss):
         self.delta = delta
         super().__init__(name)
 
-    def elements(self, input: Any, target: Any) -> Expression:
+    def elements(self, input: Expression, target: Expression) -> Expression:
         distance = abs(input - target)
         near = op("minimum")(distance, self.delta)
         return near * (distance - 0.5 * near)
@@ -65,7 +65,7 @@ class BinaryCrossEntropy(Loss):
         self.from_logits, self.pos_weight = from_logits, pos_weight
         super().__init__(name)
 
-    def elements(self, input: Any, target: Any) -> Expression:
+    def elements(self, input: Expression, target: Expression) -> Expression:
         if not self.from_logits:
             return -(self.pos_weight * target * held_log(input) + (1 - target) * held_log(1 - input))
         if self.pos_weight == 1:
@@ -74,7 +74,7 @@ class BinaryCrossEntropy(Loss):
         return (1 - target) * input + weight * op("softplus")(-input)
 
 
-def held_log(p: Any) -> Any:
+def held_log(p: Expression) -> Expression:
     """log p, not below -100 and nowhere steeper than 1e12."""
     steep = 1e12 * (p - 1e-12) + math.log(1e-12)  # goes on straight where log would be steeper
     log = op("log")(op("where")(p > 1e-12, p, 1.0))
@@ -82,7 +82,7 @@ def held_log(p: Any) -> Any:
     return op("where")(p > 1e-12, log, straight)
 
 
-def held_value(p: Any) -> Any:
+def held_value(p: Expression) -> Expression:
     """log p as a value without a gradient, for the smallest numbers."""
     return op("detach")(op("log")(op("where")(p > 1e-43, p, 1.0)))
 
@@ -104,7 +104,7 @@ class ProbabilityCrossEntropy(Model):
 class KLDivergence(Loss):
     """target (log target - input), where `input` is the log of a distribution and `target` one; 0 where target is 0."""
 
-    def elements(self, input: Any, target: Any) -> Expression:
+    def elements(self, input: Expression, target: Expression) -> Expression:
         positive: Any = op("where")(target > 0, target, 1.0)
         return target * (positive.log() - input)
 
@@ -112,14 +112,14 @@ class KLDivergence(Loss):
 class HingeLoss(Loss):
     """max(0, 1 - input target), for targets -1 and 1. The loss of a linear support vector machine."""
 
-    def elements(self, input: Any, target: Any) -> Expression:
+    def elements(self, input: Expression, target: Expression) -> Expression:
         return op("relu")(1 - input * target)
 
 
 class SquaredHingeLoss(Loss):
     """max(0, 1 - input target)², for targets -1 and 1."""
 
-    def elements(self, input: Any, target: Any) -> Expression:
+    def elements(self, input: Expression, target: Expression) -> Expression:
         return op("square")(op("relu")(1 - input * target))
 
 
@@ -136,6 +136,6 @@ class QuantileLoss(Loss):
         self.quantile = quantile
         super().__init__(name)
 
-    def elements(self, input: Any, target: Any) -> Expression:
+    def elements(self, input: Expression, target: Expression) -> Expression:
         below = target - input
         return op("maximum")(self.quantile * below, (self.quantile - 1) * below)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mithril.logical.connection import IOKey
+from mithril.logical.connection import Expression, IOKey
 from mithril.logical.model import Model
 from mithril.models.common import op, parameter
 from mithril.models.kernel import DistanceMatrix, diagonal, squared_differences
@@ -35,7 +35,7 @@ class TSNE(Model):
         self |= op("buffer")(input=closeness - op("logsumexp")(closeness), output=IOKey("output"))
 
 
-def joint_probabilities(points: Any, perplexity: float = 30.0, steps: int = 60) -> Any:
+def joint_probabilities(points: Expression, perplexity: float = 30.0, steps: int = 60) -> Expression:
     """The similarities of points (n, d) that t-SNE keeps: p (n, n) of Sec. 2, which adds up to 1.
 
     Args:

@@ -39,12 +39,12 @@ class CountMetric(Model):
         self |= op("buffer")(input=value if num_classes is None else value.mean(), output=IOKey("output"))
         self.set_cin("input")
 
-    def of_counts(self, both: Any, found: Any, true: Any) -> Expression:
+    def of_counts(self, both: Expression, found: Expression, true: Expression) -> Expression:
         """The metric of the counts of what is found and true, found, and true."""
         raise NotImplementedError(f"{type(self).__name__} does not define of_counts.")
 
 
-def share(part: Any, whole: Any) -> Expression:
+def share(part: Expression, whole: Expression) -> Expression:
     """`part / whole`, 0 of nothing."""
     return part / op("maximum")(whole, 1.0)
 
@@ -52,21 +52,21 @@ def share(part: Any, whole: Any) -> Expression:
 class Precision(CountMetric):
     __doc__ = f"Share of the found that is true. {CountMetric.__doc__}"
 
-    def of_counts(self, both: Any, found: Any, true: Any) -> Expression:
+    def of_counts(self, both: Expression, found: Expression, true: Expression) -> Expression:
         return share(both, found)
 
 
 class Recall(CountMetric):
     __doc__ = f"Share of the true that is found. {CountMetric.__doc__}"
 
-    def of_counts(self, both: Any, found: Any, true: Any) -> Expression:
+    def of_counts(self, both: Expression, found: Expression, true: Expression) -> Expression:
         return share(both, true)
 
 
 class F1Score(CountMetric):
     __doc__ = f"Harmonic mean of precision and recall. {CountMetric.__doc__}"
 
-    def of_counts(self, both: Any, found: Any, true: Any) -> Expression:
+    def of_counts(self, both: Expression, found: Expression, true: Expression) -> Expression:
         return share(2 * both, found + true)
 
 

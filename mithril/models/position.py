@@ -6,13 +6,13 @@ Dims: t positions, d width.
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.logical.connection import IOKey
+from mithril.logical.connection import Expression, IOKey
 from mithril.logical.model import Model
 from mithril.logical.operator import Operator
 from mithril.models.common import op, parameter
 
 
-def angles(input: Any, base: float) -> tuple[Any, Any]:
+def angles(input: IOKey, base: float) -> tuple[Expression, Expression]:
     """Returns sine and cosine (t, d / 2) of position / base^(2 i / d)."""
     import numpy as np
 
@@ -24,7 +24,7 @@ def angles(input: Any, base: float) -> tuple[Any, Any]:
     return turn.sin(), turn.cos()
 
 
-def interleaved(first: Any, second: Any) -> Any:
+def interleaved(first: Expression, second: Expression) -> Expression:
     """Returns the pairs in turn, along the last axis."""
     pairs: Any = op("stack", axis=-1)([first, second])
     return pairs.flatten(start_dim=-2)

@@ -6,23 +6,27 @@ Dims: n batch, t time, i input width, h hidden width.
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
-from mithril.logical.connection import IOKey, is_given
+from mithril.logical.connection import Expression, IOKey, Size, is_given
 from mithril.logical.model import Model
 from mithril.logical.operator import Operator
 from mithril.models.common import op, parameter
 
 
-def piece(x: Any, place: int, size: int) -> Any:
+def piece(x: Expression, place: int, size: int) -> Expression:
     """Returns the columns of one gate."""
     return x[:, place * size : (place + 1) * size]
 
 
-def rnn_step(of_input: Any, of_hidden: Any, states: tuple[Any, ...], size: int) -> tuple[Any, ...]:
+def rnn_step(
+    of_input: Expression, of_hidden: Expression, states: tuple[Expression, ...], size: int
+) -> tuple[Expression, ...]:
     """h' = tanh(W x + b + U h + c). Elman 1990."""
     return (op("tanh")(of_input + of_hidden),)
 
 
-def lstm_step(of_input: Any, of_hidden: Any, states: tuple[Any, ...], size: int) -> tuple[Any, ...]:
+def lstm_step(
+    of_input: Expression, of_hidden: Expression, states: tuple[Expression, ...], size: int
+) -> tuple[Expression, ...]:
     """Input, forget, cell and output gates. Hochreiter & Schmidhuber 1997; Gers et al. 2000."""
     total = of_input + of_hidden
     i, f, o = (op("sigmoid")(piece(total, place, size)) for place in (0, 1, 3))
@@ -30,7 +34,9 @@ def lstm_step(of_input: Any, of_hidden: Any, states: tuple[Any, ...], size: int)
     return o * op("tanh")(c), c
 
 
-def gru_step(of_input: Any, of_hidden: Any, states: tuple[Any, ...], size: int) -> tuple[Any, ...]:
+def gru_step(
+    of_input: Expression, of_hidden: Expression, states: tuple[Expression, ...], size: int
+) -> tuple[Expression, ...]:
     """Reset, update and new gates. Cho et al. 2014. https://arxiv.org/abs/1406.1078"""
     r, z = (op("sigmoid")(piece(of_input, place, size) + piece(of_hidden, place, size)) for place in (0, 1))
     new = op("tanh")(piece(of_input, 2, size) + r * piece(of_hidden, 2, size))
@@ -51,7 +57,7 @@ class Kind(NamedTuple):
     gates: int
     states: tuple[str, ...]
 
-    def linear(self, x: Any, part: str, size: int, suffix: str = "") -> Any:
+    def linear(self, x: Expression, part: str, size: int, suffix: str = "") -> Expression:
         """Returns what the input (`part` "ih") or the hidden state ("hh") gives to the gates."""
         weight = parameter(f"weight_{part}{suffix}", [self.gates * size, None])
         return op("linear")(input=x, weight=weight, bias=parameter(f"bias_{part}{suffix}", [self.gates * size]))
@@ -60,7 +66,7 @@ class Kind(NamedTuple):
 ELMAN, LONG_SHORT, GATED = Kind(rnn_step, 1, ("h",)), Kind(lstm_step, 4, ("h", "c")), Kind(gru_step, 3, ("h",))
 
 
-def zero_state(x: Any, n: Any, size: int) -> Any:
+def zero_state(x: Expression, n: Size, size: int) -> Expression:
     """Returns zeros (n, size) in the dtype of `x` (n, i)."""
     return op("zeros_like")(x[:, :1]).broadcast_to(n, size)
 

@@ -1,5 +1,6 @@
 """Elementwise operators: arithmetic, comparison, logic, and the functions of one argument."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mithril.ops.rules import always, called, floating, given, row
@@ -7,12 +8,14 @@ from mithril.ops.table import REQUIRED, Call, Code
 from mithril.types import DType, promote
 
 
-def is_scalar(dtype: Any) -> bool:
+def is_scalar(dtype: object) -> bool:
     """Whether the operand is a Python scalar, which has a weak dtype."""
     return isinstance(dtype, type) and not isinstance(dtype, DType)
 
 
-def unary(name: str, code: str | dict[str, Any], gradient: str | None = None, dtype: Any = floating) -> None:
+def unary(
+    name: str, code: str | dict[str, Code], gradient: str | None = None, dtype: Callable[..., DType | type] = floating
+) -> None:
     """A row for a function of one `input`; where it makes floats, NumPy is told to make float32 of integers."""
     code = {"any": code} if isinstance(code, str) else dict(code)
     template = code.get("numpy", code.get("any"))
@@ -29,7 +32,7 @@ def _widened(call: Call, template: str) -> str:
     return template.format(input=text, xp="np")
 
 
-def binary(name: str, code: Any, left: Code = "", right: Code = "", **facts: Any) -> None:
+def binary(name: str, code: Code | Mapping[str, Code], left: Code = "", right: Code = "", **facts: Any) -> None:
     """A row for a function of `left` and `right`, with the gradient for each."""
     facts.setdefault("dtype", promote)
     gradient = {"left": left, "right": right} if left else None
@@ -44,7 +47,7 @@ def true_divide(call: Call) -> str:
     return f"{call['left']} / {call['right']}"
 
 
-def _floats(dtype: Any) -> bool:
+def _floats(dtype: object) -> bool:
     return dtype is None or dtype is float or (isinstance(dtype, DType) and dtype.is_floating)
 
 

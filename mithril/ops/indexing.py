@@ -23,7 +23,7 @@ def sliced(size: Dimension, key: slice) -> Dimension:
     )
 
 
-def bound(place: Any, size: Dimension, default: Dimension) -> Dimension:
+def bound(place: Dimension | None, size: Dimension, default: Dimension) -> Dimension:
     """A slice's start or stop counted from the front and cut off at the size; an unknown size is taken to be larger."""
     if place is None:
         return default
@@ -69,7 +69,7 @@ def index_shape(shape: Shape, indices: tuple[Shape, ...] | None = (), *, key: An
     return (*sizes[:front], *broadcast(*indices), *sizes[front:])
 
 
-def key_texts(call: Call, text: Callable[[Any, Call], str]) -> str:
+def key_texts(call: Call, text: Callable[[object, Call], str]) -> str:
     """Items of a key, tensors by name."""
     key, tensors = call.attributes["key"], iter(call.inputs.get("indices") or ())
     items = key if isinstance(key, tuple) else (key,)
@@ -81,7 +81,7 @@ def index_text(call: Call) -> str:
     return f"{call['input']}[{key_texts(call, item_text) or '()'}]"
 
 
-def index_dtype(input: Any, indices: tuple[Any, ...] | None = (), *, key: Any) -> Any:
+def index_dtype(input: DType | type, indices: tuple[DType | type, ...] | None = (), *, key: object) -> DType | type:
     if DType.bool in (indices or ()):
         raise DtypeError(
             "index: a mask that is computed gives a shape that depends on the data; choose with `where`, or give the"
@@ -122,7 +122,7 @@ def from_the_end(item: slice, size: Any) -> slice:
     return slice(size - 1 - start or None, None if stop < 0 else size - 1 - stop, None if step == -1 else -step)
 
 
-def item_text(item: Any, call: Call) -> str:
+def item_text(item: object, call: Call) -> str:
     """Source of one item of a key: `1:`, `...`, `None`, `0`."""
     if isinstance(item, slice):
         start, stop, step = ("" if k is None else call.source(k) for k in (item.start, item.stop, item.step))

@@ -7,7 +7,7 @@ v values' width.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,13 +18,21 @@ from mithril.types import Dimension, Shape, maximum, minimum, promote
 
 AXES = "dhw"
 Pairs = tuple[tuple[Any, Any], ...]
+Padding = int | str | Sequence[int | Sequence[int]]
+"""A number for all spatial axes, one for each, pairs of before and after, or a word."""
 
 
 # Convolution
 
 
 def conv_settings(
-    shapes: Mapping[str, Any], rank: int, *, stride: Any, padding: Any, dilation: Any, **others: Any
+    shapes: Mapping[str, Any],
+    rank: int,
+    *,
+    stride: int | Sequence[int],
+    padding: Padding,
+    dilation: int | Sequence[int],
+    **others: object,
 ) -> tuple[tuple[int, ...], Pairs, tuple[int, ...]]:
     """Per spatial axis: stride, padding before and after, dilation. Padding may be given as "same" or "valid"."""
     strides, dilations = steps_of(stride, rank, "stride"), steps_of(dilation, rank, "dilation")
@@ -35,7 +43,7 @@ def conv_settings(
             raise ShapeError(f"conv{rank}d: padding 'same' needs stride 1, not {stride}.")
         reach = [d * (k - 1) for k, d in zip(shapes["weight"][2:], dilations)]
         return strides, tuple((r // 2, r - r // 2) for r in reach), dilations
-    counts = spread(0 if padding == "valid" else padding, rank, "padding")
+    counts: tuple[Any, ...] = spread(0 if padding == "valid" else padding, rank, "padding")
     return strides, tuple((count, count) if isinstance(count, int) else tuple(count) for count in counts), dilations
 
 
@@ -49,7 +57,7 @@ def window_size(
     return room // stride + 1
 
 
-def conv_shape(input: Shape, weight: Shape, bias: Any = None, *, groups: int, **attributes: Any) -> Shape:
+def conv_shape(input: Shape, weight: Shape, bias: Shape | None = None, *, groups: int, **attributes: Any) -> Shape:
     rank = len(input) - 2
     if isinstance(weight[0], int) and weight[0] % groups:
         raise ShapeError(f"conv{rank}d: {weight[0]} output channels are not a multiple of groups {groups}.")
@@ -59,7 +67,13 @@ def conv_shape(input: Shape, weight: Shape, bias: Any = None, *, groups: int, **
 
 
 def conv_transpose_shape(
-    input: Shape, weight: Shape, bias: Any = None, *, output_padding: Any, groups: int, **attributes: Any
+    input: Shape,
+    weight: Shape,
+    bias: Shape | None = None,
+    *,
+    output_padding: int | Sequence[int],
+    groups: int,
+    **attributes: Any,
 ) -> Shape:
     extra = spread(output_padding, len(input) - 2, "output_padding")
     axes = zip(input[2:], weight[2:], extra, *conv_settings({"weight": weight}, len(input) - 2, **attributes))
@@ -171,7 +185,7 @@ for _rank in (1, 2, 3):
 # Pooling
 
 
-def pool_shape(name: str) -> Any:
+def pool_shape(name: str) -> Callable[..., Shape]:
     def shape(input: Shape, **attributes: Any) -> Shape:
         axes = zip(input[2:], *window_settings(len(input) - 2, **attributes))
         return (*input[:2], *(pooled(name, *axis, ceil_mode=attributes["ceil_mode"]) for axis in axes))
@@ -180,11 +194,17 @@ def pool_shape(name: str) -> Any:
 
 
 def window_settings(
-    rank: int, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any = 1, **others: Any
+    rank: int,
+    *,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: Padding,
+    dilation: int | Sequence[int] = 1,
+    **others: object,
 ) -> tuple[tuple[int, ...], ...]:
     """Kernel, stride, padding and dilation per spatial axis."""
     stride = kernel_size if stride is None else stride
-    paddings = spread(padding, rank, "padding")
+    paddings: tuple[Any, ...] = spread(padding, rank, "padding")
     if not all(isinstance(count, int) and count >= 0 for count in paddings):
         raise ShapeError(f"padding of pooling is {padding!r}; it must be whole numbers, 0 for none.")
     steps = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
@@ -239,7 +259,7 @@ def pool_any(reduce: str) -> Code:
     return write
 
 
-def padded(call: Call, x: str, padding: Any, value: str = "0") -> str:
+def padded(call: Call, x: str, padding: Pairs, value: str = "0") -> str:
     """`x` with a margin around its spatial axes, where there is one."""
     if not any(sum(padding, ())):
         return x
@@ -275,7 +295,7 @@ def avg_pool_gradient(call: Call) -> str:
     return f"fold({parts}, {', '.join(map(call.source, (kernel, call.shapes['input'][2:], *others)))})"
 
 
-def adaptive_shape(input: Shape, *, output_size: Any) -> Shape:
+def adaptive_shape(input: Shape, *, output_size: int | Sequence[int]) -> Shape:
     wanted = spread(output_size, len(input) - 2, "output_size")
     return (*input[:2], *(size if want is None else want for size, want in zip(input[2:], wanted)))
 
@@ -298,7 +318,9 @@ AVG_POOL = {"kernel_size": REQUIRED, "stride": None, "padding": 0, "ceil_mode": 
 ADAPTIVE = {"output_size": REQUIRED}
 
 
-def pool(name: str, rank: int, attributes: dict[str, Any], shape: Any, other: Code, gradient: Code) -> None:
+def pool(
+    name: str, rank: int, attributes: dict[str, Any], shape: Callable[..., Shape], other: Code, gradient: Code
+) -> None:
     word, *rest = attributes
     defaults = {k: attributes[k] for k in rest}
     code = {"torch": lambda call: pool_text(call, name, word, defaults), "any": other}
@@ -350,12 +372,12 @@ def rms_norm_torch(call: Call) -> str:
     return f"F.rms_norm({call['input']}, {trailing(call, 1)}{', ' + weight if weight else ''}, eps={call['eps']})"
 
 
-def norm_signature(*, dims: int = 1, **attributes: Any) -> str:
+def norm_signature(*, dims: int = 1, **attributes: object) -> str:
     names = " ".join("zyxwvd"[-dims:])
     return f"... {names}, {names}, {names} -> ... {names}"
 
 
-def group_norm_shape(input: Shape, *others: Any, num_groups: int, eps: float = 1e-5) -> Shape:
+def group_norm_shape(input: Shape, *others: object, num_groups: int, eps: float = 1e-5) -> Shape:
     if isinstance(input[1], int) and input[1] % num_groups:
         raise ShapeError(f"group_norm: {input[1]} channels are not a multiple of num_groups {num_groups}.")
     return input

@@ -1,5 +1,6 @@
 """Reductions over one axis, several, or all; sorting and cumulative operators."""
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ INT64 = always(DType.int64)
 BOOL = always(DType.bool)
 
 
-def written(function: str, **attributes: Any) -> dict[str, Any]:
+def written(function: str, **attributes: Any) -> dict[str, Callable[[Call], str]]:
     """`torch.sum(x, dim=1, keepdim=True)`, and `jnp.sum(x, axis=1, keepdims=True)` elsewhere."""
     return {
         "torch": called(f"torch.{function}", "input", axis=("dim", None), keepdims=("keepdim", False), **attributes),
@@ -20,14 +21,18 @@ def written(function: str, **attributes: Any) -> dict[str, Any]:
     }
 
 
-def reduction(name: str, code: dict[str, Any], dtype: Any, gradient: str | None = None, **more: Any) -> None:
+def reduction(
+    name: str, code: Mapping[str, Code], dtype: Callable[..., DType | type], gradient: str | None = None, **more: Any
+) -> None:
     """A row with the attributes `axis` (None is all of them) and `keepdims`."""
     rule = None if gradient is None else {"input": gradient}
     shape = partial(reduced_over, name)
     row(name, "input", code, {"axis": None, "keepdims": False, **more}, shape=shape, dtype=dtype, gradient=rule)
 
 
-def reduced_over(name: str, shape: Shape, *, axis: Any = None, keepdims: bool = False, **attributes: Any) -> Shape:
+def reduced_over(
+    name: str, shape: Shape, *, axis: int | Sequence[int] | None = None, keepdims: bool = False, **attributes: object
+) -> Shape:
     """The shape after a reduction. No axes at all mean every axis to torch and none to NumPy: they are refused."""
     if axis is not None and not isinstance(axis, int) and not len(axis):
         raise ShapeError(f"{name}: axis () names no axis; leave axis out to reduce over all.")
@@ -46,7 +51,7 @@ def over_all(function: str) -> Code:
     return text
 
 
-def torch_extremum(function: str) -> Any:
+def torch_extremum(function: str) -> dict[str, Callable[[Call], str]]:
     """torch.max and torch.min over axes are amax and amin."""
     return written(function) | {"torch": written("a" + function)["torch"]}
 
@@ -70,12 +75,12 @@ def widened(call: Call) -> str:
     return ".astype(mx.int64)" if isinstance(dtype, DType) and not dtype.is_floating else ""
 
 
-def numpy_sum(function: str) -> Any:
-    code = written(function) | {"torch": over_all(function)}
-    return code | {"mlx": lambda call: code["any"](call) + widened(call)}
+def numpy_sum(function: str) -> dict[str, Code]:
+    other = written(function)["any"]
+    return {"torch": over_all(function), "any": other, "mlx": lambda call: other(call) + widened(call)}
 
 
-def variance(function: str) -> dict[str, Any]:
+def variance(function: str) -> dict[str, Code]:
     """`correction` is what is subtracted from the count: 1 is torch's default, 0 the other frameworks'."""
     return {
         "torch": written(function, correction=("correction", 1))["torch"],
@@ -83,10 +88,10 @@ def variance(function: str) -> dict[str, Any]:
     }
 
 
-def index_of(function: str) -> dict[str, Any]:
+def index_of(function: str) -> dict[str, Code]:
     """MLX gives uint32, which would make negative numbers wrap."""
     other = written(function)["any"]
-    return written(function) | {"mlx": lambda call: f"{other(call)}.astype(mx.int64)"}
+    return {**written(function), "mlx": lambda call: f"{other(call)}.astype(mx.int64)"}
 
 
 def logsumexp_torch(call: Call) -> str:
@@ -130,7 +135,7 @@ reduction("norm", NORM, floating,
 # Cumulative and sorting
 
 
-def cumulative(function: str) -> dict[str, Any]:
+def cumulative(function: str) -> dict[str, Code]:
     return {
         "torch": f"torch.{function}({{input}}, dim={{axis}})",
         "any": f"{{xp}}.{function}({{input}}, axis={{axis}})",

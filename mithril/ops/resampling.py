@@ -52,7 +52,9 @@ def cross_entropy_torch(call: Call) -> str:
     return f'F.cross_entropy({", ".join(texts)}, reduction="none")'
 
 
-def cross_entropy_shape(input: Shape, target: Shape, *, weight: tuple[float, ...] | None, **attributes: Any) -> Shape:
+def cross_entropy_shape(
+    input: Shape, target: Shape, *, weight: tuple[float, ...] | None, **attributes: object
+) -> Shape:
     if weight is not None and differ(input[1], len(weight)):
         raise ShapeError(f"cross_entropy: {len(weight)} weights for {input[1]} classes; give one for each.")
     return (input[0], *input[2:])

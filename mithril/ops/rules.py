@@ -4,12 +4,14 @@ A shape rule takes the inputs' shapes and the attributes and returns the output'
 one sentence. Sizes are integers or symbolic; two symbolic sizes that cannot be told apart or equal are let pass.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from mithril.errors import ShapeError
-from mithril.ops.table import Call, Op, define
+from mithril.ops.table import Call, Code, Op, define
 from mithril.types import Dimension, DType, Shape, as_dtype, product, promote
+
+T = TypeVar("T")
 
 
 def axis_of(axis: int, rank: int) -> int:
@@ -28,16 +30,17 @@ def axes_of(axis: int | Iterable[int] | None, rank: int) -> tuple[int, ...]:
     return tuple(axis_of(a, rank) for a in ((axis,) if isinstance(axis, int) else axis))
 
 
-def spread(value: Any, rank: int, name: str = "value") -> tuple[Any, ...]:
+def spread(value: T | Sequence[T], rank: int, name: str = "value") -> tuple[T, ...]:
     """One value per spatial axis."""
     if isinstance(value, tuple | list):
         if len(value) != rank:
             raise ShapeError(f"{name} {tuple(value)} needs {rank} values, one per spatial axis.")
         return tuple(value)
-    return (value,) * rank
+    one: Any = value
+    return (one,) * rank
 
 
-def steps_of(value: Any, rank: int, name: str) -> tuple[int, ...]:
+def steps_of(value: int | Sequence[int], rank: int, name: str) -> tuple[int, ...]:
     """One whole number of at least 1 per spatial axis: kernel, stride, dilation."""
     steps = spread(value, rank, name)
     if not all(isinstance(step, int) and step >= 1 for step in steps):
@@ -69,12 +72,14 @@ def broadcast(*shapes: Shape) -> Shape:
     return tuple(sizes)
 
 
-def same(shape: Shape, *others: Any, **attributes: Any) -> Shape:
+def same(shape: Shape, *others: object, **attributes: object) -> Shape:
     """The first input's shape."""
     return shape
 
 
-def reduced(shape: Shape, *, axis: Any = None, keepdims: bool = False, **attributes: Any) -> Shape:
+def reduced(
+    shape: Shape, *, axis: int | Sequence[int] | None = None, keepdims: bool = False, **attributes: object
+) -> Shape:
     """The shape after a reduction over `axis`."""
     axes = axes_of(axis, len(shape))
     if keepdims:
@@ -82,9 +87,9 @@ def reduced(shape: Shape, *, axis: Any = None, keepdims: bool = False, **attribu
     return tuple(size for a, size in enumerate(shape) if a not in axes)
 
 
-def along(shape: Shape, *others: Any, axis: Any = -1, **attributes: Any) -> Shape:
+def along(shape: Shape, *others: object, axis: int | Sequence[int] = -1, **attributes: object) -> Shape:
     """The input's shape, after a check that `axis`, or each of several, is one of its axes."""
-    for one in axis if isinstance(axis, tuple | list) else (axis,):
+    for one in (axis,) if isinstance(axis, int) else axis:
         axis_of(one, len(shape))
     return shape
 
@@ -110,7 +115,7 @@ def resolve(shape: Iterable[Dimension], total: Dimension) -> Shape:
     return shape
 
 
-def floating(*dtypes: Any, **attributes: Any) -> Any:
+def floating(*dtypes: DType | type | None, **attributes: object) -> DType:
     """Promotion, where integers become float32."""
     dtype = promote(*dtypes)
     if isinstance(dtype, DType):
@@ -123,22 +128,22 @@ def always(dtype: DType) -> Callable[..., DType]:
     return lambda *dtypes, **attributes: dtype
 
 
-def first(dtype: Any, *others: Any, **attributes: Any) -> Any:
+def first(dtype: DType | type, *others: object, **attributes: object) -> DType | type:
     """The first input's dtype."""
     return dtype
 
 
-def counted(dtype: Any, *others: Any, **attributes: Any) -> Any:
+def counted(dtype: DType | type, *others: object, **attributes: object) -> DType:
     """The dtype of a sum: integers and bool are summed in int64."""
     return dtype if isinstance(dtype, DType) and dtype.is_floating else DType.int64
 
 
-def promote_list(dtypes: tuple[Any, ...], **attributes: Any) -> Any:
+def promote_list(dtypes: tuple[DType | type | None, ...], **attributes: object) -> DType | type:
     """Promotion of the members of one list."""
     return promote(*dtypes)
 
 
-def given(*dtypes: Any, dtype: Any, **attributes: Any) -> DType:
+def given(*dtypes: DType | type | None, dtype: object, **attributes: object) -> DType:
     """The attribute `dtype`."""
     return as_dtype(dtype)
 
@@ -148,7 +153,9 @@ def called(function: str, *names: str, end: str = "", **defaults: Any) -> Callab
     return lambda call: f"{function.format(xp=call.xp)}({call.arguments(*names, **defaults)}{end})"
 
 
-def row(name: str, inputs: str, code: Any, attributes: Mapping[str, Any] | None = None, **facts: Any) -> None:
+def row(
+    name: str, inputs: str, code: Code | Mapping[str, Code], attributes: Mapping[str, Any] | None = None, **facts: Any
+) -> None:
     """A row in one or two lines: `inputs` is one text ("input weight bias?"), `code` a template for any backend, or a
     mapping; `facts` are the other fields of `Op`. The dtype rule is the first input's unless another is given."""
     facts.setdefault("dtype", first)

@@ -1,5 +1,6 @@
 """Operators that move values around without changing them: reshape, transpose, join, cut, repeat, pad."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -84,14 +85,14 @@ def flatten_any(call: Call) -> str:
     return f"{call['input']}.reshape({', '.join(call.source(s) for s in sizes)})"
 
 
-def expand_dims_shape(shape: Shape, *, axis: Any) -> Shape:
+def expand_dims_shape(shape: Shape, *, axis: int | Sequence[int]) -> Shape:
     new = (axis,) if isinstance(axis, int) else tuple(axis)
     places = axes_of(new, len(shape) + len(new))
     sizes = iter(shape)
     return tuple(1 if a in places else next(sizes) for a in range(len(shape) + len(new)))
 
 
-def squeezed_axes(shape: Shape, axis: Any) -> tuple[int, ...]:
+def squeezed_axes(shape: Shape, axis: int | Sequence[int]) -> tuple[int, ...]:
     """Axes to drop: a named axis stays if its size is known not to be 1, as in torch."""
     if axis is None and not all(isinstance(size, int) for size in shape):
         raise ShapeError(f"squeeze: name the axis, the sizes of {shape} are not all known.")

@@ -98,7 +98,7 @@ class Rules:
         return value.origin or "never set"
 
     def infer(
-        self, row: Op, inputs: list[Any], attributes: dict[str, Any], scope: Scopes, place: Place | None
+        self, row: Op, inputs: list[object], attributes: dict[str, Any], scope: Scopes, place: Place | None
     ) -> tuple[Shapes, tuple[DType, ...]]:
         """Shapes and dtypes of the outputs; deduces unknown shapes of inputs.
 
@@ -117,7 +117,13 @@ class Rules:
             raise self._misfit(error, row, inputs, attributes, scope, place) from error
 
     def _misfit(
-        self, error: Exception, row: Op, inputs: list[Any], attributes: dict[str, Any], scope: Scopes, place: Any
+        self,
+        error: Exception,
+        row: Op,
+        inputs: list[object],
+        attributes: dict[str, Any],
+        scope: Scopes,
+        place: Place | None,
     ) -> OperatorError:
         """A rule could not work with what it was given."""
         shapes = ", ".join(show_shape(v.shape) if isinstance(v, Value) else f"{v!r:.40}" for v in inputs)
@@ -127,7 +133,7 @@ class Rules:
             [f"operands: {shapes}", f"composed at {show_place(place)}"],
         )
 
-    def _check_operands(self, row: Op, inputs: list[Any]) -> None:
+    def _check_operands(self, row: Op, inputs: list[object]) -> None:
         for spec, item in zip(row.inputs, inputs):
             name = spec.strip("?*")
             if isinstance(item, tuple) and not spec.startswith("*"):
@@ -163,7 +169,7 @@ class Rules:
         elif not fits:
             raise DtypeError(f"{name} is {value.dtype} where {kind.__name__} values are needed")
 
-    def _shapes(self, row: Op, inputs: list[Any], attributes: dict[str, Any]) -> Shapes:
+    def _shapes(self, row: Op, inputs: list[object], attributes: dict[str, Any]) -> Shapes:
         resolve = self.sizes.resolve
         if self.sizes.known:
             attributes.update({k: resolve(v) for k, v in attributes.items()})
@@ -201,13 +207,13 @@ class Rules:
         return Variadic(broadcast(*(t[max(len(t) - longest, 0) :] for t in tails)))
 
     @staticmethod
-    def _dtypes(row: Op, inputs: list[Any], attributes: dict[str, Any], count: int) -> tuple[DType, ...]:
+    def _dtypes(row: Op, inputs: list[object], attributes: dict[str, Any], count: int) -> tuple[DType, ...]:
         result = row.dtype(*map(dtype_of, inputs), **attributes)
         result = result if isinstance(result, tuple) else (result,) * count
         return tuple(map(as_dtype, result))
 
     def _decorated(
-        self, error: ShapeError | DtypeError, row: Op, inputs: list[Any], scope: Scopes, place: Place | None
+        self, error: ShapeError | DtypeError, row: Op, inputs: list[object], scope: Scopes, place: Place | None
     ) -> ShapeError | DtypeError:
         """The rule's sentence with the path, all shapes, and where each was set."""
         notes = []

@@ -21,7 +21,7 @@ STATIC: dict[str, Callable[..., Any]] = {
 NUMBERS = (bool, int, float, Dim)
 
 
-def compute(name: str, inputs: list[Any], path: str) -> Any:
+def compute(name: str, inputs: list[object], path: str) -> Any:
     """The value of an operator on numbers and sizes, or of the sum of two lists of them.
 
     Raises:
@@ -47,7 +47,7 @@ def _power(left: Any, right: Any) -> Any:
     return left**right
 
 
-def _shown(inputs: list[Any]) -> str:
+def _shown(inputs: list[object]) -> str:
     return " and ".join(f"{item!r:.60}" for item in inputs)
 
 

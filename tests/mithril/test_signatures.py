@@ -1,24 +1,12 @@
-"""Signatures say what a function takes: how often they say `Any` in the rooms of the compiler. A bound may only go down.
-
-Rooms without a bound here (the operator table, backends, ready models, mappings of torch's operators) say it still.
-"""
+"""Signatures say what a function takes: how often they say `Any`, nested or not. The bound may only go down."""
 
 import ast
 from collections import Counter
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "mithril"
-BOUNDS = {
-    "logical": 65,
-    "physical": 63,
-    "codegen": 13,
-    "compile": 34,
-    "interop": 40,
-    "training.py": 4,
-    "types.py": 2,
-    "__init__.py": 1,
-    "errors.py": 0,
-}
+BOUND = 266
+"""1,112 were there once, 731 of them not nested in another type."""
 
 
 def annotations(path: Path):
@@ -33,17 +21,23 @@ def annotations(path: Path):
                 yield function.returns
 
 
-def room(path: Path) -> str:
-    parts = path.relative_to(PACKAGE).parts
-    return "/".join(parts[:2]) if parts[:2] == ("interop", "mapping") else parts[0]
-
-
 def test_any_in_signatures_goes_down():
-    found: Counter[str] = Counter()
+    found = Counter(
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        for annotation in annotations(path)
+        for part in ast.walk(annotation)
+        if isinstance(part, ast.Name) and part.id == "Any"
+    )
+    assert found.total() <= BOUND, found.most_common(10)
+
+
+def test_no_alias_means_any():
+    """A name for `Any` would hide it from the count."""
     for path in PACKAGE.rglob("*.py"):
-        for annotation in annotations(path):
-            found[room(path)] += sum(isinstance(n, ast.Name) and n.id == "Any" for n in ast.walk(annotation))
-    assert not {where: count for where, count in found.items() if count > BOUNDS.get(where, count)}
+        for part in ast.parse(path.read_text()).body:
+            if isinstance(part, ast.Assign | ast.AnnAssign) and isinstance(part.value, ast.Name):
+                assert part.value.id != "Any", f"{path.name}:{part.lineno}"
 
 
 def test_functions_are_short():

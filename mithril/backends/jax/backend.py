@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mithril.backends.base import Arrays, Backend
+from mithril.backends.base import Arrays, Backend, P, R
 from mithril.errors import BackendError
-from mithril.types import DType
+from mithril.types import Array, DType
 
 
 class JaxBackend(Backend):
@@ -29,7 +29,7 @@ class JaxBackend(Backend):
     imports = ("import itertools", "import math", "import jax", "import jax.numpy as jnp", "from jax import lax")
     kernels = ("array", "jax.kernels")
 
-    def open_device(self, device: str | None) -> Any:
+    def open_device(self, device: str | None) -> jax.Device | None:
         if device is None:
             return None
         platform, _, number = device.partition(":")
@@ -39,17 +39,17 @@ class JaxBackend(Backend):
             there = ", ".join(f"'{d.platform}:{d.id}'" for d in jax.devices())
             raise BackendError(f"JAX has no device '{device}'; there are {there}.") from error
 
-    def scope(self) -> Any:
+    def scope(self) -> AbstractContextManager[object] | None:
         return jax.enable_x64(True) if self.dtype is DType.float64 else None
 
-    def native(self, dtype: DType) -> Any:
+    def native(self, dtype: DType) -> np.dtype:
         return jnp.dtype(dtype.value)
 
     def place(self, value: np.ndarray, dtype: DType) -> jax.Array:
         """Without the 64-bit mode, 64-bit numbers become 32-bit ones."""
         return self._put(value, dtype, self._device)
 
-    def _put(self, value: np.ndarray, dtype: DType, where: Any) -> jax.Array:
+    def _put(self, value: np.ndarray, dtype: DType, where: object) -> jax.Array:
         with self.scope() or nullcontext():
             narrow = jax.dtypes.canonicalize_dtype(self.native(dtype))
             if narrow.itemsize < value.dtype.itemsize and dtype.is_integer and value.size:
@@ -70,32 +70,34 @@ class JaxBackend(Backend):
     def spread(self, value: np.ndarray, dtype: DType, cuts: Sequence[str | None]) -> jax.Array:
         return self._put(value, dtype, jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(*cuts)))
 
-    def placed_like(self, values: Arrays, models: Arrays) -> dict[str, Any]:
+    def placed_like(self, values: Arrays, models: Arrays) -> dict[str, Array]:
         with self.scope() or nullcontext():
             return {k: jax.device_put(v, models[k].sharding) if k in models else v for k, v in values.items()}
 
-    def is_array(self, value: Any) -> bool:
+    def is_array(self, value: object) -> bool:
         return isinstance(value, jax.Array)
 
     def to_numpy(self, value: jax.Array) -> np.ndarray:
         return np.asarray(value.astype(jnp.float32) if value.dtype == jnp.bfloat16 else value)
 
-    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def jit(self, function: Callable[P, R]) -> Callable[P, R]:
         return self.prepare(jax.jit(function))
 
-    def vjp(self, function: Callable[[Arrays], Arrays], params: Arrays) -> Any:
+    def vjp(
+        self, function: Callable[[Arrays], Arrays], params: Arrays
+    ) -> tuple[Arrays, Callable[[Arrays], dict[str, Array]]]:
         floating = {k: v for k, v in params.items() if jnp.issubdtype(v.dtype, jnp.floating)}
         fixed = {k: v for k, v in params.items() if k not in floating}
         outputs, back = self.prepare(jax.vjp)(lambda values: dict(function({**fixed, **values})), floating)
 
-        def pullback(grads: Arrays) -> dict[str, Any]:
+        def pullback(grads: Arrays) -> dict[str, Array]:
             (found,) = back({k: _cotangent(v, grads.get(k)) for k, v in outputs.items()})
             return {k: found[k] if k in found else jnp.zeros_like(v) for k, v in params.items()}
 
         return outputs, self.prepare(pullback)
 
 
-def _cotangent(output: jax.Array, grad: Any) -> Any:
+def _cotangent(output: jax.Array, grad: jax.Array | None) -> Any:
     """A gradient of the output's kind: integers have none."""
     if not jnp.issubdtype(output.dtype, jnp.floating):
         return np.zeros(output.shape, jax.dtypes.float0)

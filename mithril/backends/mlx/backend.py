@@ -1,14 +1,14 @@
 """The MLX backend."""
 
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager
 
 import mlx.core as mx
 import numpy as np
 
-from mithril.backends.base import Arrays, Backend
+from mithril.backends.base import Arrays, Backend, P, R
 from mithril.errors import BackendError
-from mithril.types import DType
+from mithril.types import Array, DType
 
 
 class MlxBackend(Backend):
@@ -28,14 +28,14 @@ class MlxBackend(Backend):
             raise BackendError(f"MLX has no device '{device}', only 'cpu' and 'gpu'.")
         return mx.default_device() if device is None else mx.Device(getattr(mx, device))
 
-    def native(self, dtype: DType) -> Any:
+    def native(self, dtype: DType) -> mx.Dtype:
         return mx.bool_ if dtype is DType.bool else getattr(mx, dtype.value)
 
     def place(self, value: np.ndarray, dtype: DType) -> mx.array:
         value = value.astype(np.float32) if dtype is DType.bfloat16 else value.astype(dtype.value)
         return mx.array(value, dtype=self.native(dtype))
 
-    def is_array(self, value: Any) -> bool:
+    def is_array(self, value: object) -> bool:
         return isinstance(value, mx.array)
 
     def to_numpy(self, value: mx.array) -> np.ndarray:
@@ -46,17 +46,19 @@ class MlxBackend(Backend):
         with self.scope():
             return mx.moveaxis(mx.contiguous(mx.moveaxis(weight, 1, -1)), -1, 1)
 
-    def scope(self) -> Any:
+    def scope(self) -> AbstractContextManager[object]:
         return mx.stream(self._device)
 
-    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def jit(self, function: Callable[P, R]) -> Callable[P, R]:
         return self.prepare(mx.compile(function))
 
-    def vjp(self, function: Callable[[Arrays], Arrays], params: Arrays) -> Any:
+    def vjp(
+        self, function: Callable[[Arrays], Arrays], params: Arrays
+    ) -> tuple[Arrays, Callable[[Arrays], dict[str, Array]]]:
         keys = [k for k, v in params.items() if mx.issubdtype(v.dtype, mx.floating)]
         outputs = self.prepare(function)(params)
 
-        def pullback(grads: Arrays) -> dict[str, Any]:
+        def pullback(grads: Arrays) -> dict[str, Array]:
             """MLX differentiates while it runs the function, so it runs again."""
 
             def chosen(*values: mx.array) -> list[mx.array]:

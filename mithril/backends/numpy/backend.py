@@ -1,13 +1,12 @@
 """The NumPy backend: the reference for values, with gradients written out in the generated source."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from mithril.backends.base import Arrays, Backend
+from mithril.backends.base import Arrays, Backend, P, R
 from mithril.errors import BackendError
-from mithril.types import DType
+from mithril.types import Array, DType
 
 
 class NumpyBackend(Backend):
@@ -22,7 +21,7 @@ class NumpyBackend(Backend):
         if device not in (None, "cpu"):
             raise BackendError(f"NumPy has no device '{device}', only 'cpu'.")
 
-    def native(self, dtype: DType) -> Any:
+    def native(self, dtype: DType) -> np.dtype:
         if dtype is DType.bfloat16:
             raise BackendError("NumPy has no bfloat16; use float32 or float16.")
         return np.dtype(dtype.value)
@@ -30,17 +29,19 @@ class NumpyBackend(Backend):
     def place(self, value: np.ndarray, dtype: DType) -> np.ndarray:
         return np.array(value, dtype=self.native(dtype))
 
-    def is_array(self, value: Any) -> bool:
+    def is_array(self, value: object) -> bool:
         return isinstance(value, np.ndarray | np.generic)
 
-    def to_numpy(self, value: Any) -> np.ndarray:
+    def to_numpy(self, value: np.ndarray) -> np.ndarray:
         return np.asarray(value)
 
-    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def jit(self, function: Callable[P, R]) -> Callable[P, R]:
         """NumPy compiles nothing."""
         return function
 
-    def vjp(self, function: Callable[[Arrays], Arrays], params: Arrays) -> Any:
+    def vjp(
+        self, function: Callable[[Arrays], Arrays], params: Arrays
+    ) -> tuple[Arrays, Callable[[Arrays], dict[str, Array]]]:
         """Not there: a compiled model's gradients on NumPy are part of its generated source."""
         raise BackendError(
             "NumPy cannot differentiate a function; compile a model and call `evaluate_gradients`, "

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from mithril.backends.base import Arrays, Backend
+from mithril.backends.base import Arrays, Backend, P, R
 from mithril.errors import BackendError
-from mithril.types import DType
+from mithril.types import Array, DType
 
 
 class TorchBackend(Backend):
@@ -32,7 +32,7 @@ class TorchBackend(Backend):
         except (RuntimeError, AssertionError) as error:
             raise BackendError(f"torch cannot use the device '{device}': {str(error).splitlines()[0]}") from error
 
-    def open_mesh(self) -> Any:
+    def open_mesh(self) -> object:
         from torch.distributed import get_world_size, is_available, is_initialized, is_torchelastic_launched
         from torch.distributed.device_mesh import init_device_mesh
 
@@ -56,11 +56,11 @@ class TorchBackend(Backend):
         placements = [Shard(cuts.index(axis)) if axis in cuts else Replicate() for axis in self.mesh_axes]
         return distribute_tensor(self.place(value, dtype), self.mesh, placements)
 
-    def placed_like(self, values: Arrays, models: Arrays) -> dict[str, Any]:
+    def placed_like(self, values: Arrays, models: Arrays) -> dict[str, Array]:
         cuts = {k: getattr(models.get(k), "placements", None) for k in values}
         return {k: v.redistribute(placements=cuts[k]) if cuts[k] else v for k, v in values.items()}
 
-    def is_array(self, value: Any) -> bool:
+    def is_array(self, value: object) -> bool:
         return isinstance(value, torch.Tensor)
 
     def to_numpy(self, value: torch.Tensor) -> np.ndarray:
@@ -75,7 +75,7 @@ class TorchBackend(Backend):
     def scope(self) -> Any:
         return None if self._device.type == "cpu" else self._device
 
-    def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def prepare(self, function: Callable[P, R]) -> Callable[P, R]:
         """`function`, making its own tensors on this backend's device or mesh."""
         if self.mesh is None:
             return super().prepare(function)
@@ -83,19 +83,22 @@ class TorchBackend(Backend):
 
         return on_mesh(super().prepare(function))
 
-    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def jit(self, function: Callable[P, R]) -> Callable[P, R]:
         return self.prepare(torch.compile(function))
 
     def _cotangent(self, output: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         """A gradient of the output's dtype and shape, on the mesh if there is one."""
         grad = grad.to(output.dtype).reshape(output.shape)
-        return grad if self.mesh is None or hasattr(grad, "placements") else self.array(grad, grad.dtype)
+        spread: Any = grad if self.mesh is None or hasattr(grad, "placements") else self.array(grad, grad.dtype)
+        return spread
 
-    def vjp(self, function: Callable[[Arrays], Arrays], params: Arrays) -> Any:
+    def vjp(
+        self, function: Callable[[Arrays], Arrays], params: Arrays
+    ) -> tuple[Arrays, Callable[[Arrays], dict[str, Array]]]:
         leaves = {key: value.detach().requires_grad_(value.is_floating_point()) for key, value in params.items()}
         outputs = dict(function(leaves))
 
-        def pullback(grads: Arrays) -> dict[str, Any]:
+        def pullback(grads: Arrays) -> dict[str, Array]:
             wanted = {k: v for k, v in leaves.items() if v.requires_grad}
             given = {k: g for k, g in grads.items() if outputs[k].requires_grad}
             seeds = [self._cotangent(outputs[k], g) for k, g in given.items()]

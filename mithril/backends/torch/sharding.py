@@ -13,17 +13,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from mithril.backends.base import P, R
+
 Function = Callable[..., Tensor]
 ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """Kernels whose gradients DTensor can shard; the fused one for CPU is not among them."""
 
 
-def on_mesh(function: Callable[..., Any]) -> Callable[..., Any]:
+def on_mesh(function: Callable[P, R]) -> Callable[P, R]:
     """`function` for DTensors. Tensors that it makes itself count as copies on every process; of what it returns, sums
     that are still spread over processes are added up."""
 
     @wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
         with implicit_replication(), _Replaced(), sdpa_kernel(ATTENTION):
             return tree_map(_settle, function(*args, **kwargs))
 

@@ -7,7 +7,7 @@ An operator that is missing here is mapped by a function that records operators 
         return (left * left + right * right) ** 0.5
 """
 
-from mithril.interop.mapping import arithmetic, choosing, indexing, nn, recurrent, reduction, shape
+from mithril.interop.mapping import arithmetic, choosing, indexing, nn, recurrent, reduction, resampling, shape
 from mithril.interop.mapping.registry import MAPPINGS, mapping, maps
 
 __all__ = ["MAPPINGS", "arithmetic", "choosing", "indexing", "mapping", "maps", "nn", "recurrent", "reduction", "shape"]

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.fx import Node
 
-from mithril.interop.mapping.registry import MAPPINGS, cast, dtype_of, maps, of_vectors, rank_of, shape_of
-from mithril.logical.connection import Expression, record
+from mithril.interop.mapping.registry import (
+    MAPPINGS,
+    Mapping,
+    cast,
+    dtype_of,
+    maps,
+    of_vectors,
+    rank_of,
+    shape_of,
+)
+from mithril.logical.connection import Expression, Operand, Size, record
 
 SAME_NAME = {
     "relu": "relu", "relu6": "relu6", "sigmoid": "sigmoid", "silu": "silu", "mish": "mish", "selu": "selu",
@@ -37,11 +46,11 @@ BINARY = {
 """Functions of two arguments without options."""
 
 
-def _unary(name: str) -> Callable[..., Any]:
+def _unary(name: str) -> Mapping:
     return lambda node, input: record(name, input=input)
 
 
-def _binary(name: str) -> Callable[..., Any]:
+def _binary(name: str) -> Mapping:
     return lambda node, left, right: record(name, left=left, right=right)
 
 
@@ -50,7 +59,7 @@ MAPPINGS.update({aten: _binary(name) for aten, name in BINARY.items()})
 
 
 @maps("add")
-def add(node: Node, left: Any, right: Any, *, alpha: Any = 1) -> Any:
+def add(node: Node, left: Operand, right: Operand, *, alpha: float = 1) -> Operand:
     if not isinstance(right, Expression) and right == 0 and node.args and _keeps_dtype(node):
         return left
     return left + (right if alpha == 1 else right * alpha)
@@ -63,17 +72,17 @@ def _keeps_dtype(node: Node) -> bool:
 
 
 @maps("sub")
-def subtract(node: Node, left: Any, right: Any, *, alpha: Any = 1) -> Any:
+def subtract(node: Node, left: Operand, right: Operand, *, alpha: float = 1) -> Operand:
     return left - (right if alpha == 1 else right * alpha)
 
 
 @maps("rsub")
-def subtract_from(node: Node, left: Any, right: Any, alpha: Any = 1) -> Any:
+def subtract_from(node: Node, left: Operand, right: Operand, alpha: float = 1) -> Operand:
     return right - (left if alpha == 1 else left * alpha)
 
 
 @maps("div", "divide", "true_divide")
-def divide(node: Node, left: Any, right: Any, *, rounding_mode: str | None = None) -> Any:
+def divide(node: Node, left: Operand, right: Operand, *, rounding_mode: str | None = None) -> Operand:
     if rounding_mode == "floor":
         return left // right
     if rounding_mode is None:
@@ -81,7 +90,7 @@ def divide(node: Node, left: Any, right: Any, *, rounding_mode: str | None = Non
     return _cut_off(left, right) if not node.meta["val"].is_floating_point() else record("trunc", input=left / right)
 
 
-def _cut_off(left: Any, right: Any) -> Any:
+def _cut_off(left: Operand, right: Operand) -> Operand:
     """Integer division towards zero: one more than the floor where there is a rest and the signs differ."""
     floor = left // right
     rest = record("not_equal", left=floor * right, right=left)
@@ -89,7 +98,7 @@ def _cut_off(left: Any, right: Any) -> Any:
 
 
 @maps("hardtanh")
-def hard_tanh(node: Node, input: Any, low: float = -1, high: float = 1) -> Any:
+def hard_tanh(node: Node, input: Operand, low: float = -1, high: float = 1) -> Operand:
     if (low, high) == (0, 6):
         return record("relu6", input=input)
     return (
@@ -98,17 +107,17 @@ def hard_tanh(node: Node, input: Any, low: float = -1, high: float = 1) -> Any:
 
 
 @maps("gelu")
-def gelu(node: Node, input: Any, *, approximate: str = "none") -> Any:
+def gelu(node: Node, input: Operand, *, approximate: str = "none") -> Operand:
     return record("gelu", input=input, approximate=approximate)
 
 
 @maps("leaky_relu")
-def leaky_relu(node: Node, input: Any, negative_slope: float = 0.01) -> Any:
+def leaky_relu(node: Node, input: Operand, negative_slope: float = 0.01) -> Operand:
     return record("leaky_relu", input=input, negative_slope=negative_slope)
 
 
 @maps("elu")
-def elu(node: Node, input: Any, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
+def elu(node: Node, input: Operand, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Operand:
     if input_scale == 1:
         value = record("elu", input=input, alpha=alpha)
     else:
@@ -118,7 +127,7 @@ def elu(node: Node, input: Any, alpha: float = 1, scale: float = 1, input_scale:
 
 
 @maps("softplus")
-def softplus(node: Node, input: Any, beta: float = 1, threshold: float = 20) -> Any:
+def softplus(node: Node, input: Operand, beta: float = 1, threshold: float = 20) -> Operand:
     wide = input if beta == 1 else input * beta
     value = record("softplus", input=wide) if beta == 1 else record("softplus", input=wide) / beta
     # above torch's own threshold of 20, the two differ by 2e-9
@@ -126,7 +135,7 @@ def softplus(node: Node, input: Any, beta: float = 1, threshold: float = 20) -> 
 
 
 @maps("prelu")
-def prelu(node: Node, input: Any, weight: Any) -> Any:
+def prelu(node: Node, input: Operand, weight: Operand) -> Operand:
     if rank_of(node.args[0]) < 2 or rank_of(node.args[1]) != 1 or shape_of(node.args[1]) == (1,):
         weight = record("reshape", input=weight, shape=())
         return record("where", condition=input > 0, input=input, other=weight * input)
@@ -134,7 +143,7 @@ def prelu(node: Node, input: Any, weight: Any) -> Any:
 
 
 @maps("glu")
-def glu(node: Node, input: Any, dim: int = -1) -> Any:
+def glu(node: Node, input: Operand, dim: int = -1) -> Operand:
     source: Any = node.args[0]
     half = source.meta["val"].shape[dim] // 2
     pieces = record("split", input=input, split_size=half, axis=dim)
@@ -142,7 +151,7 @@ def glu(node: Node, input: Any, dim: int = -1) -> Any:
 
 
 @maps("clamp", "clip")
-def clamp(node: Node, input: Any, min: Any = None, max: Any = None) -> Any:
+def clamp(node: Node, input: Operand, min: Operand | None = None, max: Operand | None = None) -> Operand:
     if isinstance(min, Expression) or isinstance(max, Expression):
         value = input if min is None else record("maximum", left=input, right=min)
         return value if max is None else record("minimum", left=value, right=max)
@@ -150,27 +159,27 @@ def clamp(node: Node, input: Any, min: Any = None, max: Any = None) -> Any:
 
 
 @maps("clamp_min")
-def clamp_min(node: Node, input: Any, min: Any) -> Any:
+def clamp_min(node: Node, input: Operand, min: Operand) -> Operand:
     return clamp(node, input, min)
 
 
 @maps("clamp_max")
-def clamp_max(node: Node, input: Any, max: Any) -> Any:
+def clamp_max(node: Node, input: Operand, max: Operand) -> Operand:
     return clamp(node, input, None, max)
 
 
 @maps("where")
-def where(node: Node, condition: Any, input: Any, other: Any) -> Any:
+def where(node: Node, condition: Operand, input: Operand, other: Operand) -> Operand:
     return record("where", condition=condition, input=input, other=other)
 
 
 @maps("masked_fill")
-def masked_fill(node: Node, input: Any, mask: Any, value: Any) -> Any:
+def masked_fill(node: Node, input: Operand, mask: Operand, value: Operand) -> Operand:
     return record("where", condition=mask, input=value, other=input)
 
 
 @maps("round.decimals")
-def round_decimals(node: Node, input: Any, *, decimals: int) -> Any:
+def round_decimals(node: Node, input: Operand, *, decimals: int) -> Operand:
     factor = 10.0 ** abs(decimals)
     if decimals < 0:
         return record("round", input=input / factor) * factor
@@ -178,7 +187,7 @@ def round_decimals(node: Node, input: Any, *, decimals: int) -> Any:
 
 
 @maps("fmax", "fmin")
-def extremum_of_numbers(node: Node, left: Any, right: Any) -> Any:
+def extremum_of_numbers(node: Node, left: Operand, right: Operand) -> Operand:
     """The larger or smaller of two values, of which one may be no number."""
     name = "maximum" if "fmax" in str(node.target) else "minimum"
     value = record(
@@ -188,12 +197,12 @@ def extremum_of_numbers(node: Node, left: Any, right: Any) -> Any:
 
 
 @maps("exp2")
-def exp2(node: Node, input: Any) -> Any:
+def exp2(node: Node, input: Operand) -> Operand:
     return record("exp", input=input * math.log(2))
 
 
 @maps("signbit")
-def signbit(node: Node, input: Any) -> Any:
+def signbit(node: Node, input: Operand) -> Operand:
     if not node.args[0].meta["val"].is_floating_point():  # type: ignore[union-attr]
         return input < 0
     behind = record("logical_and", left=input == 0, right=1 / input < 0)
@@ -201,23 +210,23 @@ def signbit(node: Node, input: Any) -> Any:
 
 
 @maps("convert_element_type")
-def convert_element_type(node: Node, input: Any, dtype: Any) -> Any:
+def convert_element_type(node: Node, input: Operand, dtype: torch.dtype | None) -> Operand:
     return to(node, input, dtype)
 
 
 @maps("lerp")
-def lerp(node: Node, start: Any, end: Any, weight: Any) -> Any:
+def lerp(node: Node, start: Operand, end: Operand, weight: Operand) -> Operand:
     return start + weight * (end - start)
 
 
 @maps("addcmul")
-def addcmul(node: Node, input: Any, left: Any, right: Any, *, value: float = 1) -> Any:
+def addcmul(node: Node, input: Operand, left: Operand, right: Operand, *, value: float = 1) -> Operand:
     return input + left * right * value
 
 
 @maps("softmax", "_softmax", "log_softmax", "_log_softmax")
 @of_vectors
-def softmax(node: Node, input: Any, dim: int, dtype: Any = None) -> Any:
+def softmax(node: Node, input: Operand, dim: int, dtype: torch.dtype | None = None) -> Operand:
     source: Any = node.args[0]
     name = "log_softmax" if "log" in str(node.target) else "softmax"
     wanted = dtype if isinstance(dtype, torch.dtype) else None
@@ -228,36 +237,36 @@ def softmax(node: Node, input: Any, dim: int, dtype: Any = None) -> Any:
 
 
 @maps("to.dtype", "_to_copy", "to.dtype_layout")
-def to(node: Node, input: Any, dtype: Any = None, *others: Any, **options: Any) -> Any:
+def to(node: Node, input: Operand, dtype: torch.dtype | None = None, *others: object, **options: object) -> Operand:
     source: Any = node.args[0]
     return cast(input, source.meta["val"].dtype, dtype)
 
 
 @maps("to.device")
-def to_device(node: Node, input: Any, device: Any, dtype: Any = None, *others: Any) -> Any:
+def to_device(node: Node, input: Operand, device: object, dtype: torch.dtype | None = None, *others: object) -> Operand:
     return to(node, input, dtype)
 
 
 @maps("type_as", "to.other")
-def type_as(node: Node, input: Any, other: Any, *others: Any) -> Any:
+def type_as(node: Node, input: Operand, other: Operand, *others: object) -> Operand:
     return to(node, input, node.meta["val"].dtype)
 
 
 @maps("detach")
-def detach(node: Node, input: Any) -> Any:
+def detach(node: Node, input: Operand) -> Operand:
     """Gradients stop here; numbers have none."""
     return record("detach", input=input) if isinstance(input, Expression) else input
 
 
 @maps("clone", "contiguous", "alias", "lift_fresh_copy", "lift_fresh", "_assert_tensor_metadata", "positive")
-def unchanged(node: Node, input: Any, *others: Any, **options: Any) -> Any:
+def unchanged(node: Node, input: Operand, *others: object, **options: object) -> Operand:
     return input
 
 
 # Sizes
 
 
-def _static(node: Node, *values: Any) -> Any:
+def _static(node: Node, *values: Size) -> Operand:
     """Arithmetic of sizes, which is evaluated when shapes are inferred."""
     name = node.target.__name__  # type: ignore[union-attr]
     if not any(isinstance(v, Expression) for v in values):
@@ -277,17 +286,17 @@ MAPPINGS.update({f"python.{name}": _static for name in SIZES})
 
 
 @maps("sym_size.int")
-def size(node: Node, input: Any, dim: int) -> Any:
+def size(node: Node, input: Expression, dim: int) -> Operand:
     return input.shape[dim]
 
 
 @maps("python.getitem")
-def getitem(node: Node, values: Any, index: int) -> Any:
+def getitem(node: Node, values: Sequence[Operand], index: int) -> Operand:
     return values[index]
 
 
 @maps("scalar_tensor")
-def scalar_tensor(node: Node, value: Any, *, dtype: Any = None) -> Any:
+def scalar_tensor(node: Node, value: Operand, *, dtype: torch.dtype | None = None) -> Operand:
     if isinstance(value, Expression):
         return value
     return record("full", shape=(), value=value, dtype=dtype_of(node.meta["val"].dtype))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch.fx import Node
+from torch.fx.node import Argument
 
 from mithril.errors import ConversionError
 from mithril.interop.mapping.registry import axis_of, dtype_of, maps, of_vectors, rank_of, shape_of
-from mithril.logical.connection import IOKey, record
+from mithril.logical.connection import Expression, IOKey, Operand, record
 from mithril.types import DType
 
 
-def fixed_shape(node: Any, what: str) -> tuple[int, ...]:
+def fixed_shape(node: Argument, what: str) -> tuple[int, ...]:
     """A shape whose sizes are all known.
 
     Raises:
@@ -26,19 +29,19 @@ def fixed_shape(node: Any, what: str) -> tuple[int, ...]:
     return shape
 
 
-def integers(values: Any) -> IOKey:
+def integers(values: npt.ArrayLike) -> IOKey:
     """A constant of integers."""
     return IOKey(value=np.asarray(values, np.int64), type=DType.int64)
 
 
-def logical_and(left: Any, right: Any) -> Any:
+def logical_and(left: Operand, right: Operand) -> Expression:
     return record("logical_and", left=left, right=right)
 
 
 # Order
 
 
-def _picked(input: Any, place: int, axis: int, keepdim: bool) -> tuple[Any, Any]:
+def _picked(input: Operand, place: int, axis: int, keepdim: bool) -> tuple[Operand, ...]:
     """The value that is at `place` in order along an axis, and its index."""
     order = record("argsort", input=input, axis=axis)
     index = record("take", input=order, index=integers([place]), axis=axis)
@@ -48,27 +51,27 @@ def _picked(input: Any, place: int, axis: int, keepdim: bool) -> tuple[Any, Any]
 
 @maps("kthvalue")
 @of_vectors
-def kthvalue(node: Node, input: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+def kthvalue(node: Node, input: Operand, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Operand, ...]:
     return _picked(input, k - 1, axis_of(node.args[0], dim), keepdim)
 
 
 @maps("median.dim")
 @of_vectors
-def median(node: Node, input: Any, dim: int = -1, keepdim: bool = False) -> Any:
+def median(node: Node, input: Operand, dim: int = -1, keepdim: bool = False) -> tuple[Operand, ...]:
     axis = axis_of(node.args[0], dim)
     shape = shape_of(node.args[0]) or (1,)
     return _picked(input, (shape[axis] - 1) // 2, axis, keepdim)
 
 
 @maps("median.default")
-def median_of_all(node: Node, input: Any) -> Any:
+def median_of_all(node: Node, input: Operand) -> Operand:
     count = math.prod(fixed_shape(node.args[0], "A median"))
     return _picked(record("reshape", input=input, shape=(-1,)), (count - 1) // 2, 0, False)[0]
 
 
 @maps("cummax", "cummin")
 @of_vectors
-def running_extremum(node: Node, input: Any, dim: int) -> Any:
+def running_extremum(node: Node, input: Operand, dim: int) -> tuple[Operand, ...]:
     axis, name = axis_of(node.args[0], dim), str(node.target).split(".")[1]
     shape = fixed_shape(node.args[0], "A running extremum") or (1,)
     value = record(name, input=input, axis=axis)
@@ -77,7 +80,7 @@ def running_extremum(node: Node, input: Any, dim: int) -> Any:
     return value, record("cummax", input=own, axis=axis)
 
 
-def _rank_in(sequence: Any, values: Any, right: bool) -> Any:
+def _rank_in(sequence: Expression, values: Expression, right: bool) -> Operand:
     """How many of the sorted `sequence` (..., s) are before each of `values` (..., v)."""
     before = "less_equal" if right else "less"
     found = record(before, left=sequence.expand_dims(-2), right=values.expand_dims(-1))
@@ -86,9 +89,15 @@ def _rank_in(sequence: Any, values: Any, right: bool) -> Any:
 
 @maps("searchsorted.Tensor", "bucketize.Tensor")
 def searchsorted(
-    node: Node, first: Any, second: Any, *, out_int32: bool = False, right: bool = False, side: Any = None,
-    sorter: Any = None,
-) -> Any:  # fmt: skip
+    node: Node,
+    first: Expression,
+    second: Expression,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Expression | None = None,
+) -> Operand:
     if sorter is not None:
         raise ConversionError("searchsorted with a sorter has no counterpart.", ["Sort the sequence: x.gather(-1, i)."])
     sequence, values = (second, first) if "bucketize" in str(node.target) else (first, second)
@@ -102,7 +111,7 @@ def searchsorted(
 
 
 @maps("searchsorted.Scalar", "bucketize.Scalar")
-def searchsorted_number(node: Node, first: Any, second: Any, **options: Any) -> Any:
+def searchsorted_number(node: Node, first: Operand, second: Operand, **options: object) -> Operand:
     sequence, value = (second, first) if "bucketize" in str(node.target) else (first, second)
     right = options.get("right", False) or options.get("side") == "right"
     found = record("cast", input=sequence <= value if right else sequence < value, dtype=DType.int64).sum(axis=-1)
@@ -110,7 +119,7 @@ def searchsorted_number(node: Node, first: Any, second: Any, **options: Any) -> 
 
 
 @maps("histc")
-def histc(node: Node, input: Any, bins: int = 100, min: float = 0, max: float = 0) -> Any:
+def histc(node: Node, input: Expression, bins: int = 100, min: float = 0, max: float = 0) -> Operand:
     """Equal bins; the bounds of the data where none are given."""
     low, high = (min, max) if min != max else (input.min(), input.max())
     if min == max and min != 0:
@@ -130,7 +139,14 @@ def histc(node: Node, input: Any, bins: int = 100, min: float = 0, max: float = 
 
 
 @maps("index_put", "_index_put_impl", "_unsafe_index_put")
-def index_put(node: Node, input: Any, indices: Any, values: Any, accumulate: bool = False, unsafe: bool = False) -> Any:
+def index_put(
+    node: Node,
+    input: Operand,
+    indices: Sequence[Expression | None],
+    values: Operand,
+    accumulate: bool = False,
+    unsafe: bool = False,
+) -> Operand:
     sources: Any = node.args[1]
     masks = [s is not None and str(s.meta["val"].dtype) == "torch.bool" for s in sources]
     if any(masks):
@@ -151,18 +167,20 @@ def index_put(node: Node, input: Any, indices: Any, values: Any, accumulate: boo
 
 
 def _flat_places(
-    shapes: list[Any], indices: Any, shape: tuple[int, ...], chosen: list[int]
-) -> tuple[Any, tuple[int, ...]]:
+    shapes: list[tuple[int, ...]], indices: Sequence[Expression | None], shape: tuple[int, ...], chosen: list[int]
+) -> tuple[Expression, tuple[int, ...]]:
     """Indices along several axes as one along all of them, and its shape."""
     width = np.broadcast_shapes(*shapes)
     place: Any = 0
     for axis in chosen:
-        index = record("where", condition=indices[axis] < 0, input=indices[axis] + shape[axis], other=indices[axis])
+        given = indices[axis]
+        assert given is not None
+        index = record("where", condition=given < 0, input=given + shape[axis], other=given)
         place = index if isinstance(place, int) else place * shape[axis] + index
     return record("broadcast_to", input=place, shape=width), width
 
 
-def _rows_of(node: Node, values: Any, width: tuple[int, ...], chosen: list[int], rest: list[int]) -> Any:
+def _rows_of(node: Node, values: Operand, width: tuple[int, ...], chosen: list[int], rest: list[int]) -> Expression:
     """The values to write, broadcast, with the axes of the index in front."""
     together = chosen == list(range(chosen[0], chosen[-1] + 1))
     front = chosen[0] if together else 0
@@ -172,14 +190,16 @@ def _rows_of(node: Node, values: Any, width: tuple[int, ...], chosen: list[int],
     return record("transpose", input=values, axes=tuple(places))
 
 
-def _put_by_mask(node: Node, input: Any, indices: Any, values: Any, accumulate: bool) -> Any:
+def _put_by_mask(
+    node: Node, input: Operand, indices: Sequence[Expression | None], values: Operand, accumulate: bool
+) -> Operand:
     """Values that are one for all places, or one for each place of the axes that the mask leaves out."""
     mask, source, rank = indices[0], node.args[2], rank_of(node)
     sources: Any = node.args[1]
-    one = len([i for i in indices if i is not None]) == 1 and indices[0] is not None
+    one = mask is not None and len([i for i in indices if i is not None]) == 1
     left = rank - len(shape_of(sources[0])) if one else 0
     shape = shape_of(source)
-    if not one or len(shape) > left or (len(shape) == left + 1 and shape[0] != 1):
+    if mask is None or not one or len(shape) > left or (len(shape) == left + 1 and shape[0] != 1):
         raise ConversionError(
             "Writing by a mask needs as many values as it is true for, a number that depends on the data.",
             ["Write one value for all places, or choose between tensors of one shape: torch.where(mask, y, x)."],
@@ -190,7 +210,7 @@ def _put_by_mask(node: Node, input: Any, indices: Any, values: Any, accumulate: 
 
 
 @maps("masked_scatter")
-def masked_scatter(node: Node, input: Any, mask: Any, source: Any) -> Any:
+def masked_scatter(node: Node, input: Operand, mask: Operand, source: Operand) -> Operand:
     """The values of `source` in their order, to where the mask is true."""
     shape = fixed_shape(node, "masked_scatter")
     whole = record("cast", input=record("broadcast_to", input=mask, shape=shape), dtype=DType.int64)
@@ -203,7 +223,9 @@ def masked_scatter(node: Node, input: Any, mask: Any, source: Any) -> Any:
 
 
 @maps("as_strided")
-def as_strided(node: Node, input: Any, size: Any, stride: Any, offset: Any = None) -> Any:
+def as_strided(
+    node: Node, input: Operand, size: Sequence[int], stride: Sequence[int], offset: int | None = None
+) -> Operand:
     """The values at these steps through memory, which holds the input as torch laid it out."""
     source: Any = node.args[0]
     value, shape = source.meta["val"], fixed_shape(source, "as_strided")
@@ -222,12 +244,12 @@ def as_strided(node: Node, input: Any, size: Any, stride: Any, offset: Any = Non
 
 
 @maps("linalg_diagonal")
-def linalg_diagonal(node: Node, input: Any, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
+def linalg_diagonal(node: Node, input: Operand, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Operand:
     return diagonal(node, input, offset, dim1, dim2)
 
 
 @maps("diagonal")
-def diagonal(node: Node, input: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
+def diagonal(node: Node, input: Operand, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Operand:
     """Along the last axis, what both axes have at places `offset` apart."""
     rows, columns = (axis_of(node.args[0], dim) for dim in (dim1, dim2))
     count = fixed_shape(node, "A diagonal")[-1]
@@ -243,9 +265,17 @@ def diagonal(node: Node, input: Any, offset: int = 0, dim1: int = 0, dim2: int =
 
 @maps("embedding_bag")
 def embedding_bag(
-    node: Node, weight: Any, indices: Any, offsets: Any, scale_grad: bool = False, mode: int = 0, sparse: bool = False,
-    sample_weights: Any = None, include_last: bool = False, padding: Any = None,
-) -> Any:  # fmt: skip
+    node: Node,
+    weight: Operand,
+    indices: Operand,
+    offsets: Expression,
+    scale_grad: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    sample_weights: Expression | None = None,
+    include_last: bool = False,
+    padding: int | None = None,
+) -> tuple[Operand, ...]:
     """Sum, mean or maximum of the rows of each bag; `offsets` say where bags begin."""
     count = fixed_shape(node.args[1], "embedding_bag")[0]
     bags = fixed_shape(node.args[2], "embedding_bag")[0] - include_last

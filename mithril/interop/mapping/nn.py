@@ -1,8 +1,9 @@
-"""Layers: convolution, pooling, normalization, attention, resampling, dropout."""
+"""Layers: convolution, pooling, normalization, attention, dropout."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from torch.fx import Node
 from mithril.errors import ConversionError
 from mithril.interop.mapping.registry import (
     MAPPINGS,
+    Mapping,
+    Setting,
+    Sizes,
     dtype_of,
     maps,
     one_or_tuple,
@@ -20,11 +24,13 @@ from mithril.interop.mapping.registry import (
     sizes_of,
 )
 from mithril.interop.mapping.shape import windows
-from mithril.logical.connection import IOKey, record
+from mithril.logical.connection import Expression, IOKey, Operand, record
 from mithril.types import DType
 
+Layer = Callable[[Operand], Operand]
 
-def _given(**inputs: Any) -> dict[str, Any]:
+
+def _given(**inputs: Operand | None) -> dict[str, Operand]:
     """Optional inputs that are there."""
     return {name: value for name, value in inputs.items() if value is not None}
 
@@ -32,11 +38,17 @@ def _given(**inputs: Any) -> dict[str, Any]:
 # Convolution
 
 
-def _convolution(rank: int) -> Any:
+def _convolution(rank: int) -> Mapping:
     def convolution(
-        node: Node, input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
-        dilation: Any = 1, groups: int = 1,
-    ) -> Any:  # fmt: skip
+        node: Node,
+        input: Expression,
+        weight: Operand,
+        bias: Operand | None = None,
+        stride: Setting = 1,
+        padding: Setting = 0,
+        dilation: Setting = 1,
+        groups: int = 1,
+    ) -> Operand:
         options = {"stride": stride, "padding": padding, "dilation": dilation}
         options = {k: v if isinstance(v, str) else one_or_tuple(v) for k, v in options.items()}
         wires = {"weight": weight, **_given(bias=bias), **options, "groups": groups}
@@ -45,11 +57,18 @@ def _convolution(rank: int) -> Any:
     return convolution
 
 
-def _transposed(rank: int) -> Any:
+def _transposed(rank: int) -> Mapping:
     def convolution(
-        node: Node, input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
-        output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
-    ) -> Any:  # fmt: skip
+        node: Node,
+        input: Expression,
+        weight: Operand,
+        bias: Operand | None = None,
+        stride: Setting = 1,
+        padding: Setting = 0,
+        output_padding: Setting = 0,
+        groups: int = 1,
+        dilation: Setting = 1,
+    ) -> Operand:
         options = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
         options = {k: one_or_tuple(v) for k, v in options.items()}
         wires = {"weight": weight, **_given(bias=bias), **options, "groups": groups}
@@ -64,9 +83,17 @@ MAPPINGS.update({f"conv_transpose{rank}d": _transposed(rank) for rank in (1, 2, 
 
 @maps("convolution")
 def convolution(
-    node: Node, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
-    output_padding: Any, groups: int,
-) -> Any:  # fmt: skip
+    node: Node,
+    input: Expression,
+    weight: Operand,
+    bias: Operand | None,
+    stride: Setting,
+    padding: Setting,
+    dilation: Setting,
+    transposed: bool,
+    output_padding: Setting,
+    groups: int,
+) -> Operand:
     rank = rank_of(node) - 2
     if transposed:
         return _transposed(rank)(node, input, weight, bias, stride, padding, output_padding, groups, dilation)
@@ -76,11 +103,16 @@ def convolution(
 # Pooling
 
 
-def _max_pool(rank: int) -> Any:
+def _max_pool(rank: int) -> Mapping:
     def pool(
-        node: Node, input: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1,
+        node: Node,
+        input: Expression,
+        kernel_size: Setting,
+        stride: Setting = (),
+        padding: Setting = 0,
+        dilation: Setting = 1,
         ceil_mode: bool = False,
-    ) -> Any:  # fmt: skip
+    ) -> Operand:
         options = {"stride": stride or None, "padding": padding, "dilation": dilation}
         options = {k: one_or_tuple(v) for k, v in options.items()}
         name, kernel = f"max_pool{rank}d", one_or_tuple(kernel_size)
@@ -91,11 +123,17 @@ def _max_pool(rank: int) -> Any:
     return pool
 
 
-def _avg_pool(rank: int) -> Any:
+def _avg_pool(rank: int) -> Mapping:
     def pool(
-        node: Node, input: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
-        count_include_pad: bool = True, divisor_override: Any = None,
-    ) -> Any:  # fmt: skip
+        node: Node,
+        input: Expression,
+        kernel_size: Setting,
+        stride: Setting = (),
+        padding: Setting = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Operand:
         if divisor_override is not None:
             raise ConversionError(f"divisor_override={divisor_override} of the average pooling has no counterpart.")
         options = {"stride": one_or_tuple(stride or None), "padding": one_or_tuple(padding), "ceil_mode": ceil_mode}
@@ -105,20 +143,20 @@ def _avg_pool(rank: int) -> Any:
     return pool
 
 
-def _adaptive(name: str) -> Any:
-    def pool(node: Node, input: Any, output_size: Any) -> Any:
+def _adaptive(name: str) -> Mapping:
+    def pool(node: Node, input: Expression, output_size: Setting) -> Operand:
         return _batched(node, input, lambda x: record(name, input=x, output_size=one_or_tuple(output_size)))
 
     return pool
 
 
-def _batched(node: Node, input: Any, pool: Any) -> Any:
+def _batched(node: Node, input: Expression, pool: Layer) -> Operand:
     """Pooling of an image without a batch axis gets one for the time."""
     name = str(node.target)
     return _of_batches(int(name[name.index("d.") - 1]) if "d." in name else 2, node, input, pool)
 
 
-def _of_batches(rank: int, node: Node, input: Any, layer: Any) -> Any:
+def _of_batches(rank: int, node: Node, input: Expression, layer: Layer) -> Operand:
     """A layer over `rank` axes; an input without a batch axis gets one for the time."""
     lacks = rank_of(node.args[0]) == rank + 1
     return record("squeeze", input=layer(input.expand_dims(0)), axis=0) if lacks else layer(input)
@@ -132,9 +170,14 @@ for _rank in (1, 2, 3):
 
 @maps("max_pool2d_with_indices")
 def max_pool_with_indices(
-    node: Node, input: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1,
+    node: Node,
+    input: Expression,
+    kernel_size: Setting,
+    stride: Setting = (),
+    padding: Setting = 0,
+    dilation: Setting = 1,
     ceil_mode: bool = False,
-) -> Any:  # fmt: skip
+) -> tuple[Operand, ...]:
     if all(user.args[1] == 0 for user in node.users):
         return (_max_pool(2)(node, input, kernel_size, stride, padding, dilation, ceil_mode),)
     if ceil_mode or rank_of(node.args[0]) != 4:
@@ -156,7 +199,7 @@ def max_pool_with_indices(
 
 
 @maps("max_unpool2d")
-def max_unpool(node: Node, input: Any, indices: Any, output_size: Any) -> Any:
+def max_unpool(node: Node, input: Expression, indices: Expression, output_size: Sequence[int]) -> Operand:
     b, c = (size_of(input, node.args[0], axis) for axis in range(2))
     canvas = record(
         "full", shape=(b, c, output_size[0] * output_size[1]), value=0, dtype=dtype_of(node.meta["val"].dtype)
@@ -166,12 +209,15 @@ def max_unpool(node: Node, input: Any, indices: Any, output_size: Any) -> Any:
     return filled.reshape(b, c, output_size[0], output_size[1])
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def _pair(value: Setting) -> tuple[int, int]:
     """Sizes along both axes."""
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+    if isinstance(value, int):
+        return value, value
+    assert isinstance(value, list | tuple)
+    return value[0], value[-1]
 
 
-def _adaptive_max(name: str) -> Any:
+def _adaptive_max(name: str) -> Mapping:
     def mapped(node: Node, *args: Any) -> Any:
         if any(user.args[1] == 1 for user in node.users):
             raise ConversionError(
@@ -191,8 +237,14 @@ MAPPINGS |= {f"adaptive_max_pool{rank}d": _adaptive_max(f"adaptive_max_pool{rank
 
 @maps("layer_norm", "native_layer_norm")
 def layer_norm(
-    node: Node, input: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn: bool = True
-) -> Any:
+    node: Node,
+    input: Expression,
+    shape: Sizes,
+    weight: Operand | None = None,
+    bias: Operand | None = None,
+    eps: float = 1e-5,
+    cudnn: bool = True,
+) -> Operand | tuple[Operand, ...]:
     value = record("layer_norm", input=input, **_given(weight=weight, bias=bias), dims=len(shape), eps=eps)
     if "native" not in str(node.target):
         return value
@@ -202,7 +254,9 @@ def layer_norm(
 
 
 @maps("rms_norm")
-def rms_norm(node: Node, input: Any, shape: Any, weight: Any = None, eps: Any = None) -> Any:
+def rms_norm(
+    node: Node, input: Expression, shape: Sizes, weight: Operand | None = None, eps: float | None = None
+) -> Operand:
     import torch
 
     eps = torch.finfo(node.meta["val"].dtype).eps if eps is None else eps
@@ -216,16 +270,30 @@ def rms_norm(node: Node, input: Any, shape: Any, weight: Any = None, eps: Any = 
 
 @maps("group_norm")
 def group_norm(
-    node: Node, input: Any, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn: bool = True
-) -> Any:
+    node: Node,
+    input: Expression,
+    groups: int,
+    weight: Operand | None = None,
+    bias: Operand | None = None,
+    eps: float = 1e-5,
+    cudnn: bool = True,
+) -> Operand:
     return record("group_norm", input=input, **_given(weight=weight, bias=bias), num_groups=groups, eps=eps)
 
 
 @maps("instance_norm")
 def instance_norm(
-    node: Node, input: Any, weight: Any, bias: Any, mean: Any, var: Any, use_input_stats: bool, momentum: float,
-    eps: float, cudnn: bool = True,
-) -> Any:  # fmt: skip
+    node: Node,
+    input: Expression,
+    weight: Operand | None,
+    bias: Operand | None,
+    mean: Operand | None,
+    var: Operand | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn: bool = True,
+) -> Operand:
     if not use_input_stats:
         return _batch_norm(input, weight, bias, mean, var, eps)
     if mean is not None:
@@ -235,9 +303,17 @@ def instance_norm(
 
 @maps("batch_norm")
 def batch_norm(
-    node: Node, input: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float,
+    node: Node,
+    input: Expression,
+    weight: Expression | None,
+    bias: Expression | None,
+    mean: Operand | None,
+    var: Operand | None,
+    training: bool,
+    momentum: float,
+    eps: float,
     cudnn: bool = True,
-) -> Any:  # fmt: skip
+) -> Operand:
     if training and mean is None:
         return _own_batch_norm(node, input, weight, bias, eps)
     if training:
@@ -252,7 +328,9 @@ def _changes_statistics(kind: str) -> ConversionError:
     )
 
 
-def _own_batch_norm(node: Node, input: Any, weight: Any, bias: Any, eps: float) -> Any:
+def _own_batch_norm(
+    node: Node, input: Expression, weight: Expression | None, bias: Expression | None, eps: float
+) -> Operand:
     """Without running statistics, those of the batch count; of one image they are those of each of its channels."""
     batch, channels = shape_of(node.args[0])[:2]
     if batch == 1:
@@ -267,12 +345,21 @@ def _own_batch_norm(node: Node, input: Any, weight: Any, bias: Any, eps: float) 
 
 @maps("_native_batch_norm_legit_no_training")
 def batch_norm_inference(
-    node: Node, input: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float
-) -> Any:
+    node: Node,
+    input: Operand,
+    weight: Operand,
+    bias: Operand | None,
+    mean: Operand,
+    var: Operand,
+    momentum: float,
+    eps: float,
+) -> tuple[Operand, ...]:
     return (_batch_norm(input, weight, bias, mean, var, eps),)
 
 
-def _batch_norm(input: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: float) -> Any:
+def _batch_norm(
+    input: Operand, weight: Operand | None, bias: Operand | None, mean: Operand | None, var: Operand | None, eps: float
+) -> Operand:
     return record("batch_norm", input=input, mean=mean, var=var, **_given(weight=weight, bias=bias), eps=eps)
 
 
@@ -281,9 +368,17 @@ def _batch_norm(input: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: fl
 
 @maps("scaled_dot_product_attention")
 def attention(
-    node: Node, query: Any, key: Any, value: Any, mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
-    *, scale: float | None = None, enable_gqa: bool = False,
-) -> Any:  # fmt: skip
+    node: Node,
+    query: Expression,
+    key: Expression,
+    value: Expression,
+    mask: Operand | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Operand:
     if enable_gqa:
         groups = shape_of(node.args[0])[-3] // shape_of(node.args[1])[-3]
         key, value = (record("repeat", input=v, repeats=groups, axis=-3) for v in (key, value))
@@ -294,8 +389,15 @@ def attention(
 
 
 def _attention_with_dropout(
-    node: Node, query: Any, key: Any, value: Any, mask: Any, rate: float, is_causal: bool, scale: float | None
-) -> Any:
+    node: Node,
+    query: Expression,
+    key: Expression,
+    value: Expression,
+    mask: Operand | None,
+    rate: float,
+    is_causal: bool,
+    scale: float | None,
+) -> Operand:
     """Step by step, with dropout of the weights in training."""
     source: Any = node.args[0]
     scale = source.meta["val"].shape[-1] ** -0.5 if scale is None else scale
@@ -312,41 +414,9 @@ def _attention_with_dropout(
 
 
 @maps("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
-def dropout(node: Node, input: Any, rate: float, train: bool) -> Any:
+def dropout(node: Node, input: Operand, rate: float, train: bool) -> Operand:
     if not train or rate == 0:
         return input
     if "feature" in str(node.target) or "alpha" in str(node.target):
         raise ConversionError(f"{node.target} in training mode has no counterpart; call module.eval().")
     return record("dropout", input=input, rate=rate)
-
-
-# Resampling
-
-
-def _upsample(mode: str) -> Any:
-    """`others` are align_corners, except for nearest, and factors, as one list or one by one."""
-
-    def upsample(node: Node, input: Any, size: Any, *others: Any) -> Any:
-        options = {"mode": mode, "align_corners": not mode.startswith("nearest") and bool(others[0])}
-        if size is not None:
-            return record("interpolate", input=input, size=one_or_tuple(size), **options)
-        factors = others[-1]
-        factor = factors[0] if len(set(factors)) == 1 else tuple(factors)
-        return record("interpolate", input=input, scale_factor=factor, **options)
-
-    return upsample
-
-
-for _name, _mode in {
-    "nearest1d": "nearest", "nearest2d": "nearest", "nearest3d": "nearest", "linear1d": "linear",
-    "bilinear2d": "bilinear", "bicubic2d": "bicubic", "trilinear3d": "trilinear",
-}.items():  # fmt: skip
-    MAPPINGS[f"upsample_{_name}"] = _upsample(_mode)
-MAPPINGS |= {f"_upsample_nearest_exact{rank}d": _upsample("nearest-exact") for rank in (1, 2, 3)}
-
-
-@maps("grid_sampler", "grid_sampler_2d")
-def grid_sample(node: Node, input: Any, grid: Any, mode: int, padding: int, align_corners: bool) -> Any:
-    modes, paddings = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
-    options = {"mode": modes[mode], "padding_mode": paddings[padding], "align_corners": align_corners}
-    return record("grid_sample", input=input, grid=grid, **options)

@@ -6,28 +6,36 @@ Dims: n batch, t time, i input width, h hidden width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch.fx import Node
 
 from mithril.errors import ConversionError
-from mithril.interop.mapping.registry import MAPPINGS, shape_of
-from mithril.logical.connection import record
+from mithril.interop.mapping.registry import MAPPINGS, Mapping, shape_of
+from mithril.logical.connection import Expression, Operand, record
 from mithril.models.recurrent import ELMAN, GATED, LONG_SHORT, Kind
 
 
-def _relu_step(of_input: Any, of_hidden: Any, states: Any, size: int) -> tuple[Any, ...]:
+def _relu_step(
+    of_input: Expression, of_hidden: Expression, states: tuple[Expression, ...], size: int
+) -> tuple[Expression, ...]:
     return (record("relu", input=of_input + of_hidden),)
 
 
 KINDS = {"rnn_tanh": ELMAN, "rnn_relu": Kind(_relu_step, 1, ("h",)), "lstm": LONG_SHORT, "gru": GATED}
 
 
-def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
+def _linear(x: Expression, weight: Expression | None, bias: Expression | None = None) -> Expression:
     return record("linear", input=x, weight=weight, **({} if bias is None else {"bias": bias}))
 
 
-def _sequence(kind: Kind, x: Any, states: tuple[Any, ...], weights: Sequence[Any], size: int, order: range) -> Any:
+def _sequence(
+    kind: Kind,
+    x: Expression,
+    states: tuple[Expression, ...],
+    weights: Sequence[Expression | None],
+    size: int,
+    order: range,
+) -> tuple[Expression, tuple[Expression, ...]]:
     """One direction of one layer over `x` (t, n, i): the hidden state after each step, and the last states.
 
     `weights` are those of the input and of the hidden state, their two biases and the hidden state's projection; the
@@ -42,16 +50,24 @@ def _sequence(kind: Kind, x: Any, states: tuple[Any, ...], weights: Sequence[Any
     return record("stack", input=[outputs[place] for place in sorted(outputs)], axis=0), states
 
 
-def _layers(kind: Kind) -> Any:
+def _layers(kind: Kind) -> Mapping:
     def layers(
-        node: Node, input: Any, states: Any, params: Sequence[Any], has_biases: bool, num_layers: int, dropout: float,
-        train: bool, bidirectional: bool, batch_first: bool,
-    ) -> Any:  # fmt: skip
+        node: Node,
+        input: Expression,
+        states: Expression | Sequence[Expression],
+        params: Sequence[Expression],
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+        batch_first: bool,
+    ) -> tuple[Operand, ...]:
         if dropout and train and num_layers > 1:
             raise ConversionError(f"Dropout {dropout} between recurrent layers has no mapping: call `.eval()` first.")
         length = shape_of(node.args[0])[1 if batch_first else 0]  # a number: torch.export leaves no time axis open
         x = input.transpose((1, 0, 2)) if batch_first else input
-        before = states if isinstance(states, list | tuple) else [states]
+        before = [states] if isinstance(states, Expression) else states
         directions = 2 if bidirectional else 1
         each = len(params) // (num_layers * directions)
         size = shape_of(node.args[2][0])[0] // kind.gates  # type: ignore[index, arg-type]
@@ -74,11 +90,17 @@ def _layers(kind: Kind) -> Any:
     return layers
 
 
-def _cell(kind: Kind) -> Any:
+def _cell(kind: Kind) -> Mapping:
     def cell(
-        node: Node, input: Any, states: Any, weight: Any, hidden: Any, bias: Any = None, hidden_bias: Any = None
-    ) -> Any:
-        before = tuple(states) if isinstance(states, list | tuple) else (states,)
+        node: Node,
+        input: Expression,
+        states: Expression | Sequence[Expression],
+        weight: Expression,
+        hidden: Expression,
+        bias: Expression | None = None,
+        hidden_bias: Expression | None = None,
+    ) -> Operand | tuple[Operand, ...]:
+        before = (states,) if isinstance(states, Expression) else tuple(states)
         size = shape_of(node.args[2])[0] // kind.gates
         after = kind.step(_linear(input, weight, bias), _linear(before[0], hidden, hidden_bias), before, size)
         return after if len(after) > 1 else after[0]

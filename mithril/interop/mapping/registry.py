@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
 import torch
 from torch.fx import Node
+from torch.fx.node import Argument
 
 from mithril.errors import ConversionError
-from mithril.logical.connection import record
+from mithril.logical.connection import Expression, Operand, Size, record
 from mithril.types import DType
 
 Mapping = Callable[..., Any]
 """Called as `f(node, *arguments, **keywords)` with the arguments of aten's schema, tensors as connections. Returns an
 expression, a number, or a tuple of expressions for several outputs. `node` tells shapes and dtypes."""
+
+Sizes = Sequence[Size]
+"""A shape, of which some sizes may be open."""
+Setting = int | str | Sequence[int] | None
+"""What is said of the axes of a layer: one number for all, one for each, a word, or nothing."""
 
 MAPPINGS: dict[str, Mapping] = {}
 """By name and overload (`add.Tensor`), or by name alone for all overloads."""
@@ -41,7 +47,7 @@ def mapping(node: Node) -> Mapping | None:
     return mapping_of(node.target)
 
 
-def mapping_of(target: Any) -> Mapping | None:
+def mapping_of(target: object) -> Mapping | None:
     """The function for an operator, or for a Python function that a graph calls."""
     schema = getattr(target, "_schema", None)
     if schema is None:
@@ -51,28 +57,29 @@ def mapping_of(target: Any) -> Mapping | None:
     return MAPPINGS.get(f"{name}.{schema.overload_name or 'default'}") or MAPPINGS.get(name)
 
 
-def shape_of(node: Any) -> tuple[Any, ...]:
-    """The shape of a tensor of the graph; sizes that stay open are torch's symbols."""
+def shape_of(node: Argument) -> tuple[int, ...]:
+    """The shape of a tensor of the graph; sizes that stay open are torch's symbols, which act as numbers."""
+    assert isinstance(node, Node), f"{node!r} is no tensor of the graph"
     return tuple(node.meta["val"].shape)
 
 
-def rank_of(node: Any) -> int:
+def rank_of(node: Argument) -> int:
     """The number of axes of a tensor of the graph."""
-    return len(node.meta["val"].shape)
+    return len(shape_of(node))
 
 
-def size_of(value: Any, node: Any, axis: int) -> Any:
+def size_of(value: Operand, node: Argument, axis: int) -> Size:
     """A size of the node's tensor as a number, or read off the value where it is open."""
-    size = node.meta["val"].shape[axis]
-    return size if isinstance(size, int) else value.shape[axis]
+    size = shape_of(node)[axis]
+    return value.shape[axis] if isinstance(value, Expression) and not isinstance(size, int) else size
 
 
-def sizes_of(value: Any, node: Any) -> tuple[Any, ...]:
+def sizes_of(value: Operand, node: Argument) -> tuple[Size, ...]:
     """All sizes of the node's tensor, each as `size_of` gives it."""
     return tuple(size_of(value, node, axis) for axis in range(rank_of(node)))
 
 
-def axis_of(node: Any, axis: int) -> int:
+def axis_of(node: Argument, axis: int) -> int:
     """`axis` of a tensor of the graph, counted from the front."""
     return axis % max(rank_of(node), 1)
 
@@ -93,7 +100,7 @@ def of_vectors(function: Mapping) -> Mapping:
     """Decorator: to a mapping, tensors without axes are vectors of one value, as they are to torch's reductions."""
 
     @wraps(function)
-    def mapped(node: Node, *args: Any, **options: Any) -> Any:
+    def mapped(node: Node, *args: Any, **options: object) -> Any:
         sources = [part for part in node.args if isinstance(part, Node)]
         if not sources or rank_of(sources[0]):
             return function(node, *args, **options)
@@ -108,19 +115,19 @@ def of_vectors(function: Mapping) -> Mapping:
     return mapped
 
 
-def cast(value: Any, found: torch.dtype, wanted: torch.dtype | None) -> Any:
+def cast(value: Operand, found: torch.dtype, wanted: torch.dtype | None) -> Operand:
     """The value in another dtype; unchanged where it has it."""
     return value if wanted is None or wanted == found else record("cast", input=value, dtype=dtype_of(wanted))
 
 
-def axes(value: Any) -> Any:
+def axes(value: int | Sequence[int] | None) -> int | tuple[int, ...] | None:
     """One axis, a tuple of several, or None for all (torch's empty list)."""
-    if value is None or (isinstance(value, list | tuple) and not value):
-        return None
-    return (value[0] if len(value) == 1 else tuple(value)) if isinstance(value, list | tuple) else value
+    if value is None or isinstance(value, int):
+        return value
+    return (value[0] if len(value) == 1 else tuple(value)) if value else None
 
 
-def one_or_tuple(values: Any) -> Any:
+def one_or_tuple(values: Setting) -> Setting:
     """`3` for `[3, 3]`: sizes that are the same on every axis are written once."""
     if not isinstance(values, list | tuple):
         return values

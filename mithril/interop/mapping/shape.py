@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from torch.fx import Node
 
 from mithril.errors import ConversionError
-from mithril.interop.mapping.registry import axis_of, dtype_of, maps, one_or_tuple, rank_of, shape_of, size_of, sizes_of
-from mithril.logical.connection import Expression, IOKey, record
+from mithril.interop.mapping.registry import (
+    Sizes,
+    axis_of,
+    dtype_of,
+    maps,
+    one_or_tuple,
+    rank_of,
+    shape_of,
+    size_of,
+    sizes_of,
+)
+from mithril.logical.connection import Expression, IOKey, Operand, Size, record
 from mithril.types import DType
+
+Pairs = Sequence[tuple[int, int]]
+"""Padding before and after, for each axis."""
 
 
 @maps("view.default", "_unsafe_view", "reshape")
-def reshape(node: Node, input: Any, shape: Any) -> Any:
+def reshape(node: Node, input: Operand, shape: Sizes) -> Operand:
     return record("reshape", input=input, shape=tuple(shape))
 
 
 @maps("view_as", "reshape_as")
-def reshape_as(node: Node, input: Any, other: Any) -> Any:
+def reshape_as(node: Node, input: Operand, other: Expression) -> Operand:
     return record("reshape", input=input, shape=tuple(other.shape[a] for a in range(rank_of(node))))
 
 
 @maps("flatten")
-def flatten(node: Node, input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+def flatten(node: Node, input: Operand, start_dim: int = 0, end_dim: int = -1) -> Operand:
     rank = rank_of(node.args[0])
     start, end = start_dim % max(rank, 1), end_dim % max(rank, 1)
     if start == end and rank:
@@ -34,24 +48,24 @@ def flatten(node: Node, input: Any, start_dim: int = 0, end_dim: int = -1) -> An
 
 
 @maps("unflatten")
-def unflatten(node: Node, input: Any, dim: int, sizes: Any) -> Any:
+def unflatten(node: Node, input: Operand, dim: int, sizes: Sizes) -> Operand:
     axis = axis_of(node.args[0], dim)
     outer = [size_of(input, node.args[0], a) for a in range(rank_of(node.args[0]))]
     return record("reshape", input=input, shape=(*outer[:axis], *sizes, *outer[axis + 1 :]))
 
 
 @maps("permute")
-def permute(node: Node, input: Any, dims: Any) -> Any:
+def permute(node: Node, input: Operand, dims: Sequence[int]) -> Operand:
     return record("transpose", input=input, axes=tuple(axis_of(node, d) for d in dims))
 
 
 @maps("transpose", "swapaxes", "swapdims")
-def transpose(node: Node, input: Any, first: int, second: int) -> Any:
+def transpose(node: Node, input: Operand, first: int, second: int) -> Operand:
     return record("swapaxes", input=input, axis1=first, axis2=second)
 
 
 @maps("t", "numpy_T", "mT", "adjoint")
-def turn(node: Node, input: Any) -> Any:
+def turn(node: Node, input: Operand) -> Operand:
     if rank_of(node) < 2:
         return input
     if "numpy_T" in str(node.target):
@@ -60,7 +74,7 @@ def turn(node: Node, input: Any) -> Any:
 
 
 @maps("movedim", "moveaxis")
-def movedim(node: Node, input: Any, source: Any, target: Any) -> Any:
+def movedim(node: Node, input: Operand, source: int | Sequence[int], target: int | Sequence[int]) -> Operand:
     sources, targets = ([v] if isinstance(v, int) else list(v) for v in (source, target))
     moved = {axis_of(node, t): axis_of(node, s) for s, t in zip(sources, targets)}
     rest = iter(a for a in range(rank_of(node)) if a not in moved.values())
@@ -70,12 +84,12 @@ def movedim(node: Node, input: Any, source: Any, target: Any) -> Any:
 
 
 @maps("unsqueeze")
-def unsqueeze(node: Node, input: Any, dim: int) -> Any:
+def unsqueeze(node: Node, input: Operand, dim: int) -> Operand:
     return record("expand_dims", input=input, axis=dim)
 
 
 @maps("squeeze")
-def squeeze(node: Node, input: Any, dim: Any = None) -> Any:
+def squeeze(node: Node, input: Operand, dim: int | Sequence[int] | None = None) -> Operand:
     before = shape_of(node.args[0])
     named = range(len(before)) if dim is None else [dim] if isinstance(dim, int) else dim
     dropped = tuple(sorted({d % max(len(before), 1) for d in named if before and before[d] == 1}))
@@ -83,54 +97,55 @@ def squeeze(node: Node, input: Any, dim: Any = None) -> Any:
 
 
 @maps("expand")
-def expand(node: Node, input: Any, sizes: Any, *, implicit: bool = False) -> Any:
+def expand(node: Node, input: Operand, sizes: Sizes, *, implicit: bool = False) -> Operand:
     if shape_of(node) == shape_of(node.args[0]):
         return input
     return record("broadcast_to", input=input, shape=tuple(sizes))
 
 
 @maps("expand_as", "broadcast_to")
-def expand_as(node: Node, input: Any, other: Any) -> Any:
+def expand_as(node: Node, input: Operand, other: Expression | Sizes) -> Operand:
     if shape_of(node) == shape_of(node.args[0]):
         return input
-    if isinstance(other, list | tuple):
-        return record("broadcast_to", input=input, shape=tuple(other))
-    return record("broadcast_to", input=input, shape=sizes_of(other, node))
+    shape = sizes_of(other, node) if isinstance(other, Expression) else tuple(other)
+    return record("broadcast_to", input=input, shape=shape)
 
 
 @maps("repeat", "tile")
-def tile(node: Node, input: Any, repeats: Any) -> Any:
+def tile(node: Node, input: Operand, repeats: Sizes) -> Operand:
     if all(isinstance(r, int) and r == 1 for r in repeats) and len(repeats) == rank_of(node.args[0]):
         return input
     return record("tile", input=input, repeats=(1,) * (rank_of(node) - len(repeats)) + tuple(repeats))
 
 
 @maps("repeat_interleave.self_int")
-def repeat(node: Node, input: Any, repeats: int, dim: Any = None, *, output_size: Any = None) -> Any:
+def repeat(
+    node: Node, input: Expression, repeats: int, dim: int | None = None, *, output_size: int | None = None
+) -> Operand:
     if dim is None:
         return record("repeat", input=input.reshape(-1), repeats=repeats, axis=0)
     return record("repeat", input=input, repeats=repeats, axis=dim)
 
 
 @maps("roll")
-def roll(node: Node, input: Any, shifts: Any, dims: Any = ()) -> Any:
+def roll(node: Node, input: Expression, shifts: int | Sequence[int], dims: Sequence[int] = ()) -> Operand:
     if not dims:
         flat = record("roll", input=input.reshape(-1), shift=one_or_tuple(shifts), axis=0)
         return record("reshape", input=flat, shape=sizes_of(input, node))
     return record("roll", input=input, shift=_pair(shifts), axis=_pair(dims))
 
 
-def _pair(values: Any) -> Any:
+def _pair(values: int | Sequence[int]) -> int | Sequence[int]:
     return values if isinstance(values, int) else values[0] if len(values) == 1 else tuple(values)
 
 
 @maps("flip")
-def flip(node: Node, input: Any, dims: Any) -> Any:
+def flip(node: Node, input: Operand, dims: Sequence[int]) -> Operand:
     return record("flip", input=input, axis=_pair(dims))
 
 
 @maps("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d")
-def pad(node: Node, input: Any, pad: Any, mode: Any = None, value: Any = None) -> Any:
+def pad(node: Node, input: Operand, pad: Sequence[int], mode: Any = None, value: float | None = None) -> Operand:
     name = str(node.target)
     if "constant_pad_nd" in name:
         mode, value = "constant", mode
@@ -144,7 +159,7 @@ def pad(node: Node, input: Any, pad: Any, mode: Any = None, value: Any = None) -
     return record("pad", input=input, padding=pairs, mode=mode or "constant", value=value or 0)
 
 
-def _crop(node: Node, input: Any, pairs: Any, mode: Any, value: Any) -> Any:
+def _crop(node: Node, input: Operand, pairs: Pairs, mode: str | None, value: float | None) -> Operand:
     """Negative padding cuts away; what is filled in comes from the whole input all the same."""
     if mode in ("replicate", "reflect"):
         return _from_places(node, input, pairs, mode)
@@ -156,7 +171,7 @@ def _crop(node: Node, input: Any, pairs: Any, mode: Any, value: Any) -> Any:
     return record("pad", input=cut, padding=rest, mode=mode or "constant", value=value or 0)
 
 
-def _from_places(node: Node, input: Any, pairs: Any, mode: str) -> Any:
+def _from_places(node: Node, input: Operand, pairs: Pairs, mode: str) -> Operand:
     """Padding by the places that each value comes from."""
     for axis, (before, after) in enumerate(pairs, rank_of(node) - len(pairs)):
         size = shape_of(node.args[0])[axis]
@@ -169,37 +184,52 @@ def _from_places(node: Node, input: Any, pairs: Any, mode: str) -> Any:
 
 
 @maps("tril", "triu")
-def triangle(node: Node, input: Any, diagonal: int = 0) -> Any:
+def triangle(node: Node, input: Operand, diagonal: int = 0) -> Operand:
     return record("tril" if "tril" in str(node.target) else "triu", input=input, diagonal=diagonal)
 
 
 @maps("pixel_shuffle")
-def pixel_shuffle(node: Node, input: Any, factor: int) -> Any:
+def pixel_shuffle(node: Node, input: Operand, factor: int) -> Operand:
     return record("pixel_shuffle", input=input, factor=factor)
 
 
 @maps("pixel_unshuffle")
-def pixel_unshuffle(node: Node, input: Any, factor: int) -> Any:
+def pixel_unshuffle(node: Node, input: Expression, factor: int) -> Operand:
     b, c, h, w = sizes_of(input, node.args[0])
     cells = input.reshape(b, c, h // factor, factor, w // factor, factor).transpose(0, 1, 3, 5, 2, 4)
     return cells.reshape(b, c * factor * factor, h // factor, w // factor)
 
 
 @maps("channel_shuffle")
-def channel_shuffle(node: Node, input: Any, groups: int) -> Any:
+def channel_shuffle(node: Node, input: Expression, groups: int) -> Operand:
     b, c, h, w = sizes_of(input, node)
     return input.reshape(b, groups, c // groups, h, w).transpose(0, 2, 1, 3, 4).reshape(b, c, h, w)
 
 
 @maps("im2col")
-def im2col(node: Node, input: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
+def im2col(
+    node: Node,
+    input: Operand,
+    kernel: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
+) -> Operand:
     b, c = (size_of(input, node.args[0], axis) for axis in range(2))
     pieces = windows(node, input, kernel, stride, padding, dilation)
     count = shape_of(node)[-1]
     return pieces.reshape(b, c * kernel[0] * kernel[1], count if isinstance(count, int) else -1)
 
 
-def windows(node: Node, input: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, fill: float = 0) -> Any:
+def windows(
+    node: Node,
+    input: Operand,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    fill: float = 0,
+) -> Expression:
     """Windows of images (b, c, h, w) as (b, c, k, rows, columns): one strided slice per place in the window."""
     sizes = [size_of(input, node.args[0], axis) for axis in (2, 3)]
     counts = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, d, p, s in zip(sizes, kernel, dilation, padding, stride)]
@@ -213,7 +243,15 @@ def windows(node: Node, input: Any, kernel: Any, stride: Any, padding: Any, dila
 
 
 @maps("col2im")
-def col2im(node: Node, input: Any, size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
+def col2im(
+    node: Node,
+    input: Expression,
+    size: Sequence[int],
+    kernel: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
+) -> Operand:
     """Columns added up where windows overlap: a transposed convolution whose kernels are single ones."""
     options = list(zip(size, kernel, dilation, padding, stride))
     counts = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, d, p, s in options]
@@ -232,23 +270,23 @@ def col2im(node: Node, input: Any, size: Any, kernel: Any, dilation: Any, paddin
 
 
 @maps("cat", "concat", "concatenate")
-def concat(node: Node, inputs: Any, dim: int = 0) -> Any:
+def concat(node: Node, inputs: Sequence[Expression], dim: int = 0) -> Operand:
     kept = [value for value, source in zip(inputs, node.args[0]) if tuple(shape_of(source)) != (0,)]  # type: ignore[arg-type]
     return kept[0] if len(kept) == 1 else record("concat", input=kept, axis=dim)
 
 
 @maps("stack")
-def stack(node: Node, inputs: Any, dim: int = 0) -> Any:
+def stack(node: Node, inputs: Sequence[Expression], dim: int = 0) -> Operand:
     return record("stack", input=list(inputs), axis=dim)
 
 
 @maps("split", "split_with_sizes")
-def split(node: Node, input: Any, sizes: Any, dim: int = 0) -> Any:
+def split(node: Node, input: Operand, sizes: int | Sequence[int], dim: int = 0) -> Operand:
     return record("split", input=input, split_size=sizes if isinstance(sizes, int) else tuple(sizes), axis=dim)
 
 
 @maps("chunk", "tensor_split.sections")
-def chunk(node: Node, input: Any, chunks: int, dim: int = 0) -> Any:
+def chunk(node: Node, input: Operand, chunks: int, dim: int = 0) -> Operand:
     axis = axis_of(node.args[0], dim)
     sizes = tuple(piece.shape[axis] for piece in node.meta["val"])
     equal = sizes[:-1] == sizes[1:]
@@ -256,12 +294,12 @@ def chunk(node: Node, input: Any, chunks: int, dim: int = 0) -> Any:
 
 
 @maps("unbind")
-def unbind(node: Node, input: Any, dim: int = 0) -> Any:
+def unbind(node: Node, input: Operand, dim: int = 0) -> Operand:
     return record("unbind", input=input, axis=dim)
 
 
 @maps("meshgrid")
-def meshgrid(node: Node, inputs: Any, *, indexing: str = "ij") -> Any:
+def meshgrid(node: Node, inputs: Sequence[Expression], *, indexing: str = "ij") -> Operand:
     sources: Any = node.args[0]
     vectors = [x if rank_of(s) else record("reshape", input=x, shape=(1,)) for x, s in zip(inputs, sources)]
     return record("meshgrid", input=vectors, indexing=indexing)
@@ -270,28 +308,28 @@ def meshgrid(node: Node, inputs: Any, *, indexing: str = "ij") -> Any:
 # Constants
 
 
-def _full(node: Node, shape: Any, value: Any) -> Any:
+def _full(node: Node, shape: Sizes, value: Operand) -> Operand:
     return record("full", shape=tuple(shape), value=value, dtype=dtype_of(node.meta["val"].dtype))
 
 
 @maps("zeros", "new_zeros", "ones", "new_ones", "empty", "new_empty")
-def zeros_or_ones(node: Node, *args: Any, **options: Any) -> Any:
+def zeros_or_ones(node: Node, *args: Any, **options: object) -> Operand:
     shape = args[-1] if "new_" in str(node.target) else args[0]
     return _full(node, shape, 1 if "ones" in str(node.target) else 0)
 
 
 @maps("full")
-def full(node: Node, shape: Any, value: Any, **options: Any) -> Any:
+def full(node: Node, shape: Sizes, value: Operand, **options: object) -> Operand:
     return _full(node, shape, value)
 
 
 @maps("new_full")
-def new_full(node: Node, input: Any, shape: Any, value: Any, **options: Any) -> Any:
+def new_full(node: Node, input: Operand, shape: Sizes, value: Operand, **options: object) -> Operand:
     return _full(node, shape, value)
 
 
 @maps("zeros_like", "ones_like", "full_like", "empty_like", "fill")
-def like(node: Node, input: Any, value: Any = 0, **options: Any) -> Any:
+def like(node: Node, input: Operand, value: Operand = 0, **options: object) -> Operand:
     value = 1 if "ones" in str(node.target) else value
     if isinstance(value, Expression):
         return record("broadcast_to", input=value, shape=sizes_of(input, node))
@@ -301,7 +339,7 @@ def like(node: Node, input: Any, value: Any = 0, **options: Any) -> Any:
 @maps(
     "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "bernoulli", "normal", "uniform", "multinomial"
 )
-def draw(node: Node, *args: Any, **options: Any) -> Any:
+def draw(node: Node, *args: object, **options: object) -> Operand:
     raise ConversionError(
         f"The module draws random numbers ({node.target}), which no other framework repeats.",
         ["Draw them outside and make them an input of forward."],
@@ -309,20 +347,20 @@ def draw(node: Node, *args: Any, **options: Any) -> Any:
 
 
 @maps("arange")
-def arange(node: Node, *bounds: Any, **options: Any) -> Any:
+def arange(node: Node, *bounds: Operand, **options: object) -> Operand:
     start, stop, step = {1: (0, *bounds, 1), 2: (*bounds, 1), 3: bounds}[len(bounds)]
     return record("arange", start=start, stop=stop, step=step, dtype=dtype_of(node.meta["val"].dtype))
 
 
 @maps("linspace")
-def linspace(node: Node, start: Any, end: Any, steps: int, **options: Any) -> Any:
+def linspace(node: Node, start: float, end: float, steps: int, **options: object) -> Operand:
     dtype = dtype_of(node.meta["val"].dtype)
     places = record("arange", start=0, stop=steps, step=1, dtype=dtype)
     return places * ((end - start) / max(steps - 1, 1)) + start
 
 
 @maps("eye")
-def eye(node: Node, rows: int, columns: Any = None, **options: Any) -> Any:
+def eye(node: Node, rows: int, columns: Size | None = None, **options: object) -> Operand:
     shape = (rows, rows if columns is None or not isinstance(columns, int) else columns)
     ones = _full(node, shape, 1)
     return record("tril", input=record("triu", input=ones))

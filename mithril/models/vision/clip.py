@@ -8,7 +8,7 @@ Dims: n images, m texts, t tokens of a text, d joint width.
 
 from typing import Any
 
-from mithril.logical.connection import IOKey
+from mithril.logical.connection import Expression, IOKey
 from mithril.logical.model import Model
 from mithril.models.attention import join_heads, split_heads
 from mithril.models.common import op, parameter
@@ -59,7 +59,7 @@ def clip(
     return model.set_cin("image")
 
 
-def unit(x: Any) -> Any:
+def unit(x: Expression) -> Expression:
     """Vectors of length 1 in the same direction."""
     return x / op("norm", axis=-1, keepdims=True)(x)
 

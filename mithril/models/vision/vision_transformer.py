@@ -3,9 +3,7 @@
 Parameters bear timm's names.
 """
 
-from typing import Any
-
-from mithril.logical.connection import IOKey
+from mithril.logical.connection import Expression, IOKey
 from mithril.logical.model import Model
 from mithril.models.common import op, parameter
 from mithril.models.convolution import Convolution2D
@@ -46,12 +44,12 @@ def vision_transformer(
     return model.set_cin("input")
 
 
-def patches(images: Any, patch_size: int, width: int, name: str, use_bias: bool) -> Any:
+def patches(images: Expression, patch_size: int, width: int, name: str, use_bias: bool) -> Expression:
     """Tokens of an image's patches, row by row: (n, c, h, w) to (n, q, width)."""
     conv = Convolution2D(width, patch_size, stride=patch_size, use_bias=use_bias, name=name)
     return conv(images).flatten(2).transpose(0, 2, 1)
 
 
-def with_class_token(tokens: Any, token: Any) -> Any:
+def with_class_token(tokens: Expression, token: Expression) -> Expression:
     """A learned token, (d) or (1, 1, d), before those of each image."""
     return op("concat", axis=1)([token.broadcast_to(tokens.shape[0], 1, tokens.shape[2]), tokens])
