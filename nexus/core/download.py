@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import io
 import os
 import socket
 import sys
@@ -21,9 +22,11 @@ TIMEOUT_SECONDS = 20.0
 TOTAL_SECONDS = 12 * 3600.0
 """Of one file, all attempts together."""
 SLOWEST, SLOW_SECONDS = 1 << 10, 30.0
-"""A server that sends fewer bytes per second than this, over so long, is left."""
+"""A server that sends fewer bytes per second than this, over so long, is left; the head of its answer counts too."""
 LARGEST_FILE = 64 << 30
 """Bytes of one file."""
+UNKEPT_SECONDS = 600.0
+"""Of something that is read into memory, such as an image."""
 SCHEMES = ("http", "https")
 _CHUNK = 1 << 20
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
@@ -93,6 +96,29 @@ def download(url: str, *, sha256: str = "", folder: Path | None = None) -> Path:
     return target
 
 
+def fetch(url: str, largest: int) -> bytes:
+    """Returns what lies at `url`, in one attempt; it is not kept anywhere.
+
+    Args:
+        url: `http://` or `https://`.
+        largest: Bytes that it may have.
+
+    Raises:
+        WeightsError: The network fails, or it sends more, or too slowly.
+    """
+    target = io.BytesIO()
+    try:
+        with _open(url, {}) as reply:
+            total = _total(reply.headers.get("Content-Length"), 0, largest)
+            _copy(reply, target, lambda count: None, time.monotonic() + UNKEPT_SECONDS, largest)
+        if total is None or target.tell() == total:
+            return target.getvalue()
+        problem: object = "the connection ended before the file did"
+    except (OSError, http.client.HTTPException, ValueError, _Refused) as error:  # ValueError: an odd address
+        problem = str(error) or repr(error)
+    raise WeightsError(f"{url} could not be fetched ({problem}). Check the address.")
+
+
 def check_sha256(path: Path, sha256: str) -> None:
     """Raises `WeightsError` unless the file's digest begins with `sha256` (any file passes an empty one)."""
     if not sha256:
@@ -134,6 +160,54 @@ class _Refused(Exception):
     """The server does something that another attempt would not mend."""
 
 
+class _Steady(io.RawIOBase):
+    """What comes over a connection, head and body, until it comes too slowly."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw, self._since, self._count = raw, time.monotonic(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        count = self._raw.readinto(buffer)
+        self._count += count or 0
+        passed = time.monotonic() - self._since
+        if passed > SLOW_SECONDS:
+            if self._count < SLOWEST * passed:
+                raise _Refused(f"it sends fewer than {SLOWEST:,} bytes a second")
+            self._since, self._count = time.monotonic(), 0
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Reply(http.client.HTTPResponse):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fp = io.BufferedReader(_Steady(self.fp.detach()))
+
+
+class _Connection(http.client.HTTPConnection):
+    response_class = _Reply
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    response_class = _Reply
+
+
+class _Plain(urllib.request.HTTPHandler):
+    def http_open(self, req: Any) -> Any:
+        return self.do_open(_Connection, req)
+
+
+class _Secure(urllib.request.HTTPSHandler):
+    def https_open(self, req: Any) -> Any:
+        return self.do_open(_SecureConnection, req)
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects to http and https alone."""
 
@@ -142,6 +216,15 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             fp.close()
             raise _Refused(f"it leads to {newurl!r:.200}, which is neither http nor https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _open(url: str, headers: dict[str, str]) -> Any:
+    """Asks for an address; every answer comes steadily, and no redirect leads away from http and https."""
+    if urlsplit(url).scheme not in SCHEMES:
+        raise _Refused("it is neither http nor https")
+    headers = {"User-Agent": "nexus-vision", "Accept-Encoding": "identity", **headers}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310  (the scheme was checked)
+    return urllib.request.build_opener(_Plain, _Secure, _Redirects).open(request, timeout=TIMEOUT_SECONDS)
 
 
 def _fetch_all(url: str, partial: Path) -> None:
@@ -181,46 +264,36 @@ def _fetch_all(url: str, partial: Path) -> None:
 def _fetch_rest(url: str, partial: Path, deadline: float) -> bool:
     """Asks for the bytes that `partial` lacks; returns whether it is whole afterwards."""
     have = partial.stat().st_size if partial.exists() else 0
-    headers = {"User-Agent": "nexus-vision", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310  (the scheme was checked)
-    with urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT_SECONDS) as reply:
+    with _open(url, {"Range": f"bytes={have}-"} if have else {}) as reply:
         continues = reply.status == 206 and reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         if reply.status == 206 and not continues:
             partial.unlink(missing_ok=True)
             return False
         start = have if continues else 0
-        total = _total(reply.headers.get("Content-Length"), start)
+        total = _total(reply.headers.get("Content-Length"), start, LARGEST_FILE)
         with partial.open("ab" if continues else "wb") as file, _progress(url, start, total) as advance:
-            _copy(reply, file, advance, deadline)
+            _copy(reply, file, advance, deadline, LARGEST_FILE)
     return total is None or partial.stat().st_size == total
 
 
-def _total(length: str | None, start: int) -> int | None:
+def _total(length: str | None, start: int, largest: int) -> int | None:
     """Returns how long the file is said to be, of which `start` bytes are there; None if nothing is said."""
     if length is None:
         return None
-    if not (length.isascii() and length.isdigit()) or start + int(length) > LARGEST_FILE:
-        raise _Refused(f"its Content-Length is {length!r:.40}; at most {LARGEST_FILE:,} bytes are fetched")
+    if not (length.isascii() and length.isdigit()) or len(length) > 18 or start + int(length) > largest:
+        raise _Refused(f"its Content-Length is {length!r:.40}; at most {largest:,} bytes are fetched")
     return start + int(length)
 
 
-def _copy(reply: Any, file: IO[bytes], advance: Any, deadline: float) -> None:
-    """Copies what comes, unless it comes too slowly or does not end."""
-    since, count = time.monotonic(), 0
+def _copy(reply: Any, file: IO[bytes], advance: Any, deadline: float, largest: int) -> None:
+    """Copies what comes, unless it does not end."""
     while chunk := reply.read1(_CHUNK):
         file.write(chunk)
         advance(len(chunk))
-        count, now = count + len(chunk), time.monotonic()
-        if file.tell() > LARGEST_FILE:
-            raise _Refused(f"it sends more than {LARGEST_FILE:,} bytes")
-        if now > deadline:
-            raise _Refused(f"it takes more than {TOTAL_SECONDS:,.0f} seconds")
-        if now - since > SLOW_SECONDS:
-            if count < SLOWEST * (now - since):
-                raise _Refused(f"it sends fewer than {SLOWEST:,} bytes a second")
-            since, count = now, 0
+        if file.tell() > largest:
+            raise _Refused(f"it sends more than {largest:,} bytes")
+        if time.monotonic() > deadline:
+            raise _Refused("it takes too long")
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def _zip_members(archive: Path, file: zipfile.ZipFile) -> Iterator[Member]:
             raise _not_plain(archive, info.filename, "a link" if kind == stat.S_IFLNK else "a device")
         if info.flag_bits & 1:
             raise DataError(f"{archive} is encrypted; unpack it by hand.")
-        yield info.filename, info.is_dir(), info.file_size, partial(file.open, info)
+        yield info.filename, info.filename.endswith("/"), info.file_size, partial(file.open, info)
 
 
 def _tar_members(archive: Path, file: tarfile.TarFile) -> Iterator[Member]:

@@ -1,9 +1,7 @@
 """Images from the network, by their addresses."""
 
-import http.client
-import urllib.request
-
-from nexus.core.download import TIMEOUT_SECONDS, offline
+from nexus.core.download import fetch, offline
+from nexus.core.files import WeightsError
 from nexus.data.images import MAX_FILE_BYTES, ImageError
 
 
@@ -21,12 +19,7 @@ def fetch_image(url: str) -> bytes:
     advice = "Download it yourself and name the file."
     if offline():
         raise ImageError(f"{url} was not fetched: NEXUS_OFFLINE or HF_HUB_OFFLINE is set. {advice}")
-    request = urllib.request.Request(url, headers={"User-Agent": "nexus-vision"})  # noqa: S310  (is_address)
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as reply:  # noqa: S310
-            data = reply.read(MAX_FILE_BYTES + 1)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ImageError(f"{url} could not be fetched ({error}). Check the address. {advice}") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise ImageError(f"{url} is larger than {MAX_FILE_BYTES:,} bytes. {advice}")
-    return data
+        return fetch(url, MAX_FILE_BYTES)
+    except WeightsError as error:
+        raise ImageError(f"{error} {advice}") from None

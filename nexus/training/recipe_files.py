@@ -10,6 +10,7 @@ import yaml
 from nexus.core.config import Config, field_types, nearest, shown
 from nexus.core.documents import parse_yaml, read_yaml
 from nexus.core.files import write_whole
+from nexus.core.text import as_message
 from nexus.training.recipe import Recipe
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -38,7 +39,7 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     try:
         recipe = recipe_from_mapping(tree)
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+        raise ValueError(as_message(f"{source}: {error}")) from error
     return override_recipe(recipe, overrides)
 
 

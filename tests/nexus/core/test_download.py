@@ -13,12 +13,24 @@ import pytest
 from nexus.core import download as module
 from nexus.core.download import check_sha256, download, reachable
 from nexus.core.files import WeightsError
+from nexus.data.images import ImageError
+from nexus.data.remote import fetch_image
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 PAUSE = threading.Event()
+_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+SLOWLY = {
+    "slowstatus": (b"HTTP/1.1 200 ", b"O"),
+    "slowheader": (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    "slowheaders": (b"HTTP/1.1 200 OK\r\n", b"X: x\r\n"),
+    "slowchunk": (_CHUNKED, b"0"),
+    "slowchunks": (_CHUNKED, b"1\r\nx\r\n"),
+    "slowtrailer": (_CHUNKED + b"0\r\nX: ", b"x"),
+}
+"""What is sent at once, and what then follows bit by bit."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -49,6 +61,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     PAUSE.wait(0.01)
             except OSError:
                 pass  # the other side has left, as it should
+            return
+        if how in SLOWLY:
+            head, slow = SLOWLY[how]
+            self.wfile.write(head)
+            try:
+                for _ in range(1000):
+                    self.wfile.write(slow)
+                    self.wfile.flush()
+                    PAUSE.wait(0.01)
+            except OSError:
+                pass
             return
         if how == "moved":
             self.send_response(302)
@@ -225,21 +248,41 @@ def test_a_server_that_answers_is_reachable(server):
         ("badlength", "its Content-Length is 'many'"),
         ("hugelength", "its Content-Length is '1125899906842624'; at most"),
         ("drips", "sends fewer than 1,024 bytes a second"),
+        *((how, "sends fewer than 1,024 bytes a second") for how in SLOWLY),
     ],
 )
 def test_servers_that_never_end_or_lead_elsewhere_are_left_at_once(server, monkeypatch, how, problem):
     monkeypatch.setattr(module, "SLOW_SECONDS", 0.2)
-    start = time.monotonic()
-    with pytest.raises(WeightsError, match=problem) as refused:
-        download(f"{server}/{how}/w.bin")
-    assert time.monotonic() - start < 5
-    assert Handler.asked[how] == 1
-    assert "\n" not in str(refused.value)
+    for asks, error in ((download, WeightsError), (fetch_image, ImageError)):
+        Handler.asked.clear()
+        start = time.monotonic()
+        with pytest.raises(error, match=problem) as refused:
+            asks(f"{server}/{how}/w.bin")
+        assert time.monotonic() - start < 5
+        assert Handler.asked[how] == 1
+        assert "\n" not in str(refused.value)
+
+
+def test_an_image_comes_whole_and_no_larger_than_images_are(server, monkeypatch):
+    assert fetch_image(f"{server}/good/w.bin") == CONTENT
+    assert fetch_image(f"{server}/moved/w.bin") == CONTENT
+    with pytest.raises(ImageError, match=r"the connection ended before .*Download it yourself"):
+        fetch_image(f"{server}/alwayscut/w.bin")
+    with pytest.raises(ImageError, match="http://a b/c could not be fetched"):
+        fetch_image("http://a b/c")
+    monkeypatch.setattr("nexus.data.remote.MAX_FILE_BYTES", 20)
+    with pytest.raises(ImageError, match="at most 20 bytes"):
+        fetch_image(f"{server}/good/w.bin")
+    with pytest.raises(ImageError, match="it sends more than 20 bytes"):
+        fetch_image(f"{server}/drips/w.bin")
+    monkeypatch.setattr(module, "UNKEPT_SECONDS", 0.0)
+    with pytest.raises(ImageError, match="it takes too long"):
+        fetch_image(f"{server}/slowchunks/w.bin")
 
 
 def test_a_download_has_an_end_and_a_largest_size(server, monkeypatch):
     monkeypatch.setattr(module, "TOTAL_SECONDS", 0.1)
-    with pytest.raises(WeightsError, match="it takes more than 0 seconds"):
+    with pytest.raises(WeightsError, match="it takes too long"):
         download(f"{server}/drips/w.bin")
     monkeypatch.setattr(module, "TOTAL_SECONDS", 60.0)
     monkeypatch.setattr(module, "LARGEST_FILE", 20)

@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 from nexus import NexusModule, WeightInitMixin
 from nexus.core import weights
 from nexus.core.card import ModelCard, Weights
+from nexus.core.config import Config
 from nexus.core.preprocessing import Preprocessing
 from nexus.core.weights import find_source, load_weights
 from nexus.models import registry
@@ -293,6 +295,38 @@ def test_a_users_own_model_is_saved_and_loaded(tmp_path):
     assert loaded.config == {"width": 3}
     assert torch.equal(loaded.linear.weight, model.linear.weight)
     with pytest.raises(ValueError, match=r"is for the class 'MyModel', which is not part of the zoo. Call MyModel"):
+        NexusModule.from_pretrained(tmp_path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MyConfig(Config):
+    width: int = 3
+    num_samples: int = 0
+
+
+class MyOwn(NexusModule):
+    config_class = MyConfig
+    config: MyConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.linear = nn.Linear(self.config.width, 2)
+
+
+def test_a_number_of_a_users_own_configuration_may_be_any(tmp_path):
+    model = MyOwn(MyConfig(num_samples=5_000_000))
+    loaded = MyOwn.from_pretrained(model.save_pretrained(tmp_path))
+    assert loaded.config.num_samples == 5_000_000
+    assert torch.equal(loaded.linear.weight, model.linear.weight)
+
+
+@pytest.mark.parametrize(("key", "value"), [("image_size", 1 << 30), ("num_layers", 1 << 30)])
+def test_a_number_of_the_zoos_configurations_is_bounded_before_anything_is_built(model, tmp_path, key, value):
+    path = model.save_pretrained(tmp_path) / "config.json"
+    settings = json.loads(path.read_text())
+    settings["config"][key] = value
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=rf"its configuration has {key} = 1073741824, which no model of"):
         NexusModule.from_pretrained(tmp_path)
 
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import stat
+import struct
 import tarfile
 import time
 import zipfile
@@ -69,6 +70,19 @@ def test_zip_is_unpacked_and_an_earlier_result_stays(tmp_path):
     extract(archive, tmp_path / "target")
     assert (tmp_path / "target/a/one").read_text() == "mine"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_member_without_a_name(tmp_path):
+    archive = make_zip(tmp_path / "x", ("a", b"1"), ("b", b"2"))
+    content = archive.read_bytes()
+    place = content.rindex(b"PK\x01\x02")  # the name of the last one is cut off from the table of contents
+    cut = content[: place + 28] + b"\0\0" + content[place + 30 : place + 46] + content[place + 47 :]
+    archive.write_bytes(
+        cut[:-22] + cut[-22:-10] + struct.pack("<I", len(cut) - 22 - content.index(b"PK\x01\x02")) + cut[-6:]
+    )
+    with zipfile.ZipFile(archive) as file:
+        assert file.namelist() == ["a", ""]
+    assert_refused(tmp_path, archive, "holds the path ''")
 
 
 @pytest.mark.parametrize("make", [make_tar, make_zip])
