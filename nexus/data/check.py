@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from nexus.data.dataset import DataError
 from nexus.data.datasets import load_dataset
-from nexus.data.detection.check import check_annotations
+from nexus.data.detection.check import NO_IMAGE, check_annotations
 from nexus.data.detection.scene import Fault
 from nexus.data.detection.sources import FORMATS, find_source
 from nexus.data.images import ImageError
@@ -72,4 +72,6 @@ def _check_images(source: str, images: bool) -> Checked:
             except (ImageError, DataError) as error:
                 path = data.path(place)
                 faults.append(Fault(path, "", str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")))
+    if count == 0:
+        faults.append(Fault(source, "", NO_IMAGE))
     return Checked(count, None, classes, faults)

@@ -261,6 +261,9 @@ def _decode(data: bytes, max_pixels: int, name: str) -> Image:
         return _plain(ImageOps.exif_transpose(image))
 
 
+_AS_ARRAY = "read it with tifffile.imread and np.save it as .npy of shape (h, w, c), which is read with all bands"
+
+
 def _from_tiff(image: TiffImageFile, max_pixels: int, name: str) -> Image:
     """Returns all bands of a TIFF: pages of one band each are its bands, previews and masks are passed over."""
     pages = []
@@ -283,9 +286,7 @@ def _tiff_page(image: TiffImageFile, place: int) -> Image:
     tags, mode = image.tag_v2, image.mode
     samples, shown = int(tags.get(TIFF_SAMPLES, 1)), len(image.getbands())
     if samples != shown and mode != "P":
-        raise ImageError(
-            f"a TIFF of {samples} bands, of which Pillow reads {shown}; store it as .npy of shape (h, w, c)."
-        )
+        raise ImageError(f"a TIFF of {samples} bands, of which Pillow reads {shown}; {_AS_ARRAY}.")
     inverted = tags.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO and mode not in ("1", "L")
     if inverted and not mode.startswith("I;16"):
         raise ImageError(f"a TIFF in which white is zero, in the mode {mode}; save it with black as zero.")
@@ -353,7 +354,7 @@ def _tiff_kind(data: bytes) -> str:
     except Exception:  # whatever a parser raises about hostile bytes
         return "that Pillow cannot read; save it anew with 8 or 16 bits, or as .npy of shape (h, w, c)"
     if len(bits) > 4:
-        return f"of {len(bits)} bands; store more than four channels as .npy of shape (h, w, c)"
+        return f"of {len(bits)} bands; {_AS_ARRAY}"
     said = f"of {len(bits)} x {bits[0]}-bit {kind}, which Pillow cannot read"
     return f"{said}; save 8 or 16 bits, 32-bit floats, or .npy of shape (h, w, c)"
 

@@ -44,6 +44,15 @@ class BatchTransform(Protocol):
     def make_batch(self, dataset: Any, indices: list[int], rngs: list[np.random.Generator]) -> Batch: ...
 
 
+@runtime_checkable
+class ChecksDataset(Protocol):
+    """A transform that cannot be used with every data set."""
+
+    def check_dataset(self, dataset: Any) -> None:
+        """Raises ValueError where it cannot be used with this one, before an image is read."""
+        ...
+
+
 PixelTransform = Callable[[Image, np.random.Generator], Tensor]
 ImageTransform = Compose | BatchTransform | PixelTransform
 
@@ -170,6 +179,8 @@ class Loader:
                 f"batch_size is {batch} and the data set has {samples} samples: with drop_last no batch is left; "
                 f"use at most {samples}."
             )
+        if isinstance(self.transform, ChecksDataset):
+            self.transform.check_dataset(self.dataset)
 
     def _order(self, epoch: int) -> np.ndarray:
         count = len(self.dataset)

@@ -71,6 +71,12 @@ class DetectionTransform:
         if lost:
             raise ValueError(f"augment sets {', '.join(lost)}, which moves no boxes along; a detector cannot use it.")
 
+    def check_dataset(self, dataset: DetectionDataset) -> None:
+        """Raises ValueError where images would be cropped, or mirrored though nothing pairs the keypoints."""
+        _resizing(self.preprocessing)
+        if self.augment is not None and self.augment.flip:
+            _pairs(dataset)
+
     def make_batch(
         self, dataset: DetectionDataset, indices: Sequence[int], rngs: Sequence[np.random.Generator]
     ) -> dict[str, Any]:
@@ -111,12 +117,17 @@ class DetectionTransform:
         else:
             steps = resizing
         if augment.flip:
-            steps = [*steps, Flip(augment.flip, dataset.annotations.mirror or mirrored_names(names))]
+            steps = [*steps, Flip(augment.flip, _pairs(dataset))]
         view = _through(steps, first, rng)
         if augment.copy_paste and rng.random() < augment.copy_paste:
             view = copy_paste(view, _through(steps, another(), rng), rng)
         colour: list[Step] = [OnImage(ColorJitter(*augment.color_jitter))] if any(augment.color_jitter) else []
         return _through([*colour, DropFlat()], view, rng)
+
+
+def _pairs(dataset: DetectionDataset) -> tuple[int, ...]:
+    """For each keypoint its mirror image."""
+    return dataset.annotations.mirror or mirrored_names(dataset.annotations.keypoint_names)
 
 
 def _through(steps: Sequence[Step], view: View, rng: np.random.Generator) -> View:

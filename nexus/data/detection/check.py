@@ -9,6 +9,7 @@ from nexus.data.detection.scene import Annotations, Fault, Object, Report, Scene
 from nexus.data.detection.sources import find_source, open_source
 from nexus.data.images import ImageError, image_size, load_image
 
+NO_IMAGE = "there is no image in it that can be used; name another folder, or add images."
 FAR = 2.0
 """Pixels by which a box may miss the extent of its mask; files round boxes and masks differently."""
 
@@ -64,7 +65,7 @@ def check_annotations(source: str | Path, *, images: bool = True) -> tuple[Annot
         wrong = image_faults(scene) if images else []
         faults += wrong or object_faults(scene)
     if not annotations.scenes and not faults:
-        faults.append(Fault(str(source), "", "there is no image in it; name another folder, or add images."))
+        faults.append(Fault(str(source), "", NO_IMAGE))
     return annotations, faults + _shared(splits)
 
 

@@ -42,14 +42,17 @@ from nexus.data.detection.values import (
 from nexus.data.documents import read_json
 from nexus.data.places import children, inside, split_of
 
+TRIED = 50
+"""Files, evenly among all, that tell which folder they lie in."""
+
 
 def read_coco(path: str | Path, images: str | Path | None = None, report: Report = refuse) -> Annotations:
     """Returns the annotations of a COCO file.
 
     Args:
         path: The json file.
-        images: Folder that `file_name` starts from; None is the first of the usual ones in which the first file is:
-            `images` beside the json file, that file's own folder, or one that is called as its split is.
+        images: Folder that `file_name` starts from; None is the usual one that has most of the files: `images` beside
+            the json file, that file's own folder, or one that is called as its split is.
         report: Told about each fault; what a fault spoils is left out.
 
     Raises:
@@ -156,7 +159,7 @@ def root_of(path: Path) -> Path:
 
 
 def image_folder(path: Path, rows: Sequence[Any] = ()) -> Path:
-    """The folder that `file_name` starts from; of the usual ones the first that has the first of the files."""
+    """The folder that `file_name` starts from; of the usual ones the first that has most of some files."""
     root = root_of(path)
     words = re.split(r"[^a-z0-9]+", path.stem.lower())
     folders = [path.parent / "images", path.parent, root]
@@ -167,12 +170,17 @@ def image_folder(path: Path, rows: Sequence[Any] = ()) -> Path:
     folders += [folder / "images" for folder in folders[3:]]
     folders += [root / above / folder.name for above in ("images", "data") for folder in folders[3:]]
     folders += [root / "images", root / "data", root / "train"]
-    first = next((row["file_name"] for row in rows if isinstance(_get(row, "file_name"), str)), None)
-    for folder in folders if first else ():
-        with contextlib.suppress(ValueError, OSError):
-            if inside(root, str(first), folder).is_file():
-                return folder
+    some = [row["file_name"] for row in rows[:: max(1, len(rows) // TRIED)] if isinstance(_get(row, "file_name"), str)]
+    found = [sum(_is_there(root, name, folder) for name in some) for folder in dict.fromkeys(folders)]
+    if any(found):
+        return list(dict.fromkeys(folders))[found.index(max(found))]
     return folders[0] if folders[0].is_dir() else folders[1]
+
+
+def _is_there(root: Path, name: str, folder: Path) -> bool:
+    with contextlib.suppress(ValueError, OSError):
+        return inside(root, name, folder).is_file()
+    return False
 
 
 def _common_folder(path: Path, scenes: Sequence[Scene]) -> Path:

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from nexus.core.config import nearest
 from nexus.data.dataset import DataError
 from nexus.data.detection.coco import root_of
@@ -17,7 +19,7 @@ from nexus.data.detection.coco_folder import coco_files, read_split, split_in
 from nexus.data.detection.cvat import cvat_files, read_cvat
 from nexus.data.detection.label_studio import read_label_studio
 from nexus.data.detection.labelme import labelme_classes, labelme_files, read_labelme
-from nexus.data.detection.scene import AnnotatedFiles, Annotations, Report, refuse
+from nexus.data.detection.scene import AnnotatedFiles, Annotations, Polygons, Report, Scene, refuse
 from nexus.data.detection.sniff import kind_of_file
 from nexus.data.detection.tables import read_kaggle, read_open_images
 from nexus.data.detection.tools import home_of, nothing
@@ -27,6 +29,9 @@ from nexus.data.detection.yolo import read_yolo
 from nexus.data.detection.yolo_folder import CLASS_LISTS, SETTINGS, open_yolo
 from nexus.data.holding_out import held_out
 from nexus.data.places import children, split_of, walk
+
+MAX_OUTLINES = 10_000_000_000
+"""Pixels that all outlines of a split may be long together; those of COCO's 118,287 images are about 500,000,000."""
 
 
 class Part(NamedTuple):
@@ -64,7 +69,29 @@ def open_source(kind: str, path: Path) -> Source:
     if not os.path.lexists(path):
         raise DataError(f"{path} does not exist; check the path.")
     root, parts = FORMATS[kind](path)
-    return Source(f"{kind}:{path}", root, tuple(parts))
+    name = f"{kind}:{path}"
+    return Source(name, root, tuple(Part(part.split, partial(_bounded, name, part.read)) for part in parts))
+
+
+def _bounded(name: str, read: Callable[[Report], Annotations], report: Report) -> Annotations:
+    """What is read, unless drawing its outlines would not end."""
+    annotations = read(report)
+    length = sum(map(_outlines, annotations.scenes))
+    if length > MAX_OUTLINES:
+        raise DataError(
+            f"{name}: its outlines are about {length:,.0f} pixels long together; at most {MAX_OUTLINES:,} are read."
+            " Simplify them, or split the data set."
+        )
+    return annotations
+
+
+def _outlines(scene: Scene) -> float:
+    """About how long the outlines of an image are; from one to the next counts too, which is less than they are."""
+    masks = [one.mask for one in scene.objects if isinstance(one.mask, Polygons)]
+    if not masks:
+        return 0.0
+    points = np.concatenate([ring for mask in masks for ring in mask.rings])
+    return float(np.abs(np.diff(points, axis=0)).max(axis=1).sum())
 
 
 def open_annotated(kind: str, path: Path, split: str) -> AnnotatedFiles:

@@ -2,8 +2,11 @@
 
 Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", 2010.
 
-Its boxes are pixels counted from 1, the last one included. What VOC has no place for (outlines, crowds, areas,
-keypoints) is written as further elements of an object, which other readers pass over, so that nothing is lost.
+Its boxes are pixels counted from 1, the last one included: xmin 1 is the left border. Nothing in a file tells of tools
+that count from 0, whose boxes come one pixel too far left and up; their 0 is taken as the border, and is no fault.
+
+What VOC has no place for (outlines, crowds, areas, keypoints) is written as further elements of an object, which other
+readers pass over, so that nothing is lost.
 """
 
 import contextlib

@@ -1,6 +1,7 @@
 """YOLO's text files: one per image, one line per object, coordinates as shares of the image's sides.
 
-A folder holds `data.yaml` with `names` (and, for keypoints, `kpt_shape: [j, 3]`), and for every `images/**/a.jpg` a
+A folder holds `data.yaml` with `names` (and, for keypoints, `kpt_shape: [j, 3]`, or `[j, 2]` where all are visible and
+no v1, v2, ... follow), and for every `images/**/a.jpg` a
 `labels/**/a.txt`, absent where there is nothing to see. A line is one of
 
     class cx cy w h                     a box
@@ -70,7 +71,7 @@ def read_yolo(root: str | Path, split: str | None = None, report: Report = refus
             report(Fault(str(file), "", str(error).removeprefix(f"{file}: ").removeprefix(f"{file} ")))
             continue
         scene = Scene(str(file), height, width)
-        lines = _Lines(label_file(file, folder.root), scene, len(folder.names), len(folder.keypoint_names), report)
+        lines = _Lines(label_file(file, folder.root), scene, folder, report)
         scenes.append(replace(scene, objects=tuple(lines.objects())))
     _report_strays(folder, report)
     return Annotations(
@@ -220,9 +221,10 @@ def _report_strays(folder: YoloFolder, report: Report) -> None:
 class _Lines:
     """The lines of one label file."""
 
-    def __init__(self, file: Path, scene: Scene, num_classes: int, num_points: int, report: Report) -> None:
+    def __init__(self, file: Path, scene: Scene, folder: YoloFolder, report: Report) -> None:
         self.file, self.scene, self.report = file, scene, report
-        self.num_classes, self.num_points = num_classes, num_points
+        self.num_classes, self.num_points = len(folder.names), len(folder.keypoint_names)
+        self.per_point = 3 if folder.has_visibility else 2
 
     def objects(self) -> list[Object]:
         if not self.file.exists():
@@ -257,11 +259,12 @@ class _Lines:
         if not all(map(math.isfinite, numbers)):
             return "a coordinate is not a finite number."
         points = numbers[4:] if self.num_points else []
-        if self.num_points and len(numbers) not in (4, 4 + 3 * self.num_points):
-            return f"has {len(numbers)} numbers; with {self.num_points} keypoints it must be {4 + 3 * self.num_points}."
+        wanted = 4 + self.per_point * self.num_points
+        if self.num_points and len(numbers) not in (4, wanted):
+            return f"has {len(numbers)} numbers; with {self.num_points} keypoints it must be {wanted}."
         if not self.num_points and (len(numbers) < 4 or (len(numbers) != 4 and (len(numbers) % 2 or len(numbers) < 6))):
             return f"has {len(numbers)} numbers; a box has 4, an outline an even number from 6 on."
-        places = numbers[: 4 if self.num_points else None] + [c for i, c in enumerate(points) if i % 3 < 2]
+        places = numbers[: 4 if self.num_points else None] + [c for i, c in enumerate(points) if i % self.per_point < 2]
         # An outline may touch the border; a rounded box may exceed it by the last digit.
         wild = next((value for value in places if not -1e-3 <= value <= 1 + 1e-3), None)
         if wild is not None:
@@ -286,7 +289,9 @@ class _Lines:
         if problem is not None:
             return problem
         if points:
-            keypoints = np.array(points).reshape(-1, 3) * [*sides, 1]
+            given = np.array(points).reshape(-1, self.per_point)
+            shown = given[:, 2:] if self.per_point == 3 else np.full((len(given), 1), 2.0)
+            keypoints = np.hstack([given[:, :2] * sides, shown])
             problem = visibility_problem(keypoints)
             if problem is not None:
                 return problem

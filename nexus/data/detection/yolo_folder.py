@@ -8,12 +8,15 @@
 - An image's labels have its name with `.txt`, where `labels` takes the place of `images` in the path, or beside it.
 
 Nothing outside of the folder is read; only a settings file that the user names itself may put its `path` elsewhere.
+A `path` of another machine, which leads to nothing here, is passed over with a warning.
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ from nexus.data.detection.values import MAX_KEYPOINTS, class_name, whole_text
 from nexus.data.documents import read_settings, read_text
 from nexus.data.images import EXTENSIONS
 from nexus.data.places import children, inside, split_folders, split_of, walk
+
+_log = logging.getLogger("nexus")
 
 SETTINGS = "data.yaml"
 CLASS_LISTS = ("classes.txt", "obj.names", "labels.txt", "_darknet.labels")
@@ -38,6 +43,7 @@ class YoloFolder:
         keypoint_names: "point0", ... where the settings name none.
         mirror: For each keypoint the one that it becomes in a mirror (`flip_idx`); empty where nothing says it.
         skeleton: Pairs of keypoints that a picture joins.
+        has_visibility: Whether keypoints are x, y, v; else they are x, y, and all are visible.
     """
 
     root: Path
@@ -46,6 +52,7 @@ class YoloFolder:
     keypoint_names: tuple[str, ...] = ()
     mirror: tuple[int, ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
+    has_visibility: bool = True
 
 
 def open_yolo(path: Path) -> YoloFolder:
@@ -65,7 +72,8 @@ def open_yolo(path: Path) -> YoloFolder:
     names, keypoints = fields.names(), fields.keypoints()
     places = _places(settings, content.get("path"), named=path.is_file())
     mirror, skeleton = fields.mirror(len(keypoints)), fields.skeleton(len(keypoints))
-    return YoloFolder(places.root, names, places.by_settings(content), keypoints, mirror, skeleton)
+    images = places.by_settings(content)
+    return YoloFolder(places.root, names, images, keypoints, mirror, skeleton, fields.has_visibility())
 
 
 def label_file(image: Path, root: Path) -> Path:
@@ -150,9 +158,7 @@ class _Fields:
             return ()
         sides = [whole_text(side) for side in shape] if isinstance(shape, list) else []
         if len(sides) != 2 or sides[0] is None or sides[1] not in (2, 3) or sides[0] > MAX_KEYPOINTS:
-            raise self.refuse("kpt_shape", f"it must be [number of keypoints, 3], at most {MAX_KEYPOINTS}")
-        if sides[1] == 2:
-            raise self.refuse("kpt_shape", "keypoints without visibility are not read, use [j, 3]")
+            raise self.refuse("kpt_shape", f"it must be [number of keypoints, 3 or 2], at most {MAX_KEYPOINTS}")
         listed = self.content.get("kpt_names")
         lists = list(listed.values()) if isinstance(listed, dict) else [listed] if listed else []
         if not lists:
@@ -160,6 +166,11 @@ class _Fields:
         if any(one != lists[0] for one in lists) or not isinstance(lists[0], list) or len(lists[0]) != sides[0]:
             raise self.refuse("kpt_names", f"it must list the {sides[0]} keypoints, the same for every class")
         return _checked_names(self.file, lists[0])
+
+    def has_visibility(self) -> bool:
+        """Whether each keypoint has a third number; `keypoints` has checked the shape."""
+        shape = self.content.get("kpt_shape")
+        return shape is None or whole_text(shape[1]) == 3
 
     def mirror(self, count: int) -> tuple[int, ...]:
         value = self.content.get("flip_idx")
@@ -190,7 +201,24 @@ def _places(settings: Path, path: Any, named: bool) -> "_Places":
         base = inside(home, path)
         if base.is_dir():
             return _Places(home, base, settings)
+    if not named and _is_folder(home / os.path.expanduser(path)):
+        raise DataError(
+            f"{settings}: path is {path[:200]!r}, which leads outside of {home}; to read what lies there name the"
+            f" file, yolo:{settings}, or remove path to read {home}."
+        )
+    _say_once(f"{settings}: path is {path[:200]!r}, and there is no such folder; its own folder is read.")
     return _Places(home, home, settings)
+
+
+def _is_folder(path: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # names that are too long, or hold a NUL
+        return path.is_dir()
+    return False
+
+
+@cache
+def _say_once(text: str) -> None:
+    _log.warning(text)
 
 
 def _holds_data(folder: Path) -> bool:
