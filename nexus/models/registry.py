@@ -1,11 +1,14 @@
 """Names of model variants, and what is created from them. `nexus.models` fills it: each card registers itself."""
 
 import fnmatch
+from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal, overload
 
 from nexus.core.card import ModelCard, task_called
+from nexus.core.config import Config
 from nexus.core.module import NexusModule
+from nexus.models.features import FeatureMaps, check_backbone
 
 _CARDS: dict[str, ModelCard] = {}
 
@@ -50,18 +53,45 @@ def list_models(pattern: str = "*", *, task: str | None = None, pretrained: bool
     return [card.name for card in named if wanted in (None, card.task) and (card.weights or not pretrained)]
 
 
-def create_model(name: str, *, pretrained: bool = False, **changes: Any) -> NexusModule:
+@overload
+def create_model(
+    name: str, *, features_only: Literal[True], pretrained: bool = False, out_indices: Any = None, **changes: Any
+) -> FeatureMaps: ...
+@overload
+def create_model(name: str, *, pretrained: bool = False, **changes: Any) -> NexusModule: ...
+def create_model(
+    name: str,
+    *,
+    pretrained: bool = False,
+    features_only: bool = False,
+    out_indices: int | Sequence[int] | None = None,
+    **changes: Any,
+) -> NexusModule | FeatureMaps:
     """Returns the variant called `name`, with fresh weights unless `pretrained`.
 
     Args:
         name: A registered name, `resnet50`, or with the tag of its weights, `resnet50.tv2_in1k`. With `pretrained`
             also a file, a folder or a repository, as `NexusModule.from_pretrained` reads them.
         pretrained: Load the published weights (the default ones unless the name has a tag).
+        features_only: Return a model that gives a list of maps (b, c, h, w) instead, of a classifier without its head.
+        out_indices: Which maps: numbers, or how many of the last. See `FeatureMaps`.
         **changes: Fields of the configuration to change: `num_classes=10`, `in_channels=1`, `image_size=96`.
 
     Raises:
         ValueError: The name or a field is unknown; the nearest one is named.
     """
+    if features_only:
+        if "/" not in name and ":" not in name:
+            check_backbone(model_info(name).model_class)
+        if changes.setdefault("num_classes", 0):
+            raise ValueError("features_only leaves the head out; leave out num_classes too.")
+        return FeatureMaps(_create(name, pretrained, changes), out_indices)
+    if out_indices is not None:
+        raise ValueError("out_indices chooses maps; it goes with features_only=True.")
+    return _create(name, pretrained, changes)
+
+
+def _create(name: str, pretrained: bool, changes: dict[str, Any]) -> NexusModule:
     if "/" in name or ":" in name:
         if not pretrained:
             raise ValueError(f"{name!r} is not a registered name; create_model reads it with pretrained=True.")
@@ -69,7 +99,14 @@ def create_model(name: str, *, pretrained: bool = False, **changes: Any) -> Nexu
     card = model_info(name)
     if pretrained:
         return card.model_class.from_pretrained(name, **changes)
-    model = card.model_class(card.config.replace(**changes) if changes else card.config)
+    model = card.model_class(_changed(card.config, changes))
     model.card = card
     model.preprocessing = card.preprocessing.fitted(changes)
     return model
+
+
+def _changed(config: Any, changes: dict[str, Any]) -> Any:
+    """Returns a card's configuration with some fields changed; own models may have a plain mapping."""
+    if not changes:
+        return config
+    return config.replace(**changes) if isinstance(config, Config) else {**config, **changes}

@@ -36,7 +36,8 @@ from nexus.layers import (
     image_sides,
     resample_position_embedding,
 )
-from nexus.models.cv.classifier import Classifier
+from nexus.models.cv.classifier import Classifier, make_head
+from nexus.models.features import FeatureInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +132,7 @@ class DINOv2(WeightInitMixin, Classifier):
         rates = drop_path_rates(config.drop_path_rate, config.num_layers)
         self.blocks = nn.ModuleList([dinov2_block(config, rate) for rate in rates])
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
-        read = width if config.pool == "token" else 2 * width
-        self.head = nn.Linear(read, config.num_classes) if config.num_classes else nn.Identity()
+        self.head = make_head(self.head_hidden_size, config.num_classes)
         self.init_weights_vision()
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.normal_(self.cls_token, std=1e-6)
@@ -164,9 +164,7 @@ class DINOv2(WeightInitMixin, Classifier):
         keep = output_features or output_attentions
         features = collect(self.blocks, tokens, checkpointing=self.checkpointing, keep=keep)
         normalized = self.norm(features[-1])
-        embeddings, patches = normalized[:, 0], normalized[:, self.config.num_prefix :]
-        if self.config.pool == "token+mean":
-            embeddings = torch.cat([embeddings, patches.mean(dim=1)], dim=1)
+        embeddings, patches = self.pool_features(normalized), normalized[:, self.config.num_prefix :]
         outputs: dict[str, Any] = {"logits": self.head(embeddings), "embeddings": embeddings}
         if output_features:
             outputs |= {"features": features, "patch_embeddings": patches}
@@ -205,6 +203,31 @@ class DINOv2(WeightInitMixin, Classifier):
             antialias=self.config.interpolate_antialias,
             offset=self.config.interpolate_offset,
         )
+
+    @property
+    def num_features(self) -> int:
+        return self.config.embed_dim
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        width, stride = self.config.embed_dim, self.config.patch_size
+        return FeatureInfo((f"blocks.{index}", width, stride) for index in range(len(self.blocks)))
+
+    @property
+    def head_hidden_size(self) -> int:
+        return self.num_features * (1 if self.config.pool == "token" else 2)
+
+    def forward_stages(self, images: Float[Tensor, "b c h w"], count: int | None = None) -> list[Tensor]:
+        return collect(self.blocks[:count], self.embed(images), checkpointing=self.checkpointing)
+
+    def forward_features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        return self.norm(self.forward_stages(images)[-1])
+
+    def pool_features(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
+        token = features[:, 0]
+        if self.config.pool == "token":
+            return token
+        return torch.cat([token, features[:, self.config.num_prefix :].mean(dim=1)], dim=1)
 
     def token_layout(self, image_size: Sequence[int]) -> TokenLayout:
         return TokenLayout(self.config.num_prefix, *self.patch_embed.grid(image_size))

@@ -24,8 +24,9 @@ from nexus.core.config import Config
 from nexus.core.foreign import ForeignSettings
 from nexus.core.initialization import WeightInitMixin
 from nexus.layers import DropPath, check_images, collect
-from nexus.models.cv.classifier import Classifier
+from nexus.models.cv.classifier import Classifier, make_head
 from nexus.models.cv.efficient_net_names import FORMATS
+from nexus.models.features import FeatureInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +198,7 @@ class EfficientNet(WeightInitMixin, Classifier):
         self.blocks = nn.ModuleList(stages)
         self.top = ConvNorm(width, config.embed_dim, 1, config)
         self.head_drop = nn.Dropout(config.dropout)
-        self.head = nn.Linear(config.embed_dim, config.num_classes) if config.num_classes else nn.Identity()
+        self.head = make_head(config.embed_dim, config.num_classes)
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -206,9 +207,13 @@ class EfficientNet(WeightInitMixin, Classifier):
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.groups > 1:
                 nn.init.normal_(module.weight, std=(2 / module.weight[0].numel()) ** 0.5)
-        if isinstance(self.head, nn.Linear):
-            bound = self.config.num_classes**-0.5
-            nn.init.uniform_(self.head.weight, -bound, bound)
+        self.init_head(self.head)
+
+    def init_head(self, head: nn.Module) -> None:
+        if isinstance(head, nn.Linear):
+            bound = head.out_features**-0.5
+            nn.init.uniform_(head.weight, -bound, bound)
+            nn.init.zeros_(head.bias)
 
     def forward(
         self, images: Float[Tensor, "b c h w"], *, output_attentions: bool = False, output_features: bool = True
@@ -229,19 +234,49 @@ class EfficientNet(WeightInitMixin, Classifier):
         """
         if output_attentions:
             raise ValueError("EfficientNet has no attention maps; nexus.visualization.GradCAM shows where it looks.")
+        features = self._run(images, keep=output_features)
+        embeddings = self.pool_features(self.top(features[-1]))
+        outputs: dict[str, Any] = {"logits": self.classify(embeddings), "embeddings": embeddings}
+        if output_features:
+            outputs["features"] = features
+        return outputs
+
+    def _run(self, images: Tensor, count: int | None = None, *, keep: bool = True) -> list[Tensor]:
+        """Returns the last map of each resolution: the first `count`, or only the last of them unless `keep`."""
         check_images(images, self.config.in_channels)
         x = self.stem(images)
         features: list[Tensor] = []
         for stage, blocks in zip(self.config.stages, cast("list[nn.Sequential]", self.blocks)):
-            if output_features and stage.stride > 1:
+            if keep and stage.stride > 1:
                 features.append(x)
+                if len(features) == count:
+                    return features
             x = collect(blocks, x, checkpointing=self.checkpointing, keep=False)[-1]
-        features.append(x)
-        embeddings = reduce(self.top(x), "b d h w -> b d", "mean")
-        outputs: dict[str, Any] = {"logits": self.head(self.head_drop(embeddings)), "embeddings": embeddings}
-        if output_features:
-            outputs["features"] = features
-        return outputs
+        return [*features, x]
+
+    @property
+    def num_features(self) -> int:
+        return self.config.embed_dim
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        rows = [("stem", self.config.stem_dim, 2)]
+        for index, stage in enumerate(self.config.stages):
+            row = (f"blocks.{index}", stage.out_dim, rows[-1][-1] * stage.stride)
+            rows = [*rows, row] if stage.stride > 1 else [*rows[:-1], row]
+        return FeatureInfo(rows)
+
+    def forward_stages(self, images: Float[Tensor, "b c h w"], count: int | None = None) -> list[Tensor]:
+        return self._run(images, count)
+
+    def forward_features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        return self.top(self._run(images, keep=False)[-1])
+
+    def pool_features(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
+        return reduce(features, "b d h w -> b d", "mean")
+
+    def classify(self, embeddings: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+        return self.head(self.head_drop(embeddings))
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> EfficientNetConfig:

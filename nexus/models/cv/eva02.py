@@ -37,7 +37,8 @@ from nexus.layers import (
     rotary_angles,
     rotate_pairs,
 )
-from nexus.models.cv.classifier import Classifier
+from nexus.models.cv.classifier import Classifier, make_head
+from nexus.models.features import FeatureInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ class EVA02(WeightInitMixin, Classifier):
         rates = drop_path_rates(config.drop_path_rate, config.num_layers)
         self.blocks = nn.ModuleList([eva02_block(config, rate) for rate in rates])
         self.fc_norm = nn.LayerNorm(width, eps=config.norm_eps)
-        self.head = nn.Linear(width, config.num_classes) if config.num_classes else nn.Identity()
+        self.head = make_head(width, config.num_classes)
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -175,13 +176,7 @@ class EVA02(WeightInitMixin, Classifier):
             tokens (b, n, d) after each block, and on request `attentions` (b, heads, n, n) of each block.
         """
         tokens = self.embed(images)
-        angles = rotary_angles(
-            self.patch_embed.grid(images.shape[-2:]),
-            self.config.embed_dim // self.config.num_heads,
-            reference=self.config.rope_grid,
-            theta=self.config.rope_theta,
-            device=images.device,
-        )
+        angles = self.angles(images)
         keep = output_features or output_attentions
         blocks = cast("list[EncoderBlock]", self.blocks)
         placed = [partial(block, angles=angles) for block in blocks]
@@ -195,6 +190,16 @@ class EVA02(WeightInitMixin, Classifier):
             outputs["attentions"] = [block.attention_maps(x, angles=angles) for block, x in zip(blocks, inputs)]
         return outputs
 
+    def angles(self, images: Float[Tensor, "b c h w"]) -> Tensor:
+        """Returns by how much queries and keys turn at each patch."""
+        return rotary_angles(
+            self.patch_embed.grid(images.shape[-2:]),
+            self.config.embed_dim // self.config.num_heads,
+            reference=self.config.rope_grid,
+            theta=self.config.rope_theta,
+            device=images.device,
+        )
+
     def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
         """Returns the class token and the patches with their learned positions."""
         patches = self.patch_embed(images)
@@ -206,6 +211,25 @@ class EVA02(WeightInitMixin, Classifier):
         return resample_position_embedding(
             positions, old, new, num_prefix=1, antialias=self.config.interpolate_antialias
         )
+
+    @property
+    def num_features(self) -> int:
+        return self.config.embed_dim
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        width, stride = self.config.embed_dim, self.config.patch_size
+        return FeatureInfo((f"blocks.{index}", width, stride) for index in range(len(self.blocks)))
+
+    def forward_stages(self, images: Float[Tensor, "b c h w"], count: int | None = None) -> list[Tensor]:
+        placed = [partial(block, angles=self.angles(images)) for block in self.blocks[:count]]
+        return collect(placed, self.embed(images), checkpointing=self.checkpointing)
+
+    def forward_features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        return self.forward_stages(images)[-1]
+
+    def pool_features(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
+        return self.fc_norm(features[:, 1:].mean(dim=1))
 
     def token_layout(self, image_size: Sequence[int]) -> TokenLayout:
         return TokenLayout(1, *self.patch_embed.grid(image_size))

@@ -37,7 +37,8 @@ from nexus.layers import (
     resample_position_embedding,
 )
 from nexus.layers.relative_position import relative_positions, resample_offsets
-from nexus.models.cv.classifier import Classifier
+from nexus.models.cv.classifier import Classifier, make_head
+from nexus.models.features import FeatureInfo
 
 UNITS = 4  # along the side of a patch; two mergings leave one
 _TABLE = "relative_position_bias_table"
@@ -193,6 +194,11 @@ def hivit_blocks(config: HiViTConfig, grid: tuple[int, int]) -> list[nn.Module]:
     ]
 
 
+def unfold(units: Float[Tensor, "b n u v d"], grid: tuple[int, int]) -> Float[Tensor, "b d _ _"]:
+    """Returns the units of all patches as one map."""
+    return rearrange(units, "b (h w) u v d -> b d (h u) (w v)", h=grid[0])
+
+
 class HiViT(WeightInitMixin, Classifier):
     """Image classifier. `config` is a `HiViTConfig` or a mapping of its fields.
 
@@ -212,7 +218,7 @@ class HiViT(WeightInitMixin, Classifier):
         self.num_main = config.num_layers[-1]
         self.blocks = nn.ModuleList(hivit_blocks(config, self.grid))
         self.fc_norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
-        self.head = nn.Linear(config.embed_dim, config.num_classes) if config.num_classes else nn.Identity()
+        self.head = make_head(config.embed_dim, config.num_classes)
         self.init_weights_vision()
         nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
 
@@ -235,23 +241,64 @@ class HiViT(WeightInitMixin, Classifier):
         units, keep = self.patch_embed(images), output_features or output_attentions
         blocks = list(self.blocks)
         early = collect(blocks[: -self.num_main], units, checkpointing=self.checkpointing, keep=keep)
-        positions = resample_position_embedding(self.absolute_pos_embed, self.grid, grid, antialias=False)
-        tokens = early[-1][:, :, 0, 0] + positions
-        index = self.index if grid == self.grid else relative_positions(grid, grid).to(images.device)
+        tokens, index = self.place(early[-1], grid), self.offsets(grid)
         main = cast("list[EncoderBlock]", blocks[-self.num_main :])
         placed = [partial(block, index=index, grid=grid) for block in main]
         late = collect(placed, tokens, checkpointing=self.checkpointing, keep=keep)
-        embeddings = self.fc_norm(late[-1].mean(dim=1))
+        embeddings = self.pool_features(late[-1])
         outputs: dict[str, Any] = {"logits": self.head(embeddings), "embeddings": embeddings}
         if output_features:
-            outputs["features"] = [
-                *(rearrange(x, "b (h w) u v d -> b d (h u) (w v)", h=grid[0]) for x in early),
-                *late,
-            ]
+            outputs["features"] = [*(unfold(x, grid) for x in early), *late]
         if output_attentions:
             inputs = [tokens, *late[:-1]]
             outputs["attentions"] = [block.attention_maps(x, index=index, grid=grid) for block, x in zip(main, inputs)]
         return outputs
+
+    def place(self, units: Float[Tensor, "b n 1 1 d"], grid: tuple[int, int]) -> Float[Tensor, "b n d"]:
+        """Returns the merged patches as tokens with their positions."""
+        positions = resample_position_embedding(self.absolute_pos_embed, self.grid, grid, antialias=False)
+        return units[:, :, 0, 0] + positions
+
+    def offsets(self, grid: tuple[int, int]) -> Int[Tensor, "n n"]:
+        """Returns the number of the offset between each two patches."""
+        return self.index if grid == self.grid else relative_positions(grid, grid).to(self.index.device)
+
+    @property
+    def num_features(self) -> int:
+        return self.config.embed_dim
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        """The last map of each stage."""
+        width, patch = self.config.embed_dim, self.config.patch_size
+        rows = zip(self._stage_ends(), (width // 4, width // 2, width), (patch // 4, patch // 2, patch))
+        return FeatureInfo((f"blocks.{end}", width, stride) for end, width, stride in rows)
+
+    def _stage_ends(self) -> tuple[int, int, int]:
+        first, second, _ = self.config.num_layers
+        return 2 * first - 1, 2 * (first + second), len(self.blocks) - 1
+
+    def forward_stages(self, images: Float[Tensor, "b c h w"], count: int | None = None) -> list[Tensor]:
+        grid, num_early = self.patch_embed.grid(images.shape[-2:]), len(self.blocks) - self.num_main
+        early_blocks, main = self.blocks[:count][:num_early], self.blocks[:count][num_early:]
+        early = collect(early_blocks, self.patch_embed(images), checkpointing=self.checkpointing)
+        maps = [unfold(x, grid) for x in early]
+        if not len(main):
+            return maps
+        placed = [partial(block, index=self.offsets(grid), grid=grid) for block in main]
+        return [*maps, *collect(placed, self.place(early[-1], grid), checkpointing=self.checkpointing)]
+
+    def forward_features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        return self.forward_stages(images)[-1]
+
+    def pool_features(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
+        return self.fc_norm(features.mean(dim=1))
+
+    def forward_maps(self, images: Float[Tensor, "b c h w"], count: int | None = None) -> list[Tensor]:
+        ends, height = self._stage_ends()[:count], self.patch_embed.grid(images.shape[-2:])[0]
+        stages = self.forward_stages(images, ends[-1] + 1)
+        maps = [stages[end] for end in ends]
+        return [x if x.ndim == 4 else rearrange(x, "b (h w) d -> b d h w", h=height) for x in maps]
 
     def token_layout(self, image_size: Sequence[int]) -> TokenLayout:
         return TokenLayout(0, *self.patch_embed.grid(image_size))

@@ -30,7 +30,8 @@ from nexus.layers import (
     drop_path_rates,
     image_sides,
 )
-from nexus.models.cv.classifier import Classifier
+from nexus.models.cv.classifier import Classifier, make_head
+from nexus.models.features import FeatureInfo
 
 _ACTIVATIONS = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh")}
 
@@ -97,7 +98,7 @@ class MLPMixer(WeightInitMixin, Classifier):
         rates = drop_path_rates(config.drop_path_rate, config.num_layers)
         self.blocks = nn.ModuleList([MixerBlock(config, height * width, rate) for rate in rates])
         self.norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
-        self.head = nn.Linear(config.embed_dim, config.num_classes) if config.num_classes else nn.Identity()
+        self.head = make_head(config.embed_dim, config.num_classes)
         self.init_weights_vision()
 
     def forward(
@@ -136,6 +137,25 @@ class MLPMixer(WeightInitMixin, Classifier):
                 f"images are {given[0]}x{given[1]} pixels; this MLPMixer mixes the patches of {wanted[0]}x{wanted[1]}. "
                 f"Resize them, or build the model with image_size=({given[0]}, {given[1]})."
             )
+
+    @property
+    def num_features(self) -> int:
+        return self.config.embed_dim
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        width, stride = self.config.embed_dim, self.config.patch_size
+        return FeatureInfo((f"blocks.{index}", width, stride) for index in range(len(self.blocks)))
+
+    def forward_stages(self, images: Float[Tensor, "b c h w"], count: int | None = None) -> list[Tensor]:
+        self._check_size(images)
+        return collect(self.blocks[:count], self.patch_embed(images), checkpointing=self.checkpointing)
+
+    def forward_features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        return self.norm(self.forward_stages(images)[-1])
+
+    def pool_features(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
+        return reduce(features, "b n d -> b d", "mean")
 
     def token_layout(self, image_size: Sequence[int]) -> TokenLayout:
         return TokenLayout(0, *self.patch_embed.grid(image_size))

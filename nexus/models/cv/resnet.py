@@ -20,7 +20,8 @@ from nexus.core.foreign import ForeignSettings
 from nexus.core.formats import Format
 from nexus.core.initialization import WeightInitMixin
 from nexus.layers import DropPath, check_images, collect, drop_path_rates
-from nexus.models.cv.classifier import Classifier
+from nexus.models.cv.classifier import Classifier, make_head
+from nexus.models.features import FeatureInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +134,7 @@ class ResNet(WeightInitMixin, Classifier):
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.head_drop = nn.Dropout(config.dropout)
-        self.head = nn.Linear(in_dim, config.num_classes) if config.num_classes else nn.Identity()
+        self.head = make_head(in_dim, config.num_classes)
         self.init_weights_vision()
 
     def forward(
@@ -155,19 +156,47 @@ class ResNet(WeightInitMixin, Classifier):
         """
         if output_attentions:
             raise ValueError("ResNet has no attention maps; nexus.visualization.GradCAM shows where it looks.")
-        check_images(images, self.config.in_channels)
-        x = self.act(self.bn1(self.conv1(images)))
-        features = [x] if output_features else []
-        x = self.maxpool(x)
-        for stage in self.stages:
-            x = collect(stage, x, checkpointing=self.checkpointing, keep=False)[-1]
-            if output_features:
-                features.append(x)
-        embeddings = reduce(x, "b d h w -> b d", "mean")
-        outputs: dict[str, Any] = {"logits": self.head(self.head_drop(embeddings)), "embeddings": embeddings}
+        features = self._run(images, keep=output_features)
+        embeddings = self.pool_features(features[-1])
+        outputs: dict[str, Any] = {"logits": self.classify(embeddings), "embeddings": embeddings}
         if output_features:
             outputs["features"] = features
         return outputs
+
+    def _run(self, images: Tensor, count: int | None = None, *, keep: bool = True) -> list[Tensor]:
+        """Returns the maps c1, c2, ...: the first `count`, or only the last of them unless `keep`."""
+        check_images(images, self.config.in_channels)
+        x = self.act(self.bn1(self.conv1(images)))
+        features = [x] if keep else []
+        x = x if count == 1 else self.maxpool(x)
+        for stage in self.stages[: None if count is None else count - 1]:
+            x = collect(stage, x, checkpointing=self.checkpointing, keep=False)[-1]
+            if keep:
+                features.append(x)
+        return features or [x]
+
+    @property
+    def num_features(self) -> int:
+        return self.config.hidden_dim * 8 * (4 if self.config.block == "bottleneck" else 1)
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        width, first, stem = self.config.hidden_dim, self.num_features // 8, 1 if self.config.stem == "cifar" else 2
+        stride = stem if self.config.stem == "cifar" else 2 * stem
+        stages = ((f"layer{stage + 1}", first * 2**stage, stride * 2**stage) for stage in range(4))
+        return FeatureInfo([("act", width, stem), *stages])
+
+    def forward_stages(self, images: Float[Tensor, "b c h w"], count: int | None = None) -> list[Tensor]:
+        return self._run(images, count)
+
+    def forward_features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        return self._run(images, keep=False)[-1]
+
+    def pool_features(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
+        return reduce(features, "b d h w -> b d", "mean")
+
+    def classify(self, embeddings: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+        return self.head(self.head_drop(embeddings))
 
     @property
     def stages(self) -> tuple[nn.Sequential, ...]:

@@ -12,6 +12,7 @@ e one head's width.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -26,8 +27,9 @@ from nexus.core.formats import State
 from nexus.core.initialization import WeightInitMixin
 from nexus.layers import DropPath, Mlp, check_image_size, check_images, collect, drop_path_rates, image_sides
 from nexus.layers.relative_position import relative_positions
-from nexus.models.cv.classifier import Classifier
+from nexus.models.cv.classifier import Classifier, make_head
 from nexus.models.cv.swin_names import FORMATS, TABLE
+from nexus.models.features import FeatureInfo
 
 Size = tuple[int, int]
 
@@ -291,7 +293,7 @@ class SwinTransformer(WeightInitMixin, Classifier):
         self.layers = nn.ModuleList(stages)
         out_dim = config.embed_dim * 2 ** (len(stages) - 1)
         self.norm = nn.LayerNorm(out_dim, eps=config.norm_eps)
-        self.head = nn.Linear(out_dim, config.num_classes) if config.num_classes else nn.Identity()
+        self.head = make_head(out_dim, config.num_classes)
         self.init_weights_vision()
         for name, parameter in self.named_parameters():
             if name.endswith(TABLE):
@@ -312,7 +314,7 @@ class SwinTransformer(WeightInitMixin, Classifier):
             each stage (strides 4, 8, 16, 32), and on request `attentions` (b, m, heads, n, n) of each block, for the
             m windows of n tokens.
         """
-        x = rearrange(self.pos_drop(self.patch_embed(images)), "b h w d -> b d h w")
+        x = self.embed(images)
         features: list[Tensor] = []
         attentions: list[Tensor] = []
         for stage in cast("list[SwinStage]", self.layers):
@@ -321,13 +323,37 @@ class SwinTransformer(WeightInitMixin, Classifier):
             x = stage(x, checkpointing=self.checkpointing)
             if output_features:
                 features.append(x)
-        embeddings = reduce(self.norm(rearrange(x, "b d h w -> b h w d")), "b h w d -> b d", "mean")
+        embeddings = self.pool_features(self.norm(rearrange(x, "b d h w -> b h w d")))
         outputs: dict[str, Any] = {"logits": self.head(embeddings), "embeddings": embeddings}
         if output_features:
             outputs["features"] = features
         if output_attentions:
             outputs["attentions"] = attentions
         return outputs
+
+    def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        """Returns the tokens of the patches as a map."""
+        return rearrange(self.pos_drop(self.patch_embed(images)), "b h w d -> b d h w")
+
+    @property
+    def num_features(self) -> int:
+        return self.config.embed_dim * 2 ** (len(self.layers) - 1)
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        width, stride = self.config.embed_dim, self.config.patch_size
+        return FeatureInfo((f"layers.{i}", width * 2**i, stride * 2**i) for i in range(len(self.layers)))
+
+    def forward_stages(self, images: Float[Tensor, "b c h w"], count: int | None = None) -> list[Tensor]:
+        stages = [partial(stage, checkpointing=self.checkpointing) for stage in self.layers[:count]]
+        return collect(stages, self.embed(images))
+
+    def forward_features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w d"]:
+        """Returns the normalized map with its channels last, as timm does."""
+        return self.norm(rearrange(self.forward_stages(images)[-1], "b d h w -> b h w d"))
+
+    def pool_features(self, features: Float[Tensor, "b h w d"]) -> Float[Tensor, "b d"]:
+        return reduce(features, "b h w d -> b d", "mean")
 
     def fit_state(self, state: State) -> State:
         """Resamples the tables of relative positions to this model's window.

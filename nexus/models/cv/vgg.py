@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from nexus.core.config import Config
 from nexus.core.formats import Format, State
-from nexus.core.initialization import WeightInitMixin
+from nexus.core.initialization import WeightInitMixin, init_vision_layer
 from nexus.layers import check_images, collect
-from nexus.models.cv.classifier import Classifier
+from nexus.models.cv.classifier import Classifier, make_head
+from nexus.models.features import FeatureInfo
 
 GRID = 7  # sides of the last map at 224 pixels, which the first fully connected layer reads
 
@@ -79,7 +80,7 @@ class VGG(WeightInitMixin, Classifier):
         self.fc2 = nn.Linear(config.embed_dim, config.embed_dim)
         self.act = nn.ReLU(inplace=True)
         self.drop = nn.Dropout(config.dropout)
-        self.head = nn.Linear(config.embed_dim, config.num_classes) if config.num_classes else nn.Identity()
+        self.head = make_head(config.embed_dim, config.num_classes)
         self.init_weights_vision(std=0.01)  # Sec. 3.1
 
     def forward(
@@ -101,27 +102,68 @@ class VGG(WeightInitMixin, Classifier):
         """
         if output_attentions:
             raise ValueError("VGG has no attention maps; nexus.visualization.GradCAM shows where it looks.")
+        features = self._stages(images, keep=output_features)
+        embeddings = self.pool_features(features[-1])
+        outputs: dict[str, Any] = {"logits": self.head(embeddings), "embeddings": embeddings}
+        if output_features:
+            outputs["features"] = features
+        return outputs
+
+    @property
+    def num_features(self) -> int:
+        return self.config.hidden_dim * 8
+
+    @property
+    def head_hidden_size(self) -> int:
+        return self.config.embed_dim
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        """Each stage before its pooling, as timm has them, and the last after it."""
+        width, ends = self.config.hidden_dim, self.stage_ends
+        stages = [(f"features.{end - 2}", width * min(2**stage, 8), 2**stage) for stage, end in enumerate(ends)]
+        return FeatureInfo([*stages, (f"features.{ends[-1] - 1}", self.num_features, 32)])
+
+    def forward_stages(self, images: Float[Tensor, "b c h w"], count: int | None = None) -> list[Tensor]:
+        return self._stages(images, count)
+
+    def forward_features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        return self._stages(images, keep=False)[-1]
+
+    def forward_maps(self, images: Float[Tensor, "b c h w"], count: int | None = None) -> list[Tensor]:
+        steps = [part for start, end in self._bounds() for part in ((start, end - 1), (end - 1, end))]
+        runs = [partial(self._run, *step) for step in steps[: None if count is None else 2 * count - 1]]
+        done = collect(runs, self._checked(images), checkpointing=self.checkpointing)
+        return [*done[::2], *done[9:]]
+
+    def init_head(self, head: nn.Module) -> None:
+        init_vision_layer(head, std=0.01)
+
+    def _stages(self, images: Tensor, count: int | None = None, *, keep: bool = True) -> list[Tensor]:
+        """Returns the maps after each pooling: the first `count`, or only the last of them unless `keep`."""
+        stages = [partial(self._run, start, end) for start, end in self._bounds()[:count]]
+        return collect(stages, self._checked(images), checkpointing=self.checkpointing, keep=keep)
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        return list(zip([0, *self.stage_ends[:-1]], self.stage_ends))
+
+    def _checked(self, images: Tensor) -> Tensor:
         check_images(images, self.config.in_channels)
         if min(images.shape[-2:]) < 32:
             height, width = images.shape[-2:]
             raise ValueError(
                 f"images are {height}x{width} pixels; VGG halves them five times, so both sides must be at least 32."
             )
-        starts = [0, *self.stage_ends[:-1]]
-        stages = [partial(self._run, start, end) for start, end in zip(starts, self.stage_ends)]
-        features = collect(stages, images, checkpointing=self.checkpointing, keep=output_features)
-        embeddings = self._embed(features[-1])
-        outputs: dict[str, Any] = {"logits": self.head(embeddings), "embeddings": embeddings}
-        if output_features:
-            outputs["features"] = features
-        return outputs
+        return images
 
     def _run(self, start: int, end: int, x: Tensor) -> Tensor:
         for index in range(start, end):
             x = self.features[index](x)
         return x
 
-    def _embed(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b e"]:
+    def pool_features(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b e"]:
+        """Runs the two hidden fully connected layers."""
+        x = features
         if self.config.dense and min(x.shape[-2:]) > GRID:
             weight = rearrange(self.fc1.weight, "e (d h w) -> e d h w", h=GRID, w=GRID)
             x = rearrange(F.conv2d(x, weight, self.fc1.bias), "b e h w -> b h w e")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from nexus.core.config import Config
 from nexus.core.foreign import ForeignSettings
 from nexus.core.formats import Format, State, join_keys
-from nexus.core.initialization import WeightInitMixin
+from nexus.core.initialization import WeightInitMixin, init_vision_layer
 from nexus.core.module import TokenLayout
 from nexus.layers import (
     EncoderBlock,
@@ -37,7 +37,8 @@ from nexus.layers import (
     image_sides,
     resample_position_embedding,
 )
-from nexus.models.cv.classifier import Classifier
+from nexus.models.cv.classifier import Classifier, make_head
+from nexus.models.features import FeatureInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ class VisionTransformer(WeightInitMixin, Classifier):
         self.blocks = nn.ModuleList([vit_block(config, rate) for rate in rates])
         last_norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
         self.norm, self.fc_norm = (last_norm, nn.Identity()) if config.pool == "token" else (nn.Identity(), last_norm)
-        self.head = nn.Linear(config.embed_dim, config.num_classes) if config.num_classes else nn.Identity()
+        self.head = make_head(config.embed_dim, config.num_classes)
         self.init_weights_vision(std=config.weight_std)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=config.position_std)
@@ -156,6 +157,27 @@ class VisionTransformer(WeightInitMixin, Classifier):
         positions = self.resample(self.pos_embed, self.grid, self.patch_embed.grid(images.shape[-2:]))
         tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.pos_drop(tokens + positions)
+
+    @property
+    def num_features(self) -> int:
+        return self.config.embed_dim
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        width, stride = self.config.embed_dim, self.config.patch_size
+        return FeatureInfo((f"blocks.{index}", width, stride) for index in range(len(self.blocks)))
+
+    def forward_stages(self, images: Float[Tensor, "b c h w"], count: int | None = None) -> list[Tensor]:
+        return collect(self.blocks[:count], self.embed(images), checkpointing=self.checkpointing)
+
+    def forward_features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        return self.norm(self.forward_stages(images)[-1])
+
+    def pool_features(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
+        return features[:, 0] if self.config.pool == "token" else self.fc_norm(features[:, 1:].mean(dim=1))
+
+    def init_head(self, head: nn.Module) -> None:
+        init_vision_layer(head, std=self.config.weight_std)
 
     def token_layout(self, image_size: Sequence[int]) -> TokenLayout:
         return TokenLayout(1, *self.patch_embed.grid(image_size))

@@ -38,7 +38,7 @@ def test_dense_evaluation_averages_the_scores_of_windows():
     outputs = model(torch.randn(1, 3, 8 * 32, 9 * 32))
     last = outputs["features"][-1]
     windows = [last[..., top : top + 7, left : left + 7] for top in range(2) for left in range(3)]
-    scores = [model.head(model._embed(window)) for window in windows]
+    scores = [model.head(model.pool_features(window)) for window in windows]
     torch.testing.assert_close(outputs["logits"], torch.stack(scores).mean(0))
 
 
