@@ -201,6 +201,8 @@ class CLIP(ImageTextModel):
     """
 
     config: CLIPConfig
+    largest_scale = 100.0  # Sec. 2.5
+    tokenizer = "openai/clip-vit-base-patch32"  # all of OpenAI's models have one vocabulary
     visual: VisionTower | ResNetTower
     text: TextTower
 

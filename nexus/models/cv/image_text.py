@@ -5,7 +5,7 @@ Dims: b images, t texts, c channels, h w pixels, n tokens of a text, e width of 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -63,10 +63,19 @@ def check_ids(tokens: Tensor) -> None:
 
 
 class ImageTextModel(NexusModule, ABC):
-    """Images and texts in one space. Members have the towers `visual` and `text`, and say how they compare."""
+    """Images and texts in one space. Members have the towers `visual` and `text`, and say how they compare.
+
+    Attributes:
+        largest_scale: Bound of `logit_scale.exp()` in training; None has none.
+        lower_case: Whether texts are read in small letters.
+        tokenizer: Repository of the hub with the tokenizer of every published model; empty where each has its own.
+    """
 
     head_prefixes = ()
     task = "image-text"
+    largest_scale: ClassVar[float | None] = None
+    lower_case: ClassVar[bool] = False
+    tokenizer: ClassVar[str] = ""
     visual: Any
     text: Any
     logit_scale: nn.Parameter

@@ -176,6 +176,7 @@ class SigLIP(ImageTextModel):
     """
 
     config: SigLIPConfig
+    lower_case = True
     visual: VisionTower
     text: TextTower
 

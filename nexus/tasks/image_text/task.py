@@ -19,7 +19,7 @@ from nexus.core.preprocessing import Preprocessing
 from nexus.data.captions import CaptionTransform, Tokenize, sentences
 from nexus.data.facets import Captioned, class_names_of
 from nexus.data.transforms import AugmentConfig, eval_transform, train_transform
-from nexus.models.cv import CLIP, SigLIP
+from nexus.models.cv.image_text import ImageTextModel
 from nexus.tasks.classification.metrics import AnswerMetrics
 from nexus.tasks.classification.prediction import Prediction
 from nexus.tasks.classification.task import ClassificationTask
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from nexus.data import Dataset
-
-LARGEST_SCALE = 100.0  # of CLIP's cosines (Sec. 2.5)
 
 
 @dataclass(frozen=True)
@@ -121,13 +119,12 @@ class ImageTextTask(Task):
     def losses(self, model: nn.Module, batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Returns the model's outputs and its `contrastive` loss; text i belongs to image i.
 
-        CLIP's scale of the logits is kept at 100 or below, as its authors do (Sec. 2.5). SigLIP's has no bound
-        (Algorithm 1).
+        The scale of the logits is kept within the model's bound, as CLIP's authors do (Sec. 2.5).
         """
-        pair = getattr(model, "module", model)  # DDP's is inside
-        if isinstance(pair, CLIP):
+        pair = _pair(getattr(model, "module", model))  # DDP's is inside
+        if pair.largest_scale is not None:
             with torch.no_grad():
-                pair.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
+                pair.logit_scale.clamp_(max=math.log(pair.largest_scale))
         outputs = model(batch["images"], batch["tokens"], output_features=False, output_losses=True)
         return outputs, outputs["losses"]
 
@@ -170,7 +167,7 @@ class ImageTextTask(Task):
         return ClassificationTask(self.class_names).draw(image, result)
 
 
-def _pair(model: nn.Module) -> CLIP | SigLIP:
-    if not isinstance(model, CLIP | SigLIP):
+def _pair(model: nn.Module) -> ImageTextModel:
+    if not isinstance(model, ImageTextModel):
         raise ValueError(f"Images are compared with words by a CLIP or SigLIP, not by a {type(model).__name__}.")
     return model

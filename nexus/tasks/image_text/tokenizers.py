@@ -14,9 +14,8 @@ from nexus.core.documents import parse_json
 from nexus.core.download import offline
 from nexus.core.hub import PREFIX
 from nexus.core.module import NexusModule
-from nexus.models.cv import CLIP, SigLIP
+from nexus.models.cv.image_text import ImageTextModel
 
-CLIP_TOKENIZER = "openai/clip-vit-base-patch32"  # all of OpenAI's models have one vocabulary
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 TEMPLATES_FILE = "templates.json"
 PADDING, UNKNOWN, END = "[PAD]", "[UNK]", "[END]"
@@ -38,7 +37,7 @@ class Reader:
         return UNKNOWN not in self.tokenizer.tokenize(text.lower() if self.lower else text)
 
 
-def load_tokenizer(model: CLIP | SigLIP, source: str | Path | None = None) -> Reader:
+def load_tokenizer(model: ImageTextModel, source: str | Path | None = None) -> Reader:
     """Returns a function from texts to the ids that `model` reads, with the tokenizer of transformers.
 
     Args:
@@ -59,7 +58,9 @@ def load_tokenizer(model: CLIP | SigLIP, source: str | Path | None = None) -> Re
     return _checked(model, _open(name), name)
 
 
-def bring_tokenizer(model: CLIP | SigLIP, source: str | None, texts: Iterable[str], templates: Sequence[str]) -> Reader:
+def bring_tokenizer(
+    model: ImageTextModel, source: str | None, texts: Iterable[str], templates: Sequence[str]
+) -> Reader:
     """Gives a model that is to be trained its tokenizer and templates, which are saved with it; returns the former.
 
     Args:
@@ -143,14 +144,14 @@ def _no_transformers() -> ImportError:
     return ImportError("Tokenizers come from transformers: pip install transformers.")
 
 
-def _checked(model: CLIP | SigLIP, tokenizer: Any, name: str) -> Reader:
+def _checked(model: ImageTextModel, tokenizer: Any, name: str) -> Reader:
     known = model.config.vocab_size
     if len(tokenizer) > known:
         raise ValueError(
             f"The tokenizer {name!r} has {len(tokenizer)} ids and the model knows {known}: it is that of another model."
             f" A model that starts from nothing may have vocab_size={len(tokenizer)}."
         )
-    reader = Reader(tokenizer, model.config.context_length, lower=isinstance(model, SigLIP))
+    reader = Reader(tokenizer, model.config.context_length, lower=model.lower_case)
     try:
         ids = reader(["a"])
     except BaseException as error:  # what its settings ask for it cannot do, such as padding without a mark for it
@@ -163,9 +164,9 @@ def _checked(model: CLIP | SigLIP, tokenizer: Any, name: str) -> Reader:
     return reader
 
 
-def _published_tokenizer(model: NexusModule) -> str:
-    if isinstance(model, CLIP):
-        return CLIP_TOKENIZER
+def _published_tokenizer(model: ImageTextModel) -> str:
+    if model.tokenizer:
+        return model.tokenizer
     urls = [weights.url for weights in model.card.weights] if model.card else []
     for url in urls:
         if url.startswith(PREFIX):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nexus.core.module import NexusModule
 from nexus.data.captions import Tokenize
-from nexus.models.cv import CLIP, SigLIP
+from nexus.models.cv.image_text import ImageTextModel
 from nexus.tasks.classification.task import ClassificationTask
 from nexus.tasks.image_text.tokenizers import DEFAULT_TEMPLATES, Reader, load_tokenizer, templates_of
 from nexus.tasks.session import Stateless
@@ -18,7 +18,7 @@ from nexus.tasks.views import Batch, Outputs
 
 
 def embed_classes(
-    model: CLIP | SigLIP, class_names: Sequence[str], tokenize: Tokenize, templates: Sequence[str] = DEFAULT_TEMPLATES
+    model: ImageTextModel, class_names: Sequence[str], tokenize: Tokenize, templates: Sequence[str] = DEFAULT_TEMPLATES
 ) -> Float[Tensor, "k d"]:
     """Returns a vector of length 1 for each class: the mean over its sentences, as CLIP's authors ensemble prompts.
 
@@ -52,13 +52,13 @@ class ZeroShotClassifier(NexusModule):
 
     def __init__(
         self,
-        model: CLIP | SigLIP,
+        model: ImageTextModel,
         class_names: Sequence[str],
         tokenize: Tokenize | None = None,
         templates: Sequence[str] | None = None,
     ) -> None:
         super().__init__({})
-        if not isinstance(model, CLIP | SigLIP):
+        if not isinstance(model, ImageTextModel):
             raise ValueError(f"A zero-shot classifier is made of a CLIP or SigLIP, not of a {type(model).__name__}.")
         self.model = model
         self.class_names = tuple(class_names)
@@ -78,14 +78,11 @@ class ZeroShotClassifier(NexusModule):
 
 
 def class_outputs(
-    model: CLIP | SigLIP, images: Float[Tensor, "b c h w"], classes: Float[Tensor, "k d"]
+    model: ImageTextModel, images: Float[Tensor, "b c h w"], classes: Float[Tensor, "k d"]
 ) -> dict[str, Any]:
     """Returns `logits` (b, k) of images and embedded classes, and the images' `embeddings` (b, d) of length 1."""
     embeddings = model.encode_image(images)
-    logits = model.logit_scale.exp() * embeddings @ classes.T
-    if isinstance(model, SigLIP):
-        logits = logits + model.logit_bias
-    return {"logits": logits, "embeddings": embeddings}
+    return {"logits": model.compare(embeddings, classes), "embeddings": embeddings}
 
 
 class WordSession(Stateless):
@@ -99,7 +96,7 @@ class WordSession(Stateless):
     """
 
     def __init__(
-        self, model: CLIP | SigLIP, class_names: Sequence[str], tokenize: Tokenize, templates: Sequence[str]
+        self, model: ImageTextModel, class_names: Sequence[str], tokenize: Tokenize, templates: Sequence[str]
     ) -> None:
         super().__init__(ClassificationTask(tuple(class_names)), model)
         self.pair, self.classes = model, embed_classes(model, class_names, tokenize, templates)
