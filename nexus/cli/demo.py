@@ -159,7 +159,8 @@ def _explanations(model: NexusModule, data: Dataset) -> Section:
 
 def _explanation_sheet(pictures: Sequence[Image], heat: torch.Tensor, rollout: torch.Tensor) -> Image:
     laid_over = [visualization.overlay(p, h, side=112) for maps in (heat, rollout) for p, h in zip(pictures, maps)]
-    captions = ["image"] * len(pictures) + ["GradCAM"] * len(pictures) + ["rollout"] * len(pictures)
+    spoken = ["GradCAM" if one.any() else "nothing speaks for it" for one in heat]
+    captions = ["image"] * len(pictures) + spoken + ["rollout"] * len(pictures)
     return visualization.contact_sheet([*pictures, *laid_over], captions, columns=len(pictures))
 
 

@@ -60,7 +60,7 @@ def draw_objects(
             draw.rectangle(corners, outline=colours[place], width=width)
         if keypoints is not None:
             _draw_points(draw, keypoints[place] * [scale, scale, 1], skeleton, colours[place], width)
-    _draw_captions(draw, captions, np.asarray(boxes, dtype=float) * scale, colours, picture.size)
+    draw_captions(draw, captions, np.asarray(boxes, dtype=float) * scale, colours, picture.size)
     return picture
 
 
@@ -82,7 +82,7 @@ def _draw_points(
             draw.ellipse([x - 2 * width, y - 2 * width, x + 2 * width, y + 2 * width], fill=colour, outline=WHITE)
 
 
-def _draw_captions(
+def draw_captions(
     draw: ImageDraw.ImageDraw, captions: Sequence[str], boxes: np.ndarray, colours: Sequence[str], size: tuple[int, int]
 ) -> None:
     """Writes white on the colour of each box; the best choose first where their captions stand."""
@@ -93,24 +93,37 @@ def _draw_captions(
         if not text:
             continue
         left, top, right, bottom = font.getbbox(text)
-        place = _free_place((right - left + 2 * margin, bottom - top + 2 * margin), box, size, taken)
+        place = _free_place((right - left + 2 * margin, bottom - top + 2 * margin), box, size, taken, boxes.tolist())
         taken.append(place)
         draw.rectangle(place, fill=colour)
         draw.text((place[0] + margin - left, place[1] + margin - top), text, WHITE, font)
 
 
-def _free_place(wanted: tuple[float, float], box: list[float], size: tuple[int, int], taken: Sequence[Place]) -> Place:
-    """Returns where a caption covers no other: above the box, inside it, or below it, on the left or on the right."""
+def _free_place(
+    wanted: tuple[float, float],
+    box: list[float],
+    size: tuple[int, int],
+    taken: Sequence[Place],
+    boxes: list[list[float]],
+) -> Place:
+    """Returns where a caption covers the least of other captions, then of the objects: outside of its box if it can."""
     width, height = wanted
     x1, y1, x2, y2 = box
+    corners = [(x, y) for y in (y1 - height, y2) for x in (x1, x2 - width)]
+    corners += [(x, y) for y in (y1, y2 - height) for x in (x2, x1 - width)]
+    corners += [(x, y) for y in (y1, y2 - height) for x in (x1, x2 - width)]
     places = []
-    for y in (y1 - height, y1, y2, y2 - height):
-        for x in (x1, x2 - width):
-            left = min(max(0, x), max(0, size[0] - width))
-            top = min(max(0, y), max(0, size[1] - height))
-            places.append((left, top, left + width, top + height))
-    return next((place for place in places if not any(_meet(place, other) for other in taken)), places[0])
+    for x, y in corners:
+        left = min(max(0, x), max(0, size[0] - width))
+        top = min(max(0, y), max(0, size[1] - height))
+        places.append((left, top, left + width, top + height))
+
+    def covered(place: Place) -> tuple[float, float]:
+        return sum(_common(place, other) for other in taken), sum(_common(place, other) for other in boxes)
+
+    return min(places, key=covered)
 
 
-def _meet(a: Place, b: Place) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _common(a: Sequence[float], b: Sequence[float]) -> float:
+    """The area that two rectangles share."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))

@@ -21,9 +21,19 @@ def guess(question: Question) -> str:
     return f"The model's guess is {question.name(best)} ({probabilities[best]:.1%})."
 
 
-def _gradcam(question: Question) -> "Image":
-    heat = visualization.GradCAM(question.model, question.layer)(question.pixels, question.target)
-    return visualization.overlay(question.pixels[0], heat[0], preprocessing=question.model.preprocessing, side=448)
+def _gradcam(question: Question) -> "Figure":
+    target = question.target
+    if target is None:
+        with evaluating(question.model):
+            target = int(question.model(question.pixels)["logits"][0].argmax())
+    heat = visualization.GradCAM(question.model, question.layer)(question.pixels, target)
+    return visualization.plot_heat(
+        question.pixels[0],
+        heat[0],
+        title=guess(question),
+        subject=f"GradCAM: what speaks for {target if isinstance(target, str) else question.name(target)}",
+        preprocessing=question.model.preprocessing,
+    )
 
 
 def _attention(question: Question) -> "Figure":

@@ -78,6 +78,7 @@ class DetectionMetrics:
             num_images=len(self.seen),
             metrics=named_figures(figures),
             figures=figures,
+            truth=[scene for _, scene, _ in self.seen],
             results=self._results(dataset),
         )
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from nexus.models.cv.resnet import ResNet
 from nexus.models.cv.vit import VisionTransformer
-from nexus.visualization import GradCAM
+from nexus.visualization import GradCAM, plot_heat
 
 VIT = {"image_size": 16, "patch_size": 4, "num_classes": 5, "embed_dim": 16, "num_layers": 3, "num_heads": 2}
 RESNET = {"block": "basic", "num_layers": (1, 1, 1, 2), "num_classes": 5, "hidden_dim": 4, "stem": "cifar"}
@@ -182,3 +182,17 @@ def test_mistakes_are_named():
         GradCAM(model, "blocks.2.mlp")(image, 1)
     with pytest.raises(ValueError, match="does not say which layer gives its features"):
         GradCAM(Corner())(image[:, :1], 1)
+
+
+def test_a_sheet_says_in_words_that_nothing_speaks_for_the_class():
+    image = torch.rand(3, 24, 32)
+    heat = torch.zeros(24, 32)
+    blank = plot_heat(image, heat, title="photo", subject="cat")
+    assert "No place speaks for it" in blank.axes[1].texts[0].get_text()
+    assert len(blank.axes) == 2
+    heat[3, 4] = 1
+    sheet = plot_heat(image, heat, title="photo", subject="cat")
+    assert [axes.get_title() for axes in sheet.axes[:2]] == ["image", "cat"]
+    assert not sheet.axes[1].texts
+    assert [text.get_text() for text in sheet.axes[2].get_yticklabels()] == ["none", "half", "strongest\nevidence"]
+    assert sheet.get_suptitle() == "photo"
