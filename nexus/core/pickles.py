@@ -40,19 +40,30 @@ class InertModule:
                 self.__dict__.update({key: value for key, value in part.items() if isinstance(key, str)})
 
 
-def unpickle(file: IO[bytes], names: Names, persistent: Callable[[Any], Any]) -> Any:
+def unpickle(
+    file: IO[bytes],
+    names: Names,
+    persistent: Callable[[Any], Any],
+    *,
+    size: int = PICKLE_BYTES,
+    steps: int = PICKLE_STEPS,
+    python_2: bool = False,
+) -> Any:
     """Returns what one pickle describes; the file stands behind it afterwards.
 
     Args:
         file: Open for reading, at the start of the pickle.
         names: Says what a name in the pickle stands for.
         persistent: Says what is meant by an object that lies outside the pickle.
+        size: Bytes that are read.
+        steps: Instructions, and elements that calls copy.
+        python_2: Whether the texts of Python 2 are bytes; else they are texts in Latin-1.
 
     Raises:
         Refused: The pickle names something that `names` does not know.
         pickle.UnpicklingError: It is damaged, or larger than the limits.
     """
-    machine = _Machine(names, persistent)
+    machine = _Machine(names, persistent, size, steps, python_2)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on odd escapes in the text of old pickles
@@ -66,16 +77,17 @@ def unpickle(file: IO[bytes], names: Names, persistent: Callable[[Any], Any]) ->
 class _Machine:
     """The stack of a pickle's program. Each instruction is a method, or a row of the tables below."""
 
-    def __init__(self, names: Names, persistent: Callable[[Any], Any]) -> None:
+    def __init__(self, names: Names, persistent: Callable[[Any], Any], size: int, steps: int, python_2: bool) -> None:
         self.stack: list[Any] = []
         self._marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
-        self._names, self._persistent, self._steps = names, persistent, 0
+        self._names, self._persistent, self._size, self._python_2 = names, persistent, size, python_2
+        self._steps, self._most_steps = 0, steps
 
     def run(self, file: IO[bytes]) -> Any:
         for opcode, argument, place in pickletools.genops(file):
-            if place is not None and place > PICKLE_BYTES:
-                raise pickle.UnpicklingError(f"it has more than {PICKLE_BYTES:,} bytes beside its tensors")
+            if place is not None and place > self._size:
+                raise pickle.UnpicklingError(f"it has more than {self._size:,} bytes beside its tensors")
             if opcode.name == "STOP":
                 return self.stack.pop()
             self._step(opcode.name, argument)
@@ -84,7 +96,7 @@ class _Machine:
     def _step(self, name: str, argument: Any) -> None:
         self._spend(1)
         if name in _LITERALS:
-            self.stack.append(argument)
+            self.stack.append(argument.encode("latin-1") if self._python_2 and name in _OLD_TEXTS else argument)
         elif name in _FRESH:
             self.stack.append(_FRESH[name]())
         elif name in _READS:
@@ -99,8 +111,8 @@ class _Machine:
 
     def _spend(self, steps: int) -> None:
         self._steps += steps
-        if self._steps > PICKLE_STEPS:
-            raise pickle.UnpicklingError(f"it takes more than {PICKLE_STEPS:,} steps to read")
+        if self._steps > self._most_steps:
+            raise pickle.UnpicklingError(f"it takes more than {self._most_steps:,} steps to read")
 
     def _marked(self) -> list[Any]:
         items, self.stack = self.stack, self._marks.pop()
@@ -254,6 +266,7 @@ _LITERALS = frozenset(
         "BINUNICODE8",
     ]
 )
+_OLD_TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING"}
 _FRESH: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,

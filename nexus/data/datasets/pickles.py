@@ -1,7 +1,7 @@
 """Reading pickles of arrays, lists and mappings without ever running what is in them.
 
-A pickle is a program that may call any function it names. This reader knows four names, those that NumPy's arrays
-need, and gives each a meaning of its own that can only hold numbers; a file that names anything else is refused.
+A pickle is a program that may call any function it names. Here `nexus.core.pickles` reads it, and knows the few names
+that NumPy's arrays need, each with a meaning of its own that can only hold numbers; what names another is refused.
 """
 
 import io
@@ -11,10 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from nexus.core.documents import FileError, read_bytes
+from nexus.core.pickles import InertModule, unpickle
 from nexus.data.dataset import DataError
 
+ARRAY_BYTES = 256 << 20
+"""Of a pickle, and of what its calls copy; CIFAR-100 has 155 million."""
 
-class _Type:
+
+class _Type(InertModule):
     """Stands for `numpy.dtype`. NumPy's own would take any state from the file, true or not."""
 
     def __init__(self, code: Any, *flags: Any):
@@ -27,7 +32,7 @@ class _Type:
         self.dtype = self.dtype.newbyteorder(order)
 
 
-class _Array:
+class _Array(InertModule):
     """Stands for the function that makes a blank array; the blank is filled by its state."""
 
     def __init__(self, *blank: Any):
@@ -40,7 +45,7 @@ class _Array:
         self.array = np.frombuffer(data, kind.dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
-class _Inert:
+class _Inert(InertModule):
     """Stands for a name that is only mentioned, `numpy.ndarray`; there is nothing to make of it."""
 
     def __init__(self) -> None:
@@ -68,11 +73,14 @@ _MEANINGS: dict[tuple[str, str], type] = {
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str, /) -> Any:
-        if (module, name) not in _MEANINGS:
-            raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return _MEANINGS[module, name]
+def _meaning(module: str, name: str) -> type:
+    if (module, name) not in _MEANINGS:
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+    return _MEANINGS[module, name]
+
+
+def _nothing(mark: Any) -> Any:
+    raise pickle.UnpicklingError("it names an object outside of it")
 
 
 def read_arrays(path: Path) -> dict:
@@ -83,9 +91,10 @@ def read_arrays(path: Path) -> dict:
             was run.
     """
     try:
-        content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); unpack its archive again.") from error
+        file = io.BytesIO(read_bytes(path, ARRAY_BYTES))
+        content = unpickle(file, _meaning, _nothing, size=ARRAY_BYTES, steps=ARRAY_BYTES, python_2=True)
+    except FileError as error:
+        raise DataError(f"{path} cannot be read; unpack its archive again. {error}") from None
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path} was refused: {error}. Only mappings of arrays and lists are read from pickles; nothing in it was "
