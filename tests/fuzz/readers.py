@@ -86,8 +86,13 @@ def _video(folder: Path) -> object:
 
 
 def _checkpoint(folder: Path) -> object:
+    """Reads the newest checkpoint; one that is damaged is refused by taking the one before, which must be whole."""
     found = newest_checkpoint(folder / "checkpoints")
-    return found and (found.state(), found.metrics())
+    assert found is not None, "the one before is never damaged"
+    read = found.state(), found.metrics()
+    if found.path.name not in _STEP:
+        raise ValueError(f"{folder / _STEP / 'manifest.json'} is not of a whole checkpoint.")
+    return read
 
 
 def _agree(folder: Path) -> None:
