@@ -87,40 +87,42 @@ def demo(
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def train(
-    recipe: Annotated[
-        str | None, typer.Argument(help="A recipe's name or YAML file (`--list`); with --resume, the run's own.")
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            help="A model's name, or a recipe's name or YAML file (`--list`); with --resume, a run's folder."
+        ),
     ] = None,
-    overrides: Annotated[list[str] | None, typer.Argument(help="Changes, such as optimizer.lr=3e-4.")] = None,
-    run_dir: Annotated[Path | None, typer.Option("--run-dir", "-o", help="Default: runs/<recipe>.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --run-dir.")] = False,
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="Settings: epochs=10 lr=3e-4 batch_size=8 data.num_workers=4 ...")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help="folder:PATH, coco:PATH, ... instead of the recipe's.")
+    ] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from the published weights.")] = False,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", "-o", help="Default: a folder under runs/, called by data and model.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done and stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run, its folder named here or in -o.")] = False,
     allow_changes: Annotated[
-        bool, typer.Option("--allow-changes", help="With --resume: go on with changed data, length, rate or schedule.")
+        bool, typer.Option("--allow-changes", help="With --resume: go on though the data has changed.")
     ] = False,
     show_list: Annotated[bool, typer.Option("--list", help="Show the recipes and stop.")] = False,
     imported: Imported = None,
 ) -> None:
-    """Train a model by a recipe.
+    """Train a model on your data, or by a recipe: nexus train resnet18 --data folder:photos epochs=10 lr=3e-4.
 
     Start it with torchrun to use several processes: `torchrun --nproc-per-node 2 -m nexus train ...`.
     """
-    from nexus.training import Trainer, list_recipes, load_recipe
+    from nexus.cli.train import order, run
+    from nexus.training import list_recipes
 
     if show_list:
         typer.echo("\n".join(list_recipes()))
         return
-    if resume and run_dir is not None and (recipe is None or "=" in recipe):
-        overrides = [] if recipe is None else [recipe, *(overrides or [])]
-        recipe = str(run_dir / "recipe.yaml")
-    if recipe is None:
-        fail("train needs a recipe, such as digits/vit_tiny. `nexus train --list` shows them all.")
-    if unknown := [word for word in (recipe, *(overrides or [])) if word.startswith("-")]:
-        fail(f"train has no option {unknown[0]}. Changes are written without dashes, such as training.epochs=3.")
-    settings = load_recipe(recipe, overrides or [])
-    folder = run_dir or Path("runs") / Path(recipe).with_suffix("").as_posix().replace("/", "-")
-    result = Trainer(settings, folder, resume=resume, allow_changes=allow_changes).fit()
-    if result.metrics:
-        show_table([{"metric": name, "value": value} for name, value in result.metrics.items()])
-    typer.echo(f"The model lies in {result.run_dir / 'model'}.")
+    wanted = order(what, changes or [], data=data, pretrained=pretrained, run_dir=run_dir, resume=resume)
+    run(wanted, resume=resume, allow_changes=allow_changes, dry_run=dry_run)
 
 
 @app.command("eval")

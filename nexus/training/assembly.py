@@ -170,6 +170,8 @@ def _fitting(recipe: Recipe, dataset: Dataset, fields: Mapping[str, Any]) -> dic
         changes["image_size"] = height if height == width else (height, width)
     elif not _has_weights(recipe.model) and isinstance(dataset, Pictured):
         changes["in_channels"] = dataset.in_channels
+    if recipe.data.image_size is not None:
+        changes["image_size"] = recipe.data.image_size
     return {key: value for key, value in changes.items() if key in fields}
 
 
@@ -180,11 +182,19 @@ def _has_weights(recipe: ModelRecipe) -> bool:
 def choose_preprocessing(recipe: DataRecipe, model: nn.Module, dataset: Any) -> Preprocessing | None:
     """Returns the recipe's preprocessing, or the model's, or a plain one: values to [-1, 1] at the model's size.
 
-    A model that does not say which size it takes gets images as they are, all as large as the first. None where the
-    data has no images, or tensors that go into the model as they are.
+    The recipe may change the size alone. A model that does not say which size it takes gets images as they are, all as
+    large as the first. None where the data has no images, or tensors that go into the model as they are.
     """
     if recipe.preprocessing is not None:
         return recipe.preprocessing
+    chosen = _own_preprocessing(model, dataset)
+    if chosen is None or recipe.image_size is None:
+        return chosen
+    resized = chosen.replace(resize="shorter") if chosen.resize == "none" else chosen
+    return resized.fitted({"image_size": recipe.image_size})
+
+
+def _own_preprocessing(model: nn.Module, dataset: Any) -> Preprocessing | None:
     channels = dataset.in_channels if isinstance(dataset, Pictured) else None
     if channels is None or _goes_in_as_it_is(dataset):
         return None

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.utils.data import DataLoader
 
 from nexus.training.log import DisplayName
 from nexus.training.recipe import Recipe
-from nexus.training.recipe_files import key_paths, load_recipe, recipe_from_mapping, set_key, with_one_length
+from nexus.training.recipe_files import full_path, load_recipe, recipe_from_mapping, set_key, with_one_length
+from nexus.training.starting import new_folder, run_name, with_fitting_batch
 from nexus.training.trainer import FitResult, Trainer
 
 
@@ -34,7 +36,8 @@ def fit(
         allow_changes: See `Trainer`.
         progress: What to show on standard error: a "bar", "lines", "off", or "auto".
         **overrides: Changes of the recipe. A key that only one section has needs no section, `lr=3e-4`; a section is
-            given as a mapping, `schedule={"name": "wsd"}`.
+            given as a mapping, `schedule={"name": "wsd"}`. Without a recipe and a `batch_size`, the batch fits the
+            data: 128, or less where it has fewer than 512 items.
 
     Raises:
         ValueError: A key is unknown or ambiguous, or model, data and recipe do not fit together.
@@ -44,7 +47,7 @@ def fit(
     given_keys = set()
     for name, value in overrides.items():
         is_section = isinstance(value, dict) and name in tree
-        keys = {f"{name}.{key}": inner for key, inner in value.items()} if is_section else {_path_of(name): value}
+        keys = {f"{name}.{key}": inner for key, inner in value.items()} if is_section else {full_path(name): value}
         for path, inner in keys.items():
             set_key(tree, path, inner)
             given_keys.add(path)
@@ -55,7 +58,10 @@ def fit(
     train, held_out = (None, None) if isinstance(data, str) else data if isinstance(data, tuple) else (data, None)
     given = None if isinstance(model, str) else model
     settings = recipe_from_mapping(with_one_length(tree, given_keys))
-    folder = Path(run_dir) if run_dir is not None else _new_folder(settings, given)
+    if recipe is None and "training.batch_size" not in given_keys and not isinstance(train, DataLoader):
+        settings = with_fitting_batch(settings, train)
+    name = run_name(settings, settings.model.name or type(given).__name__)
+    folder = Path(run_dir) if run_dir is not None else new_folder(name)
     trainer = Trainer(
         settings,
         folder,
@@ -67,26 +73,3 @@ def fit(
         progress=progress,
     )
     return trainer.fit()
-
-
-def _path_of(name: str) -> str:
-    """Returns the path of a key that is given without its section; unknown ones are left to the recipe's check."""
-    if "." in name:
-        return name
-    paths = [path for path in key_paths() if path.rpartition(".")[2] == name and path.count(".") == 1]
-    if len(paths) > 1:
-        raise ValueError(
-            f"{name!r} is ambiguous: {', '.join(paths)}; give its section, {paths[0].split('.')[0]}={{...}}."
-        )
-    return paths[0] if paths else name
-
-
-def _new_folder(recipe: Recipe, model: nn.Module | None) -> Path:
-    """Returns a folder under `runs/` that does not exist yet."""
-    source = recipe.data.source.partition(":")[0]
-    name = f"{source}-{recipe.model.name or type(model).__name__}"
-    number, folder = 2, Path("runs") / name
-    while folder.exists():
-        folder = Path("runs") / f"{name}-{number}"
-        number += 1
-    return folder

@@ -69,6 +69,8 @@ class DataRecipe(Config):
         root: Where archives lie or are downloaded to; None is the library's cache.
         download: Allow downloading.
         preprocessing: How images become input; None takes the model's own.
+        image_size: Side of the images that go into the model, or height and width, where the rest of the model's own
+            preprocessing stays; None is its own size.
         num_workers: Processes that decode images; 0 decodes in the training process.
         tokenizer: Of image-text models: a folder with its files, a repository of the hub, or "words", one made of the
             words of the training texts, for a model that starts from nothing. None is the one of the model's card.
@@ -79,6 +81,7 @@ class DataRecipe(Config):
     root: str | None = None
     download: bool = False
     preprocessing: Preprocessing | None = None
+    image_size: int | tuple[int, int] | None = None
     num_workers: int = 0
     tokenizer: str | None = None
     templates: tuple[str, ...] = ("a photo of a {}.",)
@@ -86,6 +89,11 @@ class DataRecipe(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         _at_least(self, num_workers=0)
+        sides = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,)
+        if any(side is not None and side < 1 for side in sides):
+            raise ValueError(f"DataRecipe.image_size is {self.image_size}; it must be at least 1.")
+        if self.image_size is not None and self.preprocessing is not None:
+            raise ValueError("DataRecipe has image_size and preprocessing, which has one of its own; leave one out.")
         for template in self.templates:
             if "{}" not in template:
                 raise ValueError(f"DataRecipe.templates has {template!r}, without {{}} where the class is written.")

@@ -27,7 +27,7 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
     Args:
         source: The name of a shipped recipe, or a YAML file.
-        overrides: Changes as a command line gives them, `"optimizer.lr=3e-4"`; values are YAML.
+        overrides: Changes as a command line gives them, `"lr=3e-4"` or `"optimizer.lr=3e-4"`; values are YAML.
 
     Raises:
         ValueError: There is no such recipe, a key is unknown, or a value is wrong.
@@ -44,15 +44,30 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def override_recipe(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
-    """Returns the recipe with changes such as `"optimizer.lr=3e-4"`."""
+    """Returns the recipe with changes such as `"lr=3e-4"`; a key that only one section has needs no section."""
     tree, given = recipe.to_dict(), set()
     for text in overrides:
-        path, equals, value = text.partition("=")
-        if not equals or not path:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
             raise ValueError(f"The change {text!r} is not of the form section.key=value, such as optimizer.lr=3e-4.")
-        given.add(path.strip())
-        set_key(tree, path.strip(), parse_yaml(value, f"The change {text!r}"))
+        path = full_path(name.strip())
+        given.add(path)
+        set_key(tree, path, parse_yaml(value, f"The change {text!r}"))
     return recipe_from_mapping(with_one_length(tree, given))
+
+
+def full_path(name: str) -> str:
+    """Returns the path of a key that may be given without its section; unknown ones are left to the recipe's check.
+
+    Raises:
+        ValueError: Several sections have the key.
+    """
+    if "." in name:
+        return name
+    paths = [path for path in key_paths() if path.count(".") == 1 and path.endswith(f".{name}")]
+    if len(paths) > 1:
+        raise ValueError(f"{name!r} is ambiguous: {', '.join(paths)}; give its section.")
+    return paths[0] if paths else name
 
 
 def with_one_length(tree: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
@@ -95,6 +110,11 @@ def set_key(tree: dict[str, Any], path: str, value: Any) -> None:
             raise ValueError(f"{path!r} goes through {key!r}, which is {shown(inner)} and has no keys.")
         tree = inner
     tree[last] = value
+
+
+def is_recipe(name: str) -> bool:
+    """Returns whether a name is that of a shipped recipe or of a recipe's file, which may be missing."""
+    return name in list_recipes() or Path(name).suffix in (".yaml", ".yml")
 
 
 def _find(source: str) -> Path:
@@ -154,8 +174,9 @@ ELSEWHERE = {
     "workers": "data.num_workers",
     "dataset": "data.source",
     "data_dir": "data.source",
-    "image_size": "data.preprocessing",
-    "imgsz": "data.preprocessing",
+    "imgsz": "data.image_size",
+    "img_size": "data.image_size",
+    "wd": "optimizer.weight_decay",
 }
 """What other libraries call our keys."""
 

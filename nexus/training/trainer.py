@@ -26,13 +26,14 @@ from nexus.training.checkpoint import (
 from nexus.training.distributed import World, world
 from nexus.training.engine import Engine
 from nexus.training.length import Length
-from nexus.training.log import Callback, DisplayName, MetricsFile, Record, TensorBoard, announce, make_display
+from nexus.training.log import Callback, DisplayName, MetricsFile, Record, Silence, TensorBoard, announce, make_display
 from nexus.training.random_state import seed_everything
 from nexus.training.recipe import Recipe
 from nexus.training.recipe_files import save_recipe
 from nexus.training.resuming import check_data, check_free, check_recipe
 from nexus.training.run_folder import held, write_model
 from nexus.training.signals import Interrupted, StopRequest
+from nexus.training.summary import as_lines, describe_start
 
 
 class TrainingError(ValueError):
@@ -132,10 +133,23 @@ class Trainer:
             processes.main_alone(lambda: save_recipe(self.recipe, self.run_dir / "recipe.yaml"))
             run = Run(self, parts, processes, engine, checkpoint, data)
             with run, StopRequest() as stop:
+                run.introduce(self.recipe)
                 run.train(stop)
             model = run.finish()
         records = run.metrics.records
         return FitResult(self.run_dir, records, last_figures(records), model, time.monotonic() - started)
+
+    def preview(self) -> dict[str, str]:
+        """Returns what `fit` would do, by topic, and writes nothing; what it would refuse is refused here too."""
+        settings = self.recipe.training
+        with cpu_threads(settings.num_threads), world(settings.device) as processes:
+            if self.resume:
+                check_recipe(self.run_dir, self.recipe, self.allow_changes)
+            else:
+                check_free(self.run_dir)
+            seed_everything(settings.seed)
+            parts = assemble(self.recipe, processes, self.model, self.train_data, self.val_data)
+            return describe_start(parts, self.recipe, processes, self.run_dir)
 
     def _find_checkpoint(self) -> Checkpoint | None:
         """Returns the checkpoint to go on from, once the folder is this run's to use."""
@@ -195,6 +209,11 @@ class Run:
         self.metrics.close()
         if self.board is not None:
             self.board.close()
+
+    def introduce(self, recipe: Recipe) -> None:
+        """Shows what is about to be done, where anything is shown."""
+        if not isinstance(self.display, Silence):
+            self.display.message(as_lines(describe_start(self.parts, recipe, self.world, self.run_dir)))
 
     def train(self, stop: StopRequest) -> None:
         """Trains and validates to the end of the run."""

@@ -138,7 +138,7 @@ def test_explain_draws_a_picture(saved, digit, tmp_path, method):
         (["train", "digits/vit_tinny"], "Did you mean 'digits/vit_tiny'?"),
         (["train", "digits/vit_tiny", "optimizer.lrr=1"], "optimizer.lr"),
         (["predict", "missing.png", "--model", "resnet5O"], "Did you mean 'resnet50'?"),
-        (["train"], "train needs a recipe"),
+        (["train"], "train needs a model or a recipe"),
     ],
 )
 def test_mistakes_end_in_one_line_that_says_what_to_change(nexus, arguments, message):

@@ -62,7 +62,10 @@ def test_overrides():
     ("change", "message"),
     [
         ("optimizer.lrr=1", r"There is no key 'optimizer.lrr'\. Did you mean 'optimizer.lr'\?"),
-        ("lr=1", r"There is no key 'lr'\. Did you mean 'optimizer.lr'\?"),
+        ("lrr=1", r"There is no key 'lrr'\. Did you mean 'optimizer.lr'\?"),
+        ("name=sgd", r"'name' is ambiguous: model\.name, optimizer\.name, schedule\.name; give its section\."),
+        ("imgsz=64", r"There is no key 'imgsz'\. Did you mean 'data.image_size'\?"),
+        ("image_size=0", r"data.image_size is 0; it must be at least 1\."),
         ("trainig.epochs=1", r"There is no key 'trainig'\. Did you mean 'training"),
         ("optimizer.lr=fast", r"optimizer.lr is 'fast'; it must be float"),
         ("optimizer.lr=-1", r"optimizer.lr is -1.0; it must be above 0"),

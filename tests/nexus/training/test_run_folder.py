@@ -181,7 +181,7 @@ def test_resume_with_only_the_folder(nexus, tmp_path):
     with pytest.warns(UserWarning, match=r"goes on with other values of training\.epochs"):
         assert nexus("--resume", "-o", "run", "training.epochs=2", "--allow-changes")[0] == 0
     assert '"epoch": 2,' in (tmp_path / "run" / "metrics.jsonl").read_text()
-    assert nexus("--resume", "-o", "none") == (2, "nexus: There is no recipe file 'none/recipe.yaml'.\n")
+    assert nexus("--resume", "-o", "none") == (2, "nexus: none holds no run to go on with: there is no recipe.yaml.\n")
 
 
 def test_two_processes_share_a_refusal(small, tmp_path):

@@ -1,0 +1,80 @@
+"""`nexus train`: what a person asks for, as a recipe and a folder, and the run of it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import typer
+
+from nexus.cli.output import fail, show_table
+from nexus.data import ImageError
+from nexus.training import Trainer
+from nexus.training.recipe import Recipe
+from nexus.training.recipe_files import is_recipe
+from nexus.training.starting import new_folder, recipe_for, run_name
+
+
+class Order(NamedTuple):
+    """A run that was asked for."""
+
+    recipe: Recipe
+    folder: Path
+
+
+def order(
+    what: str | None, changes: Sequence[str], *, data: str | None, pretrained: bool, run_dir: Path | None, resume: bool
+) -> Order:
+    """Returns the run that a command line means.
+
+    Args:
+        what: A recipe or a model; with `resume` the folder of a run, or nothing where `run_dir` names it.
+        changes: Of settings.
+        data: Instead of the recipe's.
+        pretrained: Start from the published weights.
+        run_dir: Where the run is, or is to be.
+        resume: Whether a run goes on.
+
+    Raises:
+        ValueError: There is no such recipe, model or setting.
+    """
+    in_folder = resume and run_dir is not None and (what is None or "=" in what)
+    if in_folder:
+        what, changes = str(run_dir), ([] if what is None else [what]) + list(changes)
+    if what is None:
+        fail(
+            "train needs a model or a recipe, such as resnet18 or digits/vit_tiny. `nexus train --list` shows recipes."
+        )
+    if "=" in what:
+        fail(f"train needs a model or a recipe before {what}: nexus train resnet18 --data folder:photos {what}")
+    if unknown := [word for word in (what, *changes) if word.startswith("-")]:
+        fail(f"train has no option {unknown[0]}. Changes are written without dashes, such as training.epochs=3.")
+    if in_folder or (resume and Path(what).is_dir()):
+        folder = run_dir or Path(what)
+        if not (folder / "recipe.yaml").is_file():
+            fail(f"{folder} holds no run to go on with: there is no recipe.yaml.")
+        return Order(recipe_for(str(folder / "recipe.yaml"), changes, data=data, pretrained=pretrained), folder)
+    recipe = recipe_for(what, changes, data=data, pretrained=pretrained)
+    return Order(recipe, run_dir or _default_folder(what, recipe))
+
+
+def _default_folder(what: str, recipe: Recipe) -> Path:
+    if is_recipe(what):
+        return Path("runs") / Path(what).with_suffix("").as_posix().replace("/", "-")
+    name = run_name(recipe, what)
+    return Path("runs") / name if int(os.environ.get("WORLD_SIZE", "1")) > 1 else new_folder(name)
+
+
+def run(wanted: Order, *, resume: bool, allow_changes: bool, dry_run: bool) -> None:
+    """Trains, or shows what would be done, and says what came of it."""
+    trainer = Trainer(wanted.recipe, wanted.folder, resume=resume, allow_changes=allow_changes)
+    if dry_run:
+        show_table([{"what": topic, "how": text} for topic, text in trainer.preview().items()])
+        return
+    try:
+        result = trainer.fit()
+    except ImageError as error:
+        raise ImageError(f"{error} `nexus data check {wanted.recipe.data.source}` names every such file.") from error
+    if result.metrics:
+        show_table([{"metric": name, "value": value} for name, value in result.metrics.items()])
+    typer.echo(f"The model lies in {result.run_dir / 'model'}.")
