@@ -243,19 +243,22 @@ def write_predictions(
     *,
     top: int | None = None,
     data: str | Path | Annotations | None = None,
+    long: bool = False,
 ) -> Path:
     """Writes predictions in the format that the path's ending names; returns the path.
 
-    `.json` is a list, `.csv` a line per guess or object. Of a detector also `.coco.json`, COCO's results, whose
-    image ids are those of `data`, or the numbers that the files are called by, or else 1, 2, ...; and without an
-    ending a folder with a YOLO text file per image (class, centre, size, score).
+    `.json` is a list, `.csv` a line per object, or for classes a line per image with a column for each class. Of a
+    detector also `.coco.json`, COCO's results, whose image ids are those of `data`, or the numbers that the files are
+    called by, or else 1, 2, ...; and without an ending a folder with a YOLO text file per image (class, centre, size,
+    score).
 
     Args:
         predictions: What a `Predictor` returned.
         path: The file or folder.
-        top: Guesses or objects per image; None means 5 guesses, and all objects.
+        top: Guesses or objects per image; None means 5 guesses, and all objects. Of a `.csv` it means `long` too.
         data: For `.coco.json`: the data set, such as "coco:PATH", whose numbers of images and classes are written, so
             that the results can be measured on it. Classes are found by name; what it does not have is left out.
+        long: Of a `.csv` of classes: a line per guess with its rank instead.
 
     Raises:
         ValueError: The ending is another one, `data` has not an image, or two images would share a file.
@@ -264,6 +267,8 @@ def write_predictions(
     if data is not None:
         predictions = _numbered(predictions, path, data)
     own = {ending: write for one in predictions for ending, write in one.formats.items()}
+    if long or top is not None:
+        own.pop(".csv", None)
     for ending, write in own.items():
         if path.name.lower().endswith(ending) if ending else not path.suffix:
             write(predictions, path)

@@ -129,13 +129,17 @@ def train(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A registered name, a run's folder, or saved weights.")],
     data: Annotated[
-        str, typer.Option("--data", "-d", help="digits, folder:PATH, captions:PATH, coco:PATH, ...")
-    ] = "digits",
+        str | None,
+        typer.Option("--data", "-d", help="folder:PATH, coco:PATH, ...; a run's own, else digits, by default."),
+    ] = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 64,
     probe: Annotated[
         str | None, typer.Option("--probe", help="Measure frozen features instead: knn, or linear.")
     ] = None,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Also look at each image mirrored, and take the mean of both answers.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Also write the figures (.json), or a detector's results (.coco.json)."),
@@ -149,22 +153,57 @@ def evaluate(
 
     With --probe, a classifier on top of the model's frozen features learns from the data's "train" and is measured.
     """
+    from nexus.cli.runs import own_data
     from nexus.evaluation import evaluate as run
     from nexus.evaluation import probe as run_probe
 
+    data, root = (data, None) if data is not None else own_data(model) or ("digits", None)
     if probe is not None:
-        measured = run_probe(model, data, probe, split=split, batch_size=batch_size, device=device)
+        measured = run_probe(model, data, probe, split=split, root=root, batch_size=batch_size, device=device)
         figures = {**measured.metrics, **measured.settings, "train images": measured.num_train}
         rows = [{"figure": name, "value": value} for name, value in figures.items()]
         show_json(measured.to_json()) if as_json else show_table(rows)
         return
-    report = run(model, data, split=split, batch_size=batch_size, device=device, tokenizer=tokenizer)
+    report = run(
+        model, data, split=split, root=root, batch_size=batch_size, device=device, tokenizer=tokenizer, flip=flip
+    )
     if output is not None:
         report.write(output)
     if as_json:
         show_json(report.to_json())
         return
     for rows in report.tables().values():
+        show_table(rows)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="The folder of a finished run.")],
+    data: Annotated[str | None, typer.Option("--data", "-d", help="Instead of the run's own.")] = None,
+    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: report.html in the run.")] = None,
+    imported: Imported = None,
+    device: Device = None,
+) -> None:
+    """Write one page about a run: curves, figures, mistakes, predictions, settings."""
+    from nexus.cli.run_report import report_run
+
+    typer.echo(f"Report: {report_run(run, data=data, split=split, output=output, device=device)}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of two runs or more.")],
+    as_json: Json = False,
+) -> None:
+    """Show runs side by side: the settings that differ, and the figures."""
+    from nexus.cli.compare import compare_runs
+
+    tables = compare_runs(runs)
+    if as_json:
+        show_json(tables)
+        return
+    for rows in tables.values():
         show_table(rows)
 
 
@@ -182,6 +221,9 @@ def predict(
         Path | None,
         typer.Option("--output", "-o", help="Also write a .csv, .json or .coco.json file, or YOLO's folder."),
     ] = None,
+    long: Annotated[
+        bool, typer.Option("--long", help="Of a .csv: a line per guess with its rank, not a column per class.")
+    ] = False,
     data: Annotated[
         str | None, typer.Option("--data", "-d", help="Of a .coco.json: take image and class numbers from coco:PATH.")
     ] = None,
@@ -233,7 +275,7 @@ def predict(
     texts = [*(prompt or []), *(classes.split(",") if classes is not None else [])]
     predictions = predict_images(predictor, images, prompts=texts, draw=draw, every=every, min_score=min_score)
     if output is not None:
-        write_predictions(predictions, output, top=top, data=data)
+        write_predictions(predictions, output, top=top, data=data, long=long)
     limit = {} if top is None else {"count": top}
     if as_json:
         show_json([prediction.to_json(**limit) for prediction in predictions])

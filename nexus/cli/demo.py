@@ -13,14 +13,15 @@ from PIL.Image import Image
 
 from nexus import visualization
 from nexus.cli.demo_photos import photo_sections
-from nexus.cli.report import Picture, Section, write_report
+from nexus.cli.report import write_report
 from nexus.core.module import NexusModule
 from nexus.data import Dataset, eval_transform, load_dataset
 from nexus.deploy import to_backend
-from nexus.evaluation import Evaluation, evaluate
+from nexus.evaluation import evaluate
 from nexus.predict import Predictor
 from nexus.tasks.source import evaluating, preprocessing_of
 from nexus.training import FitResult, Trainer, load_recipe
+from nexus.visualization.page import Picture, Section
 from nexus.visualization.pictures import to_picture
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ def run_demo(folder: Path) -> Path:
         },
         sections=[
             _curves(run_dir),
-            _confusion(evaluation),
-            _wrong_guesses(evaluation, held_out),
+            *evaluation.sections(held_out),
             _predictions(run_dir, held_out, folder / "images"),
             _explanations(model, held_out),
             _other_frameworks(model, held_out, folder),
@@ -80,35 +80,6 @@ def _curves(run_dir: Path) -> Section:
         title="Training",
         text="Loss, held-out accuracy and learning rate over the steps of the run.",
         pictures=[_picture(figure, "curves of loss, accuracy and learning rate")],
-    )
-
-
-def _confusion(evaluation: Evaluation) -> Section:
-    rows = [
-        {"class": s["name"], "precision": s["precision"], "recall": s["recall"], "F1": s["f1"], "images": s["support"]}
-        for s in evaluation.per_class
-    ]
-    return Section(
-        title="Which digits are confused",
-        text="Rows are the true digits, columns the guesses.",
-        pictures=[_picture(evaluation.plot_confusion(), "confusion matrix")],
-        rows=rows,
-    )
-
-
-def _wrong_guesses(evaluation: Evaluation, data: Dataset) -> Section:
-    wrong = evaluation.most_wrong(2 * SHOWN)
-    total = sum(not answer.right for answer in evaluation.predictions)
-    if not wrong:
-        return Section(title="Wrong guesses", text="There is none.")
-    sheet = visualization.contact_sheet(
-        [data[answer.index].image for answer in wrong],
-        [f"is {answer.label}, guess {answer.guess}\n{answer.score:.0%} sure" for answer in wrong],
-    )
-    return Section(
-        title="Wrong guesses",
-        text=f"{total} of {len(evaluation.predictions)} held-out digits, the worst first.",
-        pictures=[_picture(sheet, "wrong guesses with the true digit and the guess")],
     )
 
 

@@ -4,7 +4,6 @@ import torch
 from PIL.Image import Image
 
 from nexus import visualization
-from nexus.cli.report import Picture, Section
 from nexus.core.module import NexusModule
 from nexus.data import eval_transform, load_image
 from nexus.data.datasets.photo_crops import SIDE, PhotoCrops
@@ -13,6 +12,7 @@ from nexus.evaluation import probe
 from nexus.models.registry import create_model
 from nexus.predict import DEFAULT_MODEL, Predictor
 from nexus.tasks.source import preprocessing_of
+from nexus.visualization.page import Picture, Section
 from nexus.visualization.pictures import to_picture
 
 PHOTOS = ("cat", "coffee", "camera", "rocket")

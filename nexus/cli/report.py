@@ -1,33 +1,9 @@
 """One self-contained HTML page about a run: pictures are inside it, nothing is loaded from elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A PNG as a data URI, and what it shows for those who cannot see it."""
-
-    data: str
-    alt: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A part of the page: a sentence or two, then pictures, a table (rows with equal keys), text as it is, and links.
-
-    Attributes:
-        links: Names of files, relative to the page, and what they are.
-    """
-
-    title: str
-    text: str
-    pictures: Sequence[Picture] = ()
-    rows: Sequence[Mapping[str, Any]] = ()
-    code: str = ""
-    links: Mapping[str, str] = field(default_factory=dict)
+from nexus.visualization.page import Section
 
 
 def write_report(

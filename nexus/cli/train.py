@@ -1,7 +1,8 @@
 """`nexus train`: what a person asks for, as a recipe and a folder, and the run of it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,8 +55,18 @@ def order(
         if not (folder / "recipe.yaml").is_file():
             fail(f"{folder} holds no run to go on with: there is no recipe.yaml.")
         return Order(recipe_for(str(folder / "recipe.yaml"), changes, data=data, pretrained=pretrained), folder)
-    recipe = recipe_for(what, changes, data=data, pretrained=pretrained)
+    with naming_check(data or "SOURCE"):
+        recipe = recipe_for(what, changes, data=data, pretrained=pretrained)
     return Order(recipe, run_dir or _default_folder(what, recipe))
+
+
+@contextmanager
+def naming_check(source: str) -> Iterator[None]:
+    """Adds to the error of an image how all such images are found at once."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{error} `nexus data check {source}` names every such file.") from error
 
 
 def _default_folder(what: str, recipe: Recipe) -> Path:
@@ -71,10 +82,8 @@ def run(wanted: Order, *, resume: bool, allow_changes: bool, dry_run: bool) -> N
     if dry_run:
         show_table([{"what": topic, "how": text} for topic, text in trainer.preview().items()])
         return
-    try:
+    with naming_check(wanted.recipe.data.source):
         result = trainer.fit()
-    except ImageError as error:
-        raise ImageError(f"{error} `nexus data check {wanted.recipe.data.source}` names every such file.") from error
     if result.metrics:
         show_table([{"metric": name, "value": value} for name, value in result.metrics.items()])
     typer.echo(f"The model lies in {result.run_dir / 'model'}.")

@@ -71,12 +71,17 @@ class WorkerError(RuntimeError):
 
 
 class _Request(NamedTuple):
-    """What makes a batch: its place, and the positions of this rank's samples in the data set, or of its rays."""
+    """What makes a batch: its place, and the positions of this rank's samples in the data set, or of its rays.
+
+    Attributes:
+        draws: Of samples that an epoch may draw several times: which of its draws each is.
+    """
 
     epoch: int
     step: int
     indices: np.ndarray
     of_rays: bool = False
+    draws: np.ndarray | None = None
 
 
 class Loader:
@@ -101,6 +106,7 @@ class Loader:
         num_workers: int = 0,
         mix: MixConfig | None = None,
         start_step: int = 0,
+        weights: np.ndarray | None = None,
     ):
         """Checks the sizes; nothing is read yet.
 
@@ -111,6 +117,8 @@ class Loader:
                 ends one step earlier.
             num_workers: Processes that read ahead; 0 reads in this one. They live until the loader is deleted.
             start_step: Where iteration over the loader itself begins.
+            weights: (n,) how often each sample is drawn, relative to the others: an epoch then draws as many samples
+                as there are, with replacement. Needs `shuffle`.
 
         Raises:
             ValueError: The sizes do not fit together.
@@ -118,6 +126,7 @@ class Loader:
         self.dataset, self.transform, self.mix = dataset, transform, mix
         self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, seed, shuffle, drop_last
         self.rank, self.world_size, self.num_workers, self.start_step = rank, world_size, num_workers, start_step
+        self.weights = weights
         self._check()
         self._pool: ProcessPoolExecutor | None = None
         self._watch = Watch(multiprocessing, 0)
@@ -165,6 +174,8 @@ class Loader:
                 f"batch_size is {batch}, seed {self.seed}, num_workers {self.num_workers}; "
                 "they must be at least 1, 0 and 0."
             )
+        if self.weights is not None and not (self.shuffle and len(self.weights) == samples):
+            raise ValueError(f"weights are {len(self.weights)}, for {samples} samples; they need shuffle=True.")
         if not 0 <= self.rank < world:
             raise ValueError(f"rank is {self.rank}; it must be from 0 to {world - 1}.")
         unit = world * (2 if self.mix else 1)
@@ -184,11 +195,15 @@ class Loader:
 
     def _order(self, epoch: int) -> np.ndarray:
         count = len(self.dataset)
+        if self.weights is not None:
+            shares = self.weights / self.weights.sum()
+            return _generator(self.seed, _ORDER, epoch).choice(count, size=count, p=shares)
         return _generator(self.seed, _ORDER, epoch).permutation(count) if self.shuffle else np.arange(count)
 
     def _request(self, epoch: int, step: int, order: np.ndarray) -> _Request:
-        batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-        return _Request(epoch, step, batch[self._share(len(batch))])
+        draws = np.arange(len(order))[step * self.batch_size : (step + 1) * self.batch_size]
+        draws = draws[self._share(len(draws))]
+        return _Request(epoch, step, order[draws], draws=None if self.weights is None else draws)
 
     def _ray_request(self, step: int) -> _Request:
         assert isinstance(self.dataset, Rays)
@@ -262,7 +277,9 @@ class _BatchMaker:
         if request.of_rays:
             assert isinstance(self.dataset, Rays)
             return {"index": torch.tensor(places), **self.dataset.rays(request.indices)}
-        rngs = [_generator(self.seed, _IMAGE, request.epoch, index) for index in places]
+        # A sample that is drawn twice in an epoch looks different each time.
+        keys = zip(places) if request.draws is None else zip(places, request.draws.tolist())
+        rngs = [_generator(self.seed, _IMAGE, request.epoch, *key) for key in keys]
         if isinstance(self.transform, BatchTransform):
             batch = self.transform.make_batch(self.dataset, places, rngs)
             batch_length(batch)  # says what is missing

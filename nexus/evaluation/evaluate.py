@@ -31,6 +31,7 @@ def evaluate(
     device: torch.device | str | None = None,
     preprocessing: Preprocessing | None = None,
     tokenizer: str | Path | None = None,
+    flip: bool = False,
 ) -> Any:
     """Returns the figures of a model on a data set: a `Report`, with what its kind adds.
 
@@ -49,6 +50,7 @@ def evaluate(
         device: None means where the module is, or a GPU if there is one.
         preprocessing: Instead of the model's own.
         tokenizer: Of a model that reads texts, instead of its own: a folder, or a repository of the hub.
+        flip: Look at each image mirrored too, and measure the mean of both answers; of classifiers.
 
     Raises:
         ValueError: The model, the data or their classes do not fit; the message says which and how.
@@ -66,8 +68,8 @@ def evaluate(
         transform = task.transforms(pixels, None)[1]
         batches = Loader(dataset, transform, batch_size=batch_size, num_workers=num_workers, **share)
     with evaluating(module):
-        metrics = measure(task, module, batches, partial(place_for, module))
+        metrics = measure(task, module, batches, partial(place_for, module), flip=flip)
     metrics.synchronize()
-    settings = {"split": split} if named else {}
+    settings: dict[str, Any] = ({"split": split} if named else {}) | ({"flip": True} if flip else {})
     report: Report = metrics.report(dataset)
     return replace(report, settings=settings if pixels is None else {**settings, "preprocessing": pixels.to_dict()})

@@ -46,7 +46,7 @@ class Probe:
 
     Attributes:
         probe: "knn" or "linear".
-        metrics: `top1` and `top5` (of the first min(5, k) guesses), from 0 to 1.
+        metrics: `top1`, and of more than five classes `top5`, from 0 to 1.
         settings: What the probe was made with.
         num_train: Images that it learned from; `num_test` those that it was measured on.
     """
@@ -231,5 +231,7 @@ def probe(
         settings = {"l2": l2}
         scores = LinearProbe(train, l2=l2)(test.values)
     hits = correct_guesses(scores, test.labels)
-    metrics = {"top1": hits[:, 0].float().mean().item(), "top5": hits.any(dim=1).float().mean().item()}
+    metrics = {"top1": hits[:, 0].float().mean().item()}
+    if scores.shape[1] > 5:
+        metrics["top5"] = hits.any(dim=1).float().mean().item()
     return Probe(name, metrics, settings, len(train.labels), len(test.labels))

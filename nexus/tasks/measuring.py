@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nexus.data.batch import batch_length
-from nexus.tasks.protocol import Metrics, Task
+from nexus.tasks.protocol import Averaged, Metrics, Task
 
 
 @torch.no_grad()
@@ -18,6 +18,7 @@ def measure(
     batches: Iterable[Any],
     place: Callable[[Any], Any],
     running: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    flip: bool = False,
 ) -> Metrics:
     """Returns the task's metrics of this process's batches; the caller synchronizes them.
 
@@ -27,7 +28,13 @@ def measure(
         batches: A share without items is left out.
         place: Brings a batch to the model's device.
         running: Context that the model runs in, such as autocast.
+        flip: Look at each image mirrored too, and measure the mean of both answers.
+
+    Raises:
+        ValueError: Answers of this kind have no mean.
     """
+    if flip and not isinstance(task, Averaged):
+        raise ValueError(f"flip takes the mean of two answers, and those of a model for {task.name} have none.")
     with torch.inference_mode(False):  # what they add up is added to later, outside of it
         metrics = task.metrics()
     with running():
@@ -37,5 +44,8 @@ def measure(
             placed = place(batch)
             with running():
                 outputs = session.outputs(placed)
+                if flip and isinstance(task, Averaged):
+                    mirrored = session.outputs({**placed, "images": placed["images"].flip(-1)})
+                    outputs = task.mean_answer([outputs, mirrored])
             metrics.update(outputs, placed)
     return metrics

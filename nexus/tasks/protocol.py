@@ -18,6 +18,7 @@ from nexus.tasks.tiles import Window
 from nexus.tasks.views import Batch, ImageInfo, Outputs
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
 
     from nexus.data import Dataset
@@ -84,6 +85,15 @@ class Scored(Protocol):
 
 
 @runtime_checkable
+class Averaged(Protocol):
+    """A task whose answers to several views of an image have a mean."""
+
+    def mean_answer(self, outputs: Sequence[Outputs]) -> Outputs:
+        """Returns the mean of what the model gave for the same batch, seen several times."""
+        ...
+
+
+@runtime_checkable
 class Tiled(Protocol):
     """A task that can put together what was found in the tiles of an image."""
 
@@ -113,11 +123,13 @@ class Task(Protocol):
     Attributes:
         name: "classification", ... as the models' `task`.
         takes_images: Whether images go into the model; if not, it is asked by prompts alone.
+        settings: Keys of a recipe that only some kinds follow, as far as this one does.
         class_names: Names of the classes, in the order of the model's outputs; empty where there are none.
     """
 
     name: ClassVar[str]
     takes_images: ClassVar[bool] = True
+    settings: ClassVar[tuple[str, ...]] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
@@ -170,17 +182,16 @@ class Task(Protocol):
         Raises:
             ValueError: The recipe sets something that this kind does not have.
         """
-        smoothing = recipe.training.label_smoothing
-        if smoothing:
-            raise ValueError(
-                f"training.label_smoothing is {smoothing}, and {cls.name} has no labels to smooth; leave it out."
-            )
         return cls.for_model(model, class_names_of(dataset))
 
     @classmethod
     def changes(cls, dataset: "Dataset", fields: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the fields of a model's configuration that the data decides: the number of its classes."""
         return {"num_classes": len(class_names_of(dataset))} if "num_classes" in fields else {}
+
+    def item_weights(self, dataset: "Dataset", recipe: Any) -> "np.ndarray | None":
+        """Returns how often each item is drawn in training, relative to the others; None is each once an epoch."""
+        return None
 
     def check_data(self, dataset: "Dataset") -> None:
         """Raises ValueError where a data set cannot be used with these classes, before any step is taken."""

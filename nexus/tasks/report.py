@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nexus.core.files import write_whole
+from nexus.visualization.page import Section
 
 Row = Mapping[str, Any]
 
@@ -42,6 +43,14 @@ class Report:
         """Returns the tables that a person reads, by title."""
         tables = {"metrics": [{"metric": name, "value": value} for name, value in self.metrics.items()]}
         return tables | ({"classes": [dict(row) for row in self.per_class]} if self.per_class else {})
+
+    def sections(self, dataset: Any) -> list[Section]:
+        """Returns what a page about these figures shows; a kind adds its pictures.
+
+        Args:
+            dataset: That was measured on, for its images.
+        """
+        return [Section(title=f"Held-out {title}", text="", rows=rows) for title, rows in self.tables().items()]
 
     def write(self, path: str | Path) -> Path:
         """Writes the figures into a `.json`, or the results into a file of another ending that their kind has.

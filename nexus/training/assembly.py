@@ -20,7 +20,7 @@ from nexus.tasks.protocol import Task
 from nexus.tasks.source import untouched
 from nexus.tasks.table import find_task, task_of
 from nexus.training.distributed import World
-from nexus.training.recipe import DataRecipe, ModelRecipe, Recipe
+from nexus.training.recipe import GIVEN, DataRecipe, ModelRecipe, Recipe, kind_settings
 
 Batches = Loader | ForeignLoader
 
@@ -53,6 +53,11 @@ def assemble(recipe: Recipe, world: World, model: nn.Module | None, train_data: 
         train_data = open_data(recipe.data, "train", world)
         val_data = val_data if val_data is not None else open_data(recipe.data, "val", world)
     train, val = (_opened(source, recipe, world) for source in (train_data, val_data))
+    if val is None and recipe.training.patience is not None:
+        raise ValueError(
+            f"training.patience is {recipe.training.patience}, and no data is held out to see when it gets no better;"
+            " leave it out, or give such data."
+        )
     assert train is not None
     dataset = _dataset_of(train)
     if model is None:
@@ -60,7 +65,9 @@ def assemble(recipe: Recipe, world: World, model: nn.Module | None, train_data: 
     preprocessing = choose_preprocessing(recipe.data, model, dataset)
     if isinstance(model, NexusModule):
         model.preprocessing, model.class_names = preprocessing, class_names_of(dataset)
-    task = task_of(model).for_run(model, dataset, recipe)
+    kind = task_of(model)
+    check_settings(kind, recipe)
+    task = kind.for_run(model, dataset, recipe)
     for opened in (train, val):
         if opened is not None:
             task.check_data(_dataset_of(opened))
@@ -76,6 +83,13 @@ def _opened(source: Any, recipe: Recipe, world: World) -> Any:
 
 def _dataset_of(opened: Any) -> Dataset:
     return opened.dataset if isinstance(opened, ForeignLoader) else opened
+
+
+def check_settings(kind: type[Task], recipe: Recipe) -> None:
+    """Raises ValueError where a recipe sets what a kind of model does not have."""
+    for key, value in kind_settings(recipe).items():
+        if key not in kind.settings:
+            raise ValueError(f"{key} is {value!r}, and {kind.name} has nothing that it is for; leave it out.")
 
 
 def check_batch_size(recipe: Recipe, processes: int) -> None:
@@ -97,7 +111,15 @@ def in_turn(world: World, make: Any) -> Any:
 
 
 def open_data(recipe: DataRecipe, split: str, world: World) -> Dataset:
-    """Returns one split of the recipe's data."""
+    """Returns one split of the recipe's data.
+
+    Raises:
+        ValueError: It is nowhere to be found.
+    """
+    if recipe.source == GIVEN:
+        raise ValueError(
+            "The data of this run was given in Python, so its recipe cannot name it; name it (data.source, --data)."
+        )
     return in_turn(world, lambda: load_dataset(recipe.source, split, root=recipe.root, download=recipe.download))
 
 
@@ -234,10 +256,13 @@ def make_loaders(
     dataset: Any = _dataset_of(train)
     pixels = untouched(dataset.in_channels) if _goes_in_as_it_is(dataset) else preprocessing
     transform, held_out = task.transforms(pixels, recipe.augment)
+    weights = task.item_weights(dataset, recipe)
     if not isinstance(train, ForeignLoader):
         _check_fits(recipe, train)
         mix = recipe.augment.mix(len(class_names_of(train)))
-        train = Loader(train, transform, shuffle=True, drop_last=True, mix=mix, **share)
+        train = Loader(train, transform, shuffle=True, drop_last=True, mix=mix, weights=weights, **share)
+    elif weights is not None:
+        raise ValueError("data.sampling is set, and a DataLoader is given, which draws by itself; leave it out.")
     if val is not None and not isinstance(val, ForeignLoader):
         val = Loader(val, held_out, shuffle=False, drop_last=False, **share)
     return train, val

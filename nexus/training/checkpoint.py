@@ -147,6 +147,13 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
+def checkpoint_at(folder: Path, step: int) -> Checkpoint | None:
+    """Returns the checkpoint of a step if it is there and agrees with its manifest."""
+    path = folder / f"{_PREFIX}{step:08d}"
+    problem, manifest = _verify(path)
+    return None if problem else Checkpoint(path, step, manifest)
+
+
 def prune_checkpoints(folder: Path, step: int, keep: int, best_step: int | None) -> None:
     """Removes all up to `step`, the one just written, but the newest `keep` checkpoints and the best one."""
     for path in [path for path in _folders(folder) if _step(path) <= step][keep:]:

@@ -142,15 +142,20 @@ class Engine:
             "random": random,
         }
 
+    def load_weights(self, state: Mapping[str, Any]) -> None:
+        """Takes the weights alone of what `state` returned."""
+        load_values(self.model.state_dict(), state["model"], "weight")
+        if self.average is not None:
+            load_values(self.average.values, state["model_ema"], "averaged weight")
+
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Puts back what `state` returned, on any number of processes.
 
         Raises:
             ValueError: It is of another model or optimizer.
         """
-        load_values(self.model.state_dict(), state["model"], "weight")
+        self.load_weights(state)
         if self.average is not None:
-            load_values(self.average.values, state["model_ema"], "averaged weight")
             self.average.updates = state["ema_updates"]
         rates = list(self.schedule.base_lrs)
         load_optimizer_state(self.optimizer, self.model, state["optimizer"])

@@ -71,6 +71,7 @@ class DataRecipe(Config):
         preprocessing: How images become input; None takes the model's own.
         image_size: Side of the images that go into the model, or height and width, where the rest of the model's own
             preprocessing stays; None is its own size.
+        sampling: "balanced" draws each class equally often, with replacement; None takes every image once an epoch.
         num_workers: Processes that decode images; 0 decodes in the training process.
         tokenizer: Of image-text models: a folder with its files, a repository of the hub, or "words", one made of the
             words of the training texts, for a model that starts from nothing. None is the one of the model's card.
@@ -82,6 +83,7 @@ class DataRecipe(Config):
     download: bool = False
     preprocessing: Preprocessing | None = None
     image_size: int | tuple[int, int] | None = None
+    sampling: Literal["balanced"] | None = None
     num_workers: int = 0
     tokenizer: str | None = None
     templates: tuple[str, ...] = ("a photo of a {}.",)
@@ -188,6 +190,8 @@ class ScheduleRecipe(Config):
 
 
 DEFAULT_EPOCHS = 10
+GIVEN = "given"
+"""What a run's recipe says of data that was given to the trainer, and that no name leads to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +207,9 @@ class TrainingRecipe(Config):
         precision: "fp32", or the type of autocast; "fp16" scales the loss.
         ema: Decay of an average of the weights that is evaluated and saved instead of them; None has none.
         label_smoothing: Share of a label spread over all classes.
+        class_weights: "balanced" weighs the loss of an image by how rare its class is, so that all classes count alike.
+        patience: Stop after so many validations in a row without a new best; None trains to the end.
+        keep: What `model/` holds in the end: the weights that were "best" on held-out data, or the "last".
         linear_probe: Train the head alone; all else is frozen and in evaluation mode.
         seed: Of the weights, the order of the data and the augmentation.
         compile: Use `torch.compile`.
@@ -228,6 +235,9 @@ class TrainingRecipe(Config):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     ema: float | None = None
     label_smoothing: float = 0.0
+    class_weights: Literal["balanced"] | None = None
+    patience: int | None = None
+    keep: Literal["best", "last"] = "best"
     linear_probe: bool = False
     seed: int = 0
     compile: bool = False
@@ -252,7 +262,9 @@ class TrainingRecipe(Config):
             )
         if self.steps is None and self.epochs is None:
             object.__setattr__(self, "epochs", DEFAULT_EPOCHS)
-        one = dict.fromkeys(("epochs", "steps", "batch_size", "accumulate", "checkpoint_every", "num_threads"), 1)
+        one = dict.fromkeys(
+            ("epochs", "steps", "batch_size", "accumulate", "checkpoint_every", "num_threads", "patience"), 1
+        )
         _at_least(self, **one, keep_checkpoints=1, validate_every=1, log_every=1, seed=0)
         _above(self, "clip_norm")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -275,6 +287,16 @@ class Recipe(Config):
     training: TrainingRecipe = TrainingRecipe()
 
 
+KIND_KEYS = ("training.label_smoothing", "training.class_weights", "data.sampling")
+"""Keys that some kinds of model follow, as their tasks say in `settings`; the others refuse them."""
+
+
+def kind_settings(recipe: Recipe) -> dict[str, Any]:
+    """Returns those of `KIND_KEYS` that are set, with their values."""
+    values = leaves(recipe.to_dict())
+    return {key: values[key] for key in KIND_KEYS if values[key]}
+
+
 # Keys that a resumed run may change: they say where and how it runs, not what it computes.
 EXECUTION_KEYS = frozenset(
     [
@@ -291,17 +313,18 @@ EXECUTION_KEYS = frozenset(
 
 def differing_keys(old: Recipe, new: Recipe) -> list[str]:
     """Returns the paths of the keys that decide a run's numbers and differ between two recipes."""
-    before, after = _leaves(old.to_dict()), _leaves(new.to_dict())
+    before, after = leaves(old.to_dict()), leaves(new.to_dict())
     paths = sorted(before.keys() | after.keys())
     missing = object()
     return [p for p in paths if p not in EXECUTION_KEYS and before.get(p, missing) != after.get(p, missing)]
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested mappings as one, its keys paths such as `optimizer.lr`."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
-            flat |= _leaves(value, f"{prefix}{key}.")
+            flat |= leaves(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nexus.data.dataset import Dataset
 from nexus.training.fingerprint import differences, fingerprint, pack, unpack
-from nexus.training.recipe import Recipe, differing_keys
+from nexus.training.recipe import GIVEN, Recipe, differing_keys
 from nexus.training.recipe_files import load_recipe
 from nexus.training.run_folder import RunFolderError, is_taken
 
@@ -15,10 +15,12 @@ CHANGEABLE = (
     "training.steps",
     "training.log_every",
     "training.validate_every",
+    "training.patience",
+    "training.keep",
     "optimizer.lr",
     "schedule.",
 )
-"""Keys, or starts of keys, that a run can change under way if it is allowed to: how long and how fast it learns."""
+"""Keys, or starts of keys, that a run can change under way: how long and how fast it learns, and what is kept of it."""
 
 
 class ChangedError(ValueError):
@@ -33,21 +35,24 @@ def check_free(run_dir: Path) -> None:
         )
 
 
-def check_recipe(run_dir: Path, recipe: Recipe, allow_changes: bool) -> None:
-    """Raises ChangedError if a run was started with another recipe than it shall go on with."""
+def check_recipe(run_dir: Path, recipe: Recipe) -> None:
+    """Warns of what a run goes on with otherwise than it was started.
+
+    Raises:
+        ChangedError: It is something that cannot change under way.
+    """
     stored = run_dir / "recipe.yaml"
     if not stored.is_file():
         return
-    changed = differing_keys(load_recipe(stored), recipe)
-    if not changed:
-        return
-    fixed = [key for key in changed if not key.startswith(CHANGEABLE)]
-    if fixed or not allow_changes:
-        way = "Put them back, or use another run_dir." if fixed else f"Put them back, or {_ALLOW}."
+    before = load_recipe(stored)
+    changed = [key for key in differing_keys(before, recipe) if key != "data.source" or before.data.source != GIVEN]
+    if any(not key.startswith(CHANGEABLE) for key in changed):
         raise ChangedError(
-            f"The run in {run_dir} was started with another recipe; these keys differ: {', '.join(changed)}. {way}"
+            f"The run in {run_dir} was started with another recipe; these keys differ: {', '.join(changed)}. Put them"
+            f" back, or use another run_dir. Only {', '.join(CHANGEABLE)}* can change under way."
         )
-    warnings.warn(f"The run in {run_dir} goes on with other values of {', '.join(changed)}.", stacklevel=2)
+    if changed:
+        warnings.warn(f"The run in {run_dir} goes on with other values of {', '.join(changed)}.", stacklevel=2)
 
 
 def check_data(run_dir: Path, before: bytes, now: Mapping[str, Dataset], allow_changes: bool) -> bytes:

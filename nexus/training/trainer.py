@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from nexus.training.assembly import Parts, assemble
 from nexus.training.checkpoint import (
     Checkpoint,
     CheckpointError,
+    checkpoint_at,
     discard_newer,
     newest_checkpoint,
     newest_step,
@@ -25,10 +26,11 @@ from nexus.training.checkpoint import (
 )
 from nexus.training.distributed import World, world
 from nexus.training.engine import Engine
+from nexus.training.kept import figures_at, kept_sentence, write_result
 from nexus.training.length import Length
 from nexus.training.log import Callback, DisplayName, MetricsFile, Record, Silence, TensorBoard, announce, make_display
 from nexus.training.random_state import seed_everything
-from nexus.training.recipe import Recipe
+from nexus.training.recipe import GIVEN, Recipe
 from nexus.training.recipe_files import save_recipe
 from nexus.training.resuming import check_data, check_free, check_recipe
 from nexus.training.run_folder import held, write_model
@@ -47,9 +49,10 @@ class FitResult:
     Attributes:
         run_dir: Its folder: `recipe.yaml`, `metrics.jsonl`, `checkpoints/`, `model/`.
         history: The lines of `metrics.jsonl`.
-        metrics: The figures of the last validation, such as `top1`; empty without held-out data.
+        metrics: The figures of `model` on held-out data, such as `top1`; empty without such data.
         model: The trained model in evaluation mode; None in the other processes of a sharded run.
         seconds: Time that this call took.
+        step: The step that `model` is of: the best one, unless the recipe keeps the last.
     """
 
     run_dir: Path
@@ -57,6 +60,7 @@ class FitResult:
     metrics: dict[str, float]
     model: nn.Module | None
     seconds: float
+    step: int = 0
 
 
 @dataclass
@@ -70,6 +74,7 @@ class Position:
         best: The best headline metric so far.
         best_step: The step that it was measured at.
         validated: The step of the last validation.
+        stale: Validations since the best one.
     """
 
     epoch: int = 0
@@ -78,6 +83,7 @@ class Position:
     best: float = -math.inf
     best_step: int = 0
     validated: int = 0
+    stale: int = 0
 
 
 class Trainer:
@@ -90,7 +96,7 @@ class Trainer:
         train_data: The data to train on instead of the recipe's.
         val_data: The data to validate on; with `train_data` and without it there is no validation.
         resume: Continue the run in `run_dir` from its newest whole checkpoint, or start it if there is none.
-        allow_changes: Go on though the data is no longer what it was, or with another length, rate or schedule.
+        allow_changes: Go on though the data is no longer what it was.
         progress: What to show on standard error: a "bar", "lines", "off", or "auto".
         callbacks: Called with every record of the metrics, in the main process.
     """
@@ -130,21 +136,27 @@ class Trainer:
             parts = assemble(self.recipe, processes, self.model, self.train_data, self.val_data)
             data = processes.main_alone(lambda: self._check_data(checkpoint, parts))
             engine = Engine(parts.model, parts.task, self.recipe, processes, parts.train.steps_per_epoch)
-            processes.main_alone(lambda: save_recipe(self.recipe, self.run_dir / "recipe.yaml"))
+            processes.main_alone(lambda: save_recipe(self._told(), self.run_dir / "recipe.yaml"))
             run = Run(self, parts, processes, engine, checkpoint, data)
-            with run, StopRequest() as stop:
+            with run:
                 run.introduce(self.recipe)
-                run.train(stop)
-            model = run.finish()
-        records = run.metrics.records
-        return FitResult(self.run_dir, records, last_figures(records), model, time.monotonic() - started)
+                with StopRequest() as stop:
+                    run.train(stop)
+                model = run.finish()
+        records, step = run.metrics.records, run.kept
+        return FitResult(self.run_dir, records, figures_at(records, step), model, time.monotonic() - started, step)
+
+    def _told(self) -> Recipe:
+        """Returns the recipe as the run's folder tells it: data that was given is not the recipe's."""
+        data = self.recipe.data if self.train_data is None else self.recipe.data.replace(source=GIVEN)
+        return self.recipe.replace(data=data)
 
     def preview(self) -> dict[str, str]:
         """Returns what `fit` would do, by topic, and writes nothing; what it would refuse is refused here too."""
         settings = self.recipe.training
         with cpu_threads(settings.num_threads), world(settings.device) as processes:
             if self.resume:
-                check_recipe(self.run_dir, self.recipe, self.allow_changes)
+                check_recipe(self.run_dir, self.recipe)
             else:
                 check_free(self.run_dir)
             seed_everything(settings.seed)
@@ -160,7 +172,7 @@ class Trainer:
         tidy(folder)
         checkpoint = newest_checkpoint(folder)
         if checkpoint is not None:
-            check_recipe(self.run_dir, self.recipe, self.allow_changes)
+            check_recipe(self.run_dir, self.recipe)
             discard_newer(folder, checkpoint.step)
         return checkpoint
 
@@ -187,7 +199,7 @@ class Run:
         self.settings, self.run_dir, self.data = trainer.recipe.training, trainer.run_dir, data
         self.parts, self.world, self.engine = parts, processes, engine
         seed_everything(self.settings.seed + processes.rank)  # dropout differs between processes, weights do not
-        self.position = Position()
+        self.position, self.kept = Position(), 0
         self.window: list[Tensor] = []  # of the steps since the last train record
         history = b"" if checkpoint is None else checkpoint.metrics()
         if checkpoint is not None:
@@ -218,23 +230,54 @@ class Run:
     def train(self, stop: StopRequest) -> None:
         """Trains and validates to the end of the run."""
         position, every = self.position, self.settings.checkpoint_every
-        while position.step < self.length.steps or self._awaits_validation():
+        while not self._ended() or self._awaits_validation():
             self._train_part(stop)
             improved = self._validate()
             ended = self.length.ends_epoch(position.batches)
             if ended:
                 position.epoch, position.batches, self.batches = position.epoch + 1, 0, None
             due = ended if every is None else self._is_due(every)
-            if improved or due or position.step >= self.length.steps:
+            if improved or due or self._ended():
                 self._save()
 
+    def _ended(self) -> bool:
+        """Whether the run has its length, or got no better for as long as its recipe waits."""
+        patience = self.settings.patience
+        return self.position.step >= self.length.steps or (patience is not None and self.position.stale >= patience)
+
     def finish(self) -> nn.Module | None:
-        """Writes `model/` and returns the model."""
+        """Writes `model/`, says which weights it holds, and returns the model."""
+        self._go_back()
         model = self.engine.finished_model()
         if self.world.is_main and model is not None:
             write_model(model, self.run_dir)
+            self._tell_kept()
         self.world.barrier()
         return model
+
+    def _go_back(self) -> None:
+        """Takes the weights of the best checkpoint, unless the recipe keeps the last ones or these are the best."""
+        position, folder = self.position, self.run_dir / "checkpoints"
+        self.kept = position.step
+        if self.settings.keep == "last" or position.best_step in (0, position.step):
+            return
+        best = self.world.main_alone(lambda: checkpoint_at(folder, position.best_step))
+        if best is None:
+            self.display.message(f"The checkpoint of the best step, {position.best_step}, is gone: the last is kept.")
+            return
+        self.engine.load_weights(best.state())
+        self.kept = best.step
+
+    def _tell_kept(self) -> None:
+        """Writes `result.json` and says which step `model/` is of."""
+        figures, epoch = figures_at(self.metrics.records, self.kept), self.length.epoch_at(self.kept)
+        write_result(self.run_dir, self.kept, epoch, figures)
+        headline, stale = self.parts.task.headline, self.position.stale
+        if self.position.step < self.length.steps:
+            self.display.message(f"Stopped early: no better {headline} in {stale} validations.")
+        if figures and self.settings.keep == "best":
+            told = kept_sentence(self.kept, self.position.step, epoch, headline, figures[headline])
+            self.display.message(told)
 
     def _train_part(self, stop: StopRequest) -> None:
         """Trains until the epoch ends, held-out data is to be measured, or the run ends."""
@@ -336,8 +379,9 @@ class Run:
         self._record({"kind": "val", "step": position.step, **epoch, **figures})
         headline = figures[self.parts.task.headline]
         if headline <= position.best:
+            position.stale += 1
             return False
-        position.best, position.best_step = headline, position.step
+        position.best, position.best_step, position.stale = headline, position.step, 0
         return True
 
     def _record(self, record: Record) -> None:
@@ -385,11 +429,3 @@ def cpu_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def last_figures(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Returns the figures of the last validation."""
-    for record in reversed(records):
-        if record["kind"] == "val":
-            return {name: value for name, value in record.items() if name not in ("kind", "step", "epoch")}
-    return {}

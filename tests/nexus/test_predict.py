@@ -114,6 +114,13 @@ def test_results_are_written(folder, tmp_path):
         lines = list(csv.DictReader(file))
     assert [(line["rank"], line["label"]) for line in lines[::2]] == [("1", "red"), ("1", "blue")]
     assert float(lines[0]["score"]) == pytest.approx(predictions[0].score)
+    with write_predictions(predictions, tmp_path / "wide.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == ["red", "blue"]
+    for row, one in zip(rows, predictions, strict=True):
+        assert [float(row[name]) for name in one.class_names] == pytest.approx(one.probabilities.tolist())
+    long = write_predictions(predictions, tmp_path / "long.csv", long=True).read_text().splitlines()
+    assert (long[0], len(long)) == ("path,rank,label,score", 1 + sum(len(one.class_names) for one in predictions))
     with pytest.raises(ValueError, match=r"ends in '\.txt'; predictions are written to \.json or \.csv"):
         write_predictions(predictions, tmp_path / "out.txt")
 

@@ -4,7 +4,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from nexus.core.config import nearest
+from nexus.data.facets import Labelled
 from nexus.models.cv.cards.imagenet import COUNTS, names, synsets
 
 
@@ -37,6 +40,16 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str], data: str) -> tupl
             )
     places = {name: place for place, name in enumerate(ours)}
     return tuple(places[name] for name in theirs)
+
+
+def class_weights(dataset: Labelled) -> list[float]:
+    """Returns a weight for each class, inverse to its number of images; 1 is the mean over the images.
+
+    A class without images has the weight 0.
+    """
+    counts = np.bincount(np.asarray(dataset.labels), minlength=len(dataset.class_names))
+    share = int(counts.sum()) / np.count_nonzero(counts)
+    return [share / count if count else 0.0 for count in counts.tolist()]
 
 
 def _as_numbers(ours: tuple[str, ...], theirs: Sequence[str]) -> tuple[str, ...]:

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 class ClassificationMetrics:
     """Top-1 and top-5 accuracy and cross-entropy (nats, without label smoothing), each the mean over images.
 
-    Top-5 counts the first `min(5, k)` guesses of k classes. A soft label (MixUp) counts as its heaviest class in the
-    accuracies, and as it is in the loss. The sums stay on the device of the outputs, so that `update` does not wait
-    for it.
+    Top-5 counts the first five guesses; it is left out where there are not more classes than that. A soft label
+    (MixUp) counts as its heaviest class in the accuracies, and as it is in the loss. The sums stay on the device of the
+    outputs, so that `update` does not wait for it.
     """
 
     def __init__(self) -> None:
-        self._sums = torch.zeros(4, dtype=torch.float64)  # images, top-1 hits, top-5 hits, sum of losses
+        self._sums = torch.zeros(5, dtype=torch.float64)  # images, hits, top-5 hits, losses, images of many classes
 
     @torch.inference_mode(False)  # the sums are added to later, outside of it
     @torch.no_grad()
@@ -41,7 +41,9 @@ class ClassificationMetrics:
         labels: Tensor = batch["labels"]
         loss = F.cross_entropy(logits, labels, reduction="sum")
         hits = correct_guesses(logits, labels)
-        counts = [hits.new_tensor(len(hits), dtype=torch.float64), hits[:, 0].sum(), hits.any(dim=1).sum(), loss]
+        images = hits.new_tensor(len(hits), dtype=torch.float64)
+        many = images * (logits.shape[1] > 5)
+        counts = [images, hits[:, 0].sum(), hits.any(dim=1).sum(), loss, many]
         self._sums = self._sums.to(logits.device) + torch.stack([count.double() for count in counts])
 
     def state(self) -> dict[str, Tensor]:
@@ -53,15 +55,16 @@ class ClassificationMetrics:
         sum_over_processes(self.state().values())
 
     def compute(self) -> dict[str, float]:
-        """Returns `top1` and `top5` (0 to 1) and `loss`.
+        """Returns `top1`, of more than five classes `top5` (0 to 1), and `loss`.
 
         Raises:
             ValueError: No image was seen.
         """
-        images, top1, top5, loss = self._sums.tolist()
+        images, top1, top5, loss, many = self._sums.tolist()
         if images == 0:
             raise ValueError("There is nothing to measure: not one image was seen. Is the data set empty?")
-        return {"top1": top1 / images, "top5": top5 / images, "loss": loss / images}
+        fifth = {"top5": top5 / images} if many else {}
+        return {"top1": top1 / images, **fifth, "loss": loss / images}
 
 
 class AnswerMetrics(ClassificationMetrics):

@@ -1,14 +1,36 @@
 """What a classifier says about one image."""
 
+import csv
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from nexus.core.files import write_whole
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
+
+
+def write_table(predictions: Sequence["Prediction"], path: Path) -> None:
+    """Writes a CSV with a row per image: its path, the first guess and its score, then the score of each class.
+
+    Raises:
+        ValueError: The predictions are of several sets of classes.
+    """
+    names = predictions[0].class_names
+    if any(one.class_names != names for one in predictions):
+        raise ValueError(f"{path} has a column per class, and the predictions have several sets of classes.")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["path", "label", "score", *names])
+    writer.writerows([one.path, one.label, one.score, *one.probabilities.tolist()] for one in predictions)
+    write_whole(path, lambda part: part.write_text(buffer.getvalue(), encoding="utf-8", errors="backslashreplace"))
 
 
 class Guess(NamedTuple):
@@ -34,7 +56,7 @@ class Prediction:
     class_names: tuple[str, ...] = field(repr=False)
     image: "Image | np.ndarray | None" = field(default=None, repr=False)
 
-    formats: ClassVar[dict[str, Any]] = {}
+    formats: ClassVar[dict[str, Any]] = {".csv": write_table}
 
     def __str__(self) -> str:
         return f"{self.path}: {self.label} {self.score:.1%}"

@@ -11,6 +11,8 @@ import numpy as np
 
 from nexus.tasks.classification.scores import calibration_error, class_table, confusion_matrix
 from nexus.tasks.report import Report
+from nexus.visualization.page import Picture, Section
+from nexus.visualization.pictures import to_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +65,7 @@ class Evaluation(Report):
     """A classifier's figures on a data set.
 
     Attributes:
-        metrics: `top1`, `top5` (of the first min(5, k) guesses), `loss` (mean cross-entropy, nats), `macro_f1` (mean
+        metrics: `top1`, `top5` (of more than five classes), `loss` (mean cross-entropy, nats), `macro_f1` (mean
             over the classes that occur as label or guess), `calibration_error` (15 bins).
         paths: Of the images, in the order of the data set.
         answers: The same images' labels and guesses.
@@ -119,6 +121,37 @@ class Evaluation(Report):
         """Returns the wrong guesses of highest loss, the worst first."""
         wrong = [answer for answer in self.predictions if not answer.right]
         return sorted(wrong, key=lambda answer: answer.label_score)[:count]
+
+    def sections(self, dataset: Any) -> list[Section]:
+        """Returns the figures, which classes are confused, and the worst of the wrong guesses."""
+        return [super().sections(dataset)[0], self._confused(), self._wrong(dataset)]
+
+    def _confused(self) -> Section:
+        names = {"name": "class", "f1": "F1", "support": "images"}
+        return Section(
+            title="Which classes are confused",
+            text="Rows are the true classes, columns the guesses.",
+            pictures=[Picture.of(self.plot_confusion(), "confusion matrix")],
+            rows=[{names.get(key, key): value for key, value in row.items()} for row in self.per_class],
+        )
+
+    def _wrong(self, dataset: Any) -> Section:
+        from nexus.visualization import contact_sheet
+
+        wrong = self.most_wrong()
+        if not wrong:
+            return Section(title="Wrong guesses", text="There is none.")
+        sheet = contact_sheet(
+            [to_picture(dataset[answer.index].image) for answer in wrong],
+            [f"is {answer.label}, guess {answer.guess}\n{answer.score:.0%} sure" for answer in wrong],
+        )
+        total = sum(not answer.right for answer in self.predictions)
+        return Section(
+            title="Wrong guesses",
+            text=f"{total} of {len(self.predictions)} held-out images, the worst first.",
+            pictures=[Picture.of(sheet, "wrong guesses with the true class and the guess")],
+            rows=[{"image": a.path, "is": a.label, "guess": a.guess, "score": a.score} for a in wrong],
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything as plain values that JSON can hold."""

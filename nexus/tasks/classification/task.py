@@ -3,18 +3,20 @@
 Dims: b batch, k classes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.data.facets import Annotated, Captioned, Labelled, class_names_of
-from nexus.tasks.classification.classes import match_classes
+from nexus.tasks.classification.classes import class_weights, match_classes
 from nexus.tasks.classification.explain import METHODS, guess
 from nexus.tasks.classification.metrics import AnswerMetrics
 from nexus.tasks.classification.prediction import Prediction
@@ -36,15 +38,18 @@ class ClassificationTask(Task):
         class_names: Names of the classes, in the order of the model's outputs. Without names, any number of outputs
             is taken, and they are called "0", "1", ...
         label_smoothing: Share of a label that is spread over all classes (Szegedy et al. 2016, Sec. 7), in [0, 1).
+        class_weights: What the loss of an image counts, by its class; empty is 1.
         codes: For each class of the data that is measured the model's index of it; empty means that they are the same.
     """
 
     class_names: tuple[str, ...] = ()
     label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] = ()
     codes: tuple[int, ...] = ()
 
     name = "classification"
     headline = "top1"
+    settings = ("training.label_smoothing", "training.class_weights", "data.sampling")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -66,8 +71,17 @@ class ClassificationTask(Task):
 
     @classmethod
     def for_run(cls, model: nn.Module, dataset: "Dataset", recipe: Any) -> Self:
-        """Returns the task with the recipe's label smoothing."""
-        return cls(class_names_of(dataset), label_smoothing=recipe.training.label_smoothing)
+        """Returns the task with the recipe's label smoothing and class weights."""
+        names, training = class_names_of(dataset), recipe.training
+        cls(names).check_data(dataset)
+        weights = class_weights(dataset) if training.class_weights == "balanced" else ()
+        return cls(names, label_smoothing=training.label_smoothing, class_weights=tuple(weights))
+
+    def item_weights(self, dataset: "Dataset", recipe: Any) -> np.ndarray | None:
+        """Returns weights that make each class equally frequent, if the recipe wants that."""
+        if recipe.data.sampling != "balanced":
+            return None
+        return np.asarray(class_weights(dataset))[np.asarray(dataset.labels)]
 
     def check_data(self, dataset: "Dataset") -> None:
         """Raises ValueError if the data set is empty or has labels without a class."""
@@ -94,7 +108,12 @@ class ClassificationTask(Task):
         """Returns the model's outputs and its `cross_entropy`; labels are int64 (b,), or soft (b, k) from MixUp."""
         outputs = self.predict(model, batch)
         logits: Float[Tensor, "b k"] = outputs["logits"].float()
-        loss = F.cross_entropy(logits, batch["labels"], label_smoothing=self.label_smoothing)
+        settings: dict[str, Any] = {"label_smoothing": self.label_smoothing}
+        if self.class_weights:  # the mean over images, not over weights, so that parts of a batch add up to the whole
+            weights = logits.new_tensor(self.class_weights)
+            loss = F.cross_entropy(logits, batch["labels"], weights, reduction="none", **settings).mean()
+        else:
+            loss = F.cross_entropy(logits, batch["labels"], **settings)
         return outputs, {"cross_entropy": loss}
 
     def predict(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,6 +133,11 @@ class ClassificationTask(Task):
                 f" Create the model with num_classes={len(self.class_names)}."
             )
         return outputs
+
+    def mean_answer(self, outputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Returns logits of the mean of the probabilities."""
+        chances = torch.stack([one["logits"].float().log_softmax(dim=1) for one in outputs])
+        return {"logits": chances.logsumexp(dim=0) - math.log(len(outputs))}
 
     def metrics(self) -> AnswerMetrics:
         """Returns fresh top-1, top-5 and loss."""

@@ -83,6 +83,17 @@ def test_figures_equal_scikit_learn(needed):
         assert row["support"] == expected["support"]
 
 
+def test_flips_are_the_mean_of_both_answers():
+    data, model = Noise(), Linear()
+    mirrored = Noise()
+    mirrored.images = mirrored.images[:, :, ::-1].copy()
+    both = (logits_of(model, data).softmax(1) + logits_of(model, mirrored).softmax(1)) / 2
+    result = evaluate(model, data, batch_size=16, flip=True)
+    assert [answer.score for answer in result.predictions] == pytest.approx(both.max(dim=1).values.tolist(), rel=1e-5)
+    assert result.settings["flip"] is True
+    assert result.metrics["top1"] != evaluate(model, data, batch_size=16).metrics["top1"]
+
+
 def test_predictions_name_their_images():
     data, model = Noise(), Linear()
     probabilities = logits_of(model, data).double().softmax(1).numpy()

@@ -137,10 +137,8 @@ def stopped(small, folder, **changes):
 def test_more_epochs_and_another_rate_on_resume(small, tmp_path):
     stopped(small, tmp_path)
     longer = small.recipe(training={"epochs": 4}, optimizer={"lr": 1e-3})
-    with pytest.raises(ValueError, match=r"differ: optimizer\.lr, training\.epochs\. .*allow_changes=True, --allow-ch"):
-        Trainer(longer, tmp_path, **small.data(), resume=True, progress="off").fit()
     with pytest.warns(UserWarning, match=r"goes on with other values of optimizer\.lr, training\.epochs\."):
-        result = Trainer(longer, tmp_path, **small.data(), resume=True, allow_changes=True, progress="off").fit()
+        result = Trainer(longer, tmp_path, **small.data(), resume=True, progress="off").fit()
     assert result.history[-1]["epoch"] == 4
     rates = {record["step"]: record["lr"] for record in result.history if record["kind"] == "train"}
     assert max(rate for step, rate in rates.items() if step > 12) < 1e-3 < rates[12]
@@ -175,11 +173,12 @@ def test_resume_with_only_the_folder(nexus, tmp_path):
     tiny = ["model.config.embed_dim=16", "model.config.num_heads=2", "model.config.num_layers=1"]
     assert nexus(*settings, *tiny, "--run-dir", "run")[0] == 0
     assert nexus("--resume", "-o", "run")[0] == 0
-    status, said = nexus("--resume", "-o", "run", "training.epochs=2")
+    status, said = nexus("--resume", "-o", "run", "seed=2")
     assert (status, len(said.splitlines())) == (2, 1)
-    assert "keys differ: training.epochs" in said
+    assert "keys differ: training.seed" in said
+    assert "Only training.epochs, training.steps" in said
     with pytest.warns(UserWarning, match=r"goes on with other values of training\.epochs"):
-        assert nexus("--resume", "-o", "run", "training.epochs=2", "--allow-changes")[0] == 0
+        assert nexus("--resume", "run", "epochs=2")[0] == 0
     assert '"epoch": 2,' in (tmp_path / "run" / "metrics.jsonl").read_text()
     assert nexus("--resume", "-o", "none") == (2, "nexus: none holds no run to go on with: there is no recipe.yaml.\n")
 

@@ -124,7 +124,9 @@ def test_pre_training_a_recipe_then_reading_its_encoder(tmp_path):
 
 def test_labels_cannot_be_smoothed_where_there_are_none(tmp_path):
     recipe = load_recipe("digits/mae_tiny", ["training.label_smoothing=0.1"])
-    with pytest.raises(ValueError, match=r"label_smoothing is 0\.1, and masked-image-modeling has no labels to smooth"):
+    with pytest.raises(
+        ValueError, match=r"label_smoothing is 0\.1, and masked-image-modeling has nothing that it is for"
+    ):
         Trainer(recipe, tmp_path, progress="off").fit()
 
 
