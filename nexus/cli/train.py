@@ -9,11 +9,14 @@ from typing import NamedTuple
 import typer
 
 from nexus.cli.output import fail, show_table
-from nexus.data import ImageError
+from nexus.data import ImageError, load_dataset
 from nexus.training import Trainer
 from nexus.training.recipe import Recipe
 from nexus.training.recipe_files import is_recipe
 from nexus.training.starting import new_folder, recipe_for, run_name
+
+LARGEST_REPORTED = 2000
+"""Held-out images that are measured once more for a page that nobody asked for."""
 
 
 class Order(NamedTuple):
@@ -87,3 +90,18 @@ def run(wanted: Order, *, resume: bool, allow_changes: bool, dry_run: bool) -> N
     if result.metrics:
         show_table([{"metric": name, "value": value} for name, value in result.metrics.items()])
     typer.echo(f"The model lies in {result.run_dir / 'model'}.")
+    if result.metrics and os.environ.get("RANK", "0") == "0":
+        typer.echo(f"Report: {_report(wanted)}")
+
+
+def _report(wanted: Order) -> str:
+    """Writes the page of a run, where that costs little beside the run itself."""
+    command = f"nexus report {wanted.folder}"
+    data = wanted.recipe.data
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return command
+    if len(load_dataset(data.source, "val", root=data.root)) > LARGEST_REPORTED:
+        return command
+    from nexus.cli.run_report import report_run
+
+    return str(report_run(wanted.folder, device=wanted.recipe.training.device.replace("auto", "") or None))

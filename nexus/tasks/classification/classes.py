@@ -48,7 +48,7 @@ def class_weights(dataset: Labelled) -> list[float]:
     A class without images has the weight 0.
     """
     counts = np.bincount(np.asarray(dataset.labels), minlength=len(dataset.class_names))
-    share = int(counts.sum()) / np.count_nonzero(counts)
+    share = float(counts.sum() / np.count_nonzero(counts))
     return [share / count if count else 0.0 for count in counts.tolist()]
 
 
