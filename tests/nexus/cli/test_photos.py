@@ -41,9 +41,10 @@ def photos(needed, tmp_path, monkeypatch):
             crop = Image.fromarray(photo[top : top + side, left : left + side]).resize((48, 40))
             crop.save(tmp_path / "photos" / name / f"{number:02d}.png")
     cats = tmp_path / "photos" / "cat"
-    Image.open(cats / "01.png").convert("L").save(cats / "01.png")
-    grey = np.asarray(Image.open(cats / "02.png").convert("L")).astype(np.uint16) * 257
-    Image.fromarray(grey).save(cats / "02.png")
+    with Image.open(cats / "01.png") as photo:
+        grey = photo.convert("L")
+    grey.save(cats / "01.png")
+    Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(cats / "02.png")
     whole = (cats / "03.png").read_bytes()
     (cats / "03.png").write_bytes(whole[: len(whole) // 2])
     monkeypatch.chdir(tmp_path)
@@ -95,7 +96,8 @@ def test_from_an_empty_folder_to_two_runs_compared(photos):
     assert len((photos / "long.csv").read_text().splitlines()) == 1 + 3 * 59
 
     assert nexus("explain", "photos/coffee/00.png", "--model", "first", "-o", "why.png").exit_code == 0
-    assert Image.open(photos / "why.png").width > 100
+    with Image.open(photos / "why.png") as picture:
+        assert picture.width > 100
 
     with pytest.warns(UserWarning, match=r"goes on with other values of optimizer\.lr, training\.epochs"):
         assert nexus("train", "--resume", "first", "epochs=5", "lr=1e-3").exit_code == 0

@@ -115,7 +115,13 @@ def test_start_after_one_that_came_to_no_checkpoint(small, tmp_path):
     assert is_taken(run)
     assert result.history == small.read_metrics(run)
     assert result.history[-1]["epoch"] == 2
-    assert {path.name for path in run.iterdir()} == {"recipe.yaml", "metrics.jsonl", "checkpoints", "model"}
+    assert {path.name for path in run.iterdir()} == {
+        "recipe.yaml",
+        "metrics.jsonl",
+        "result.json",
+        "checkpoints",
+        "model",
+    }
     with pytest.raises(RunFolderError, match="holds a run already; resume it"):
         Trainer(small.recipe(training={"epochs": 2}), run, **small.data(), progress="off").fit()
     assert not (run / LOCK).exists()
