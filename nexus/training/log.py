@@ -1,4 +1,4 @@
-"""What a run tells while it trains: JSON lines in a file, TensorBoard if asked, and a bar or plain lines for a person.
+"""What a run tells while it trains: JSON lines in a file (`loggers` has other places), and a bar or lines for a person.
 
 A record is one line of `metrics.jsonl`: `{"kind": "train", "step": 20, "epoch": 0.9, "loss": 1.83, "lr": 0.0005}`, or
 of kind "val" with the task's figures. Times are kept out of the file, so that two equal runs write equal files.
@@ -48,29 +48,6 @@ class MetricsFile:
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
-
-
-class TensorBoard:
-    """A callback that writes every number of a record as `kind/name`."""
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ValueError(
-                "training.tensorboard needs the package tensorboard: pip install 'nexus-vision[tensorboard]'."
-            ) from error
-        self._writer = SummaryWriter(str(folder))
-
-    def __call__(self, record: Record) -> None:
-        for name, value in record.items():
-            if isinstance(value, int | float) and name not in ("step", "epoch"):
-                self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
-
-    def close(self) -> None:
-        """Writes what is buffered; what a full disk does not take stands in `metrics.jsonl`."""
-        with suppress(OSError):
-            self._writer.close()
 
 
 class Display(Protocol):

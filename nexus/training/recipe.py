@@ -224,7 +224,8 @@ class TrainingRecipe(Config):
         validate_every: Epochs between validations, or steps where the run counts steps; the end always has one. None
             is every epoch, or, of data without epochs, the end alone.
         log_every: Steps between lines of `metrics.jsonl`; a line has the mean over them.
-        tensorboard: Also write TensorBoard files.
+        loggers: Where the figures go beside `metrics.jsonl`; see `nexus.training.loggers`.
+        tensorboard: The same as "tensorboard" among the loggers.
     """
 
     epochs: int | None = None
@@ -251,6 +252,7 @@ class TrainingRecipe(Config):
     keep_checkpoints: int = 2
     validate_every: int | None = None
     log_every: int = 10
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -273,6 +275,11 @@ class TrainingRecipe(Config):
             raise ValueError(
                 f"TrainingRecipe.label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1."
             )
+
+    @property
+    def all_loggers(self) -> tuple[str, ...]:
+        """Names of the loggers, TensorBoard among them whichever key asked for it."""
+        return tuple(dict.fromkeys((*self.loggers, *(("tensorboard",) if self.tensorboard else ()))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,6 +312,7 @@ EXECUTION_KEYS = frozenset(
         "data.num_workers",
         "training.device",
         "training.tensorboard",
+        "training.loggers",
         "training.checkpoint_every",
         "training.keep_checkpoints",
     ]

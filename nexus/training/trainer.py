@@ -28,7 +28,8 @@ from nexus.training.distributed import World, world
 from nexus.training.engine import Engine
 from nexus.training.kept import figures_at, kept_sentence, write_result
 from nexus.training.length import Length
-from nexus.training.log import Callback, DisplayName, MetricsFile, Record, Silence, TensorBoard, announce, make_display
+from nexus.training.log import Callback, DisplayName, MetricsFile, Record, Silence, announce, make_display
+from nexus.training.loggers import make_loggers
 from nexus.training.random_state import seed_everything
 from nexus.training.recipe import GIVEN, Recipe
 from nexus.training.recipe_files import save_recipe
@@ -209,9 +210,9 @@ class Run:
         self.length = Length.of(self.settings, parts.train.steps_per_epoch)
         self.batches: Iterator[Any] | None = None  # of the epoch under way
         self.display = make_display(trainer.progress if main else "off", self.length.steps, self.position.step)
-        board = self.settings.tensorboard and main
-        self.board = TensorBoard(self.run_dir / "tensorboard") if board else None
-        self.callbacks = ((*trainer.callbacks, self.board) if self.board else trainer.callbacks) if main else ()
+        names = self.settings.all_loggers if main else ()
+        self.loggers = make_loggers(names, self.run_dir, trainer.recipe.to_dict())
+        self.callbacks = (*trainer.callbacks, *self.loggers) if main else ()
 
     def __enter__(self) -> "Run":
         return self
@@ -219,8 +220,8 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.display.close()
         self.metrics.close()
-        if self.board is not None:
-            self.board.close()
+        for logger in self.loggers:
+            logger.close()
 
     def introduce(self, recipe: Recipe) -> None:
         """Shows what is about to be done, where anything is shown."""

@@ -3,7 +3,8 @@
 import io
 import sys
 
-from nexus.training.log import Bar, Lines, MetricsFile, Silence, TensorBoard, describe, make_display
+from nexus.training.log import Bar, Lines, MetricsFile, Silence, describe, make_display
+from nexus.training.loggers import TensorBoard
 
 TRAIN = {"kind": "train", "step": 20, "epoch": 0.5, "loss": 1.23456, "lr": 0.001}
 VAL = {"kind": "val", "step": 40, "epoch": 1, "top1": 0.975, "loss": 0.5}
