@@ -86,7 +86,7 @@ def cross_entropy(input, target, label_smoothing=0.0, ignore_index=-100, weight=
     logs = logs if weight is None else logs * channels(xp.array(weight, dtype=input.dtype), input)
     known = target != ignore_index
     index = xp.expand_dims(xp.where(known, target, 0), 1)
-    loss = -xp.take_along_axis(logs, index, axis=1).squeeze(1)
+    loss = -xp.take_along_axis(logs, held(index, logs.shape[1]), axis=1).squeeze(1)
     if label_smoothing:
         loss = (1 - label_smoothing) * loss - label_smoothing * xp.mean(logs, axis=1)
     return xp.where(known, loss, 0)
@@ -308,6 +308,11 @@ def placed(index, axis):
     places = [xp.arange(n).reshape([-1 if a == b else 1 for b in range(len(shape))]) for a, n in enumerate(shape)]
     places[axis] = index
     return tuple(places)
+
+
+def held(index, size):
+    """Indices of an axis as they are: the framework refuses those outside of it, or holds them to it."""
+    return index
 
 
 def leading(updates, index):

@@ -29,6 +29,7 @@ class Primitive(Model):
         for key in attributes:
             if key not in row.attributes:
                 raise OperatorError(f"{self.type_name} has no attribute '{key}'.{nearest(key, row.attributes)}")
+        row.check_ranges(attributes)
         self.attributes = attributes
 
 

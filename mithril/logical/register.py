@@ -63,6 +63,7 @@ def register_op(
         code={backend: code for backend, code in implementations.items() if isinstance(code, str)},
         gradient=_gradient_call(name, gradient, inputs, attributes or {}) if callable(gradient) else gradient,
         elementwise=shape is None and signature is None,
+        ranges={},
     )
     _check_code(row, implementations, gradient)
     for backend, function in implementations.items():

@@ -42,6 +42,17 @@ def switch(layer: str, name: str, value: object, advice: str = "") -> None:
         raise ValueError(f"{layer}: {name} is {value!r}; it must be True or False.{advice and ' ' + advice}")
 
 
+def positive(layer: str, **values: float) -> None:
+    """Checks that settings are numbers above 0.
+
+    Raises:
+        ValueError: one is not, with what to write.
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{layer}: {name} is {value}; it must be above 0.")
+
+
 def named(model: Model, name: str) -> Model:
     """Gives a part its name, the first word of its parameters' keys, unless it has one."""
     model.name = model.name or name

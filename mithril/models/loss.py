@@ -8,7 +8,7 @@ from typing import Any
 
 from mithril.logical.connection import Expression, IOKey
 from mithril.logical.model import Model
-from mithril.models.common import op, switch
+from mithril.models.common import op, positive, switch
 
 
 class Loss(Model):
@@ -42,6 +42,7 @@ class HuberLoss(Loss):
     """Squared, halved, up to a difference of `delta`, and linear beyond it. Huber 1964."""
 
     def __init__(self, delta: float = 1.0, name: str | None = None):
+        positive("HuberLoss", delta=delta)
         self.delta = delta
         super().__init__(name)
 
@@ -62,6 +63,7 @@ class BinaryCrossEntropy(Loss):
 
     def __init__(self, from_logits: bool = True, pos_weight: float = 1.0, name: str | None = None):
         switch("BinaryCrossEntropy", "from_logits", from_logits)
+        positive("BinaryCrossEntropy", pos_weight=pos_weight)
         self.from_logits, self.pos_weight = from_logits, pos_weight
         super().__init__(name)
 

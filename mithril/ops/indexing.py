@@ -116,6 +116,21 @@ def index_torch(call: Call) -> str:
     return index_text(replace(call, inputs=inputs, attributes=attributes))
 
 
+def index_mlx(call: Call) -> str:
+    """MLX reads whatever memory an index leads to, so that each is held to its axis."""
+    key, tensors, places, axis = call.attributes["key"], iter(call.inputs.get("indices") or ()), [], 0
+    items = key if isinstance(key, tuple) else (key,)
+    rank = sum(item is not None and item is not Ellipsis for item in items)
+    for item in items:
+        if item == "tensor":
+            places.append(f"held({next(tensors)}, {call['input']}.shape[{axis}])")
+        if item is Ellipsis:
+            axis -= rank
+        elif item is not None:
+            axis += 1
+    return index_text(replace(call, inputs={**call.inputs, "indices": tuple(places)}))
+
+
 def from_the_end(item: slice, size: Any) -> slice:
     """What takes from a flipped axis the values that `item`, of a negative step, takes from the axis."""
     start, stop, step = item.indices(size)
@@ -163,7 +178,11 @@ def slice_scatter_shape(input: Shape, source: Shape, *, key: Any) -> Shape:
 
 
 INDEX = {"index": int}
-GATHER = {"torch": "torch.gather({input}, {axis}, {index})", "any": "{input}[placed({index}, {axis})]"}
+GATHER = {
+    "torch": "torch.gather({input}, {axis}, {index})",
+    "any": "{input}[placed({index}, {axis})]",
+    "mlx": "{input}[placed(held({index}, {input}.shape[{axis}]), {axis})]",
+}
 SCATTER_ADD = {
     "torch": "torch.scatter_add({input}, {axis}, {index}, {updates})",
     "any": "{input}.at[placed({index}, {axis})].add(leading({updates}, {index}))",
@@ -175,19 +194,24 @@ SCATTER = {
     "jax": "{input}.at[placed({index}, {axis})].set(leading({updates}, {index}))",
 }
 GRAD_OF_UPDATES = "at_front({grad}[placed({index}, {axis})], {updates})"
-EMBEDDING = {"torch": "F.embedding({input}, {weight})", "any": "{weight}[{input}]"}
+EMBEDDING = {
+    "torch": "F.embedding({input}, {weight})",
+    "any": "{weight}[{input}]",
+    "mlx": "{weight}[held({input}, {weight}.shape[0])]",
+}
 ONE_HOT = {
     "torch": "F.one_hot({input}, {num_classes}).to({dtype})",
     "any": "({input}[..., None] == {xp}.arange({num_classes})).astype({dtype})",
 }
 AXIS = {"axis": 0}
 TAKE = {
-    "any": "{xp}.take({input}, {index}, axis={axis})",
-    "torch": lambda call: f"{call['input']}[{':, ' * axis_from_front(call)}{call['index']}]",
+    "numpy": "np.take({input}, {index}, axis={axis})",
+    "mlx": "mx.take({input}, held({index}, {input}.shape[{axis}]), axis={axis})",
+    "any": lambda call: f"{call['input']}[{':, ' * axis_from_front(call)}{call['index']}]",
 }
 
-row("index", "input *indices?", {"any": index_text, "torch": index_torch}, {"key": REQUIRED}, shape=index_shape,
-    dtype=index_dtype, soft_kinds={"indices": int}, gradient={"input": index_gradient})  # fmt: skip
+row("index", "input *indices?", {"any": index_text, "torch": index_torch, "mlx": index_mlx}, {"key": REQUIRED},
+    shape=index_shape, dtype=index_dtype, soft_kinds={"indices": int}, gradient={"input": index_gradient})  # fmt: skip
 row("take", "input index", TAKE, AXIS,
     kinds=INDEX, shape=lambda input, index, *, axis: recut(input, axis, *index),
     gradient={"input": take_gradient})  # fmt: skip

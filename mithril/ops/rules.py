@@ -89,7 +89,8 @@ def reduced(
 
 def along(shape: Shape, *others: object, axis: int | Sequence[int] = -1, **attributes: object) -> Shape:
     """The input's shape, after a check that `axis`, or each of several, is one of its axes."""
-    for one in (axis,) if isinstance(axis, int) else axis:
+    several: Any = axis if isinstance(axis, tuple | list) else (axis,)
+    for one in several:
         axis_of(one, len(shape))
     return shape
 

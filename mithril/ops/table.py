@@ -6,6 +6,7 @@ is a kernel: a function in `mithril/backends/<name>/`, whose source is pasted in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -19,6 +20,9 @@ REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
 
 MASK = type("Mask", (), {})
 """Where attention is allowed: truth values, or numbers that are added to the scores."""
+
+RANGES = {"eps": (0, math.inf), "momentum": (0, 1), "rate": (0, 1), "label_smoothing": (0, 1)}
+"""Attributes that mean the same in all rows of this package, with the least and the largest number they may be."""
 
 Code = str | Callable[["Call"], str | None]
 """How generated source writes an operator: a template, or a function of the call where the text depends on it (None
@@ -125,6 +129,8 @@ class Op:
     several outputs, they and their gradients are called `{values}` and `{grad_values}`; lists are `[a, b]`. A key of
     several words names inputs whose gradients one expression gives together; inputs not named get none. Broadcasting of
     elementwise operators is undone by the caller."""
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=lambda: RANGES)
+    """Attributes that are numbers, with the least and the largest that they may be."""
     state: Mapping[str, str] = field(default_factory=dict)
     """Inputs that are state, with the output that is their next value: `{"mean": "new_mean"}`."""
     identity: Callable[..., bool] | None = None
@@ -160,7 +166,20 @@ class Op:
         for name, value in complete.items():
             if value is REQUIRED:
                 raise OperatorError(f"{self.name} needs a value for its attribute '{name}'.")
+        self.check_ranges(complete)
         return complete
+
+    def check_ranges(self, attributes: Mapping[str, Any]) -> None:
+        """Whether numbers are within their bounds; what is no plain number yet is let pass.
+
+        Raises:
+            OperatorError: one is not.
+        """
+        for name, (low, high) in self.ranges.items():
+            value = attributes.get(name) if name in self.attributes else None
+            if isinstance(value, int | float) and not low <= value <= high:
+                bounds = f"from {low} to {high}" if high < math.inf else f"at least {low}"
+                raise OperatorError(f"{self.name}: {name} is {value}; it must be a number {bounds}.")
 
 
 OPS: dict[str, Op] = {}

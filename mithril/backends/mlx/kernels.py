@@ -7,6 +7,8 @@ import math
 
 import mlx.core as mx
 
+from mithril.backends.array import leading, placed
+
 
 def convolution(input, weight, bias=None, **settings):
     """Convolution of (n, c, *spatial) with (o, c / groups, *kernel), with the settings of `mx.conv_general`."""
@@ -119,3 +121,30 @@ def argsort(input, axis=-1, descending=False):
 def uniform(key, shape, dtype=mx.float32):
     """Numbers from 0 to 1 for a random key (2,) int32."""
     return mx.random.uniform(shape=shape, dtype=dtype, key=key.view(mx.uint32))
+
+
+def held(index, size):
+    """Indices from the front of an axis, those outside of it at its ends: MLX would read memory that is not its own."""
+    return mx.clip(mx.where(index < 0, index + size, index), 0, size - 1)
+
+
+def scatter(input, index, updates, axis=0):
+    """`updates` put where `index` says along `axis`; what is outside falls away."""
+    wide, places = widened(input, index, axis)
+    wide[places] = leading(updates, index)
+    return mx.split(wide, [input.shape[axis]], axis)[0]
+
+
+def scatter_add(input, index, updates, axis=0):
+    """`updates` added where `index` says along `axis`; what is outside falls away."""
+    wide, places = widened(input, index, axis)
+    return mx.split(wide.at[places].add(leading(updates, index)), [input.shape[axis]], axis)[0]
+
+
+def widened(input, index, axis):
+    """`input` with one more place along `axis`, and the index with that place for all that are outside."""
+    size = input.shape[axis]
+    index = mx.where(index < 0, index + size, index)
+    index = mx.where((index < 0) | (index >= size), size, index)
+    more = mx.zeros([1 if a == axis % input.ndim else n for a, n in enumerate(input.shape)], dtype=input.dtype)
+    return mx.concatenate([input, more], axis=axis), placed(index, axis)

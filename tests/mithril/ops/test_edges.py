@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mithril as ml
-from mithril.errors import BackendError, ShapeError
+from mithril.errors import BackendError, OperatorError, ShapeError
 from mithril.ops.table import OPS
 from tests.mithril.ops.examples import UNARY
 from tests.mithril.ops.rows import arrays_of, at, by_framework, gradients_by_rule, leaves_of, run
@@ -115,3 +115,25 @@ def test_wide_integers_do_not_wrap_on_jax():
     with pytest.raises(BackendError, match=r"3000000000 does not fit JAX's int32; use JaxBackend\(dtype='float64'\)"):
         ml.JaxBackend().array(np.array([3_000_000_000]))
     assert int(ml.JaxBackend(dtype="float64").array(np.array([3_000_000_000]))[0]) == 3_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("Dropout", {"rate": 1.5}), ("Dropout", {"rate": -0.1}), ("Dropout", {"rate": math.nan}),
+        ("BatchNorm2D", {"momentum": 2.0}), ("BatchNorm2D", {"eps": -1e-05}), ("LayerNorm", {"eps": -1.0}),
+        ("GroupNorm", {"num_groups": 2, "eps": -1.0}), ("RMSNorm", {"eps": -1.0}),
+        ("CrossEntropy", {"label_smoothing": 1.5}), ("HuberLoss", {"delta": 0.0}), ("HuberLoss", {"delta": -1.0}),
+        ("BinaryCrossEntropy", {"pos_weight": -1.0}), ("QuantileLoss", {"quantile": 1.0}),
+    ],
+)  # fmt: skip
+def test_numbers_out_of_their_range_are_refused_at_the_door(name, settings):
+    word = list(settings)[-1]
+    with pytest.raises((OperatorError, ValueError), match=rf"{word} is {settings[word]}; it must be"):
+        getattr(ml.models, name)(**settings)
+
+
+def test_a_range_holds_where_the_number_comes_late():
+    model = ml.Model.create(out=ml.models.Dropout()(ml.IOKey("x"), rate=ml.IOKey("rate", value=1.5)))
+    with pytest.raises(OperatorError, match=r"dropout: rate is 1.5; it must be a number from 0 to 1"):
+        ml.compile(model, ml.NumpyBackend(), shapes={"x": (2,)})
