@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nexus.core.documents import FileError, Limits, parse_json
 from nexus.data.dataset import Dataset
 from nexus.data.facets import class_names_of
 from nexus.data.images import as_array
@@ -29,6 +30,8 @@ SAMPLE, SAMPLE_BYTES = 500, 4096
 """Of more or larger ones, so many are read, and so much of each."""
 DECODED = 16
 """Images that are no files are decoded to look at them; so few."""
+UNPACKED = Limits(size=1 << 30, depth=16, count=100_000_000)
+"""Of the fingerprints of a run."""
 UNKNOWN = -1
 _SHOWN = 3
 
@@ -54,9 +57,38 @@ def pack(splits: Mapping[str, Fingerprint]) -> bytes:
     return gzip.compress(json.dumps(splits).encode(), 1, mtime=0)
 
 
-def unpack(data: bytes) -> dict[str, Fingerprint]:
-    """Returns what `pack` was given; the bytes were checked against a manifest before."""
-    return json.loads(gzip.decompress(data))
+def unpack(data: bytes, where: str) -> dict[str, Fingerprint]:
+    """Returns what `pack` was given.
+
+    Args:
+        data: What `pack` returned.
+        where: What messages call it.
+
+    Raises:
+        FileError: It is something else, or would unpack to more than `UNPACKED.size`.
+    """
+    try:
+        stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        text = stream.decompress(data, UNPACKED.size)
+        if not stream.eof:
+            raise FileError(f"{where} is cut, or unpacks to more than {UNPACKED.size:,} bytes; remove it.")
+    except zlib.error as error:
+        raise FileError(f"{where} cannot be unpacked ({error}); remove it.") from None
+    splits = parse_json(text, where, UNPACKED)
+    if not isinstance(splits, dict) or not all(map(_is_fingerprint, splits.values())):
+        raise FileError(f"{where} holds no fingerprints of data; remove it.")
+    return splits
+
+
+def _is_fingerprint(one: Any) -> bool:
+    if not isinstance(one, dict) or one.keys() != {"classes", "names", "sizes", "said", "content"}:
+        return False
+    lists = [one[key] for key in ("classes", "names", "sizes", "said")]
+    if not all(isinstance(values, list) for values in lists) or not isinstance(one["content"], dict):
+        return False
+    _, names, *more = lists
+    texts = all(isinstance(text, str) for values in lists[:2] for text in values)
+    return texts and all(len(values) in (0, len(names)) for values in more)
 
 
 def differences(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> str:

@@ -68,7 +68,7 @@ def check_data(run_dir: Path, before: bytes, now: Mapping[str, Dataset], allow_c
         ChangedError: They differ.
     """
     found = {split: fingerprint(dataset) for split, dataset in now.items()}
-    changed = differences(unpack(before), found) if before else ""
+    changed = differences(unpack(before, f"What a checkpoint of {run_dir} says of the data"), found) if before else ""
     if changed:
         text = f"The data of the run in {run_dir} has changed since its last checkpoint: {changed}."
         if not allow_changes:

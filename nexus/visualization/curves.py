@@ -1,12 +1,12 @@
 """The course of a training: losses, figures of the validation and learning rate, from `metrics.jsonl`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nexus.core.documents import ANNOTATIONS, FileError, parse_json, read_text
 from nexus.visualization.figures import BLUE, GREY, INK, ORANGE, new_figure, plain_axes
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ Record = Mapping[str, Any]
 
 FIGURES = (("top1", "top5"), ("AP", "AP50"))
 """What is drawn of a validation, the figure that matters first."""
+NUMBERS = ("step", "epoch", "loss", "lr")
+"""What stands as a number in every line that has it."""
 LABELS = {"top1": "top 1", "top5": "top 5"}
 
 
@@ -32,14 +34,22 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     path = path / "metrics.jsonl" if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"{path} does not exist; a training run writes it into its folder.")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path, ANNOTATIONS.size).splitlines()
     records = []
     for number, line in enumerate(lines, start=1):
+        where = f"{path}, line {number}"
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            record = parse_json(line, where, nan=True)
+        except FileError:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number} is not JSON: {error}.") from error
+                raise
+            continue
+        if not isinstance(record, dict):
+            raise FileError(f"{where} is a {type(record).__name__}; each line of a run's metrics is a mapping.")
+        wrong = [key for key in NUMBERS if type(record.get(key, 0)) not in (int, float)]
+        if wrong:
+            raise FileError(f"{where}: {wrong[0]} is {repr(record[wrong[0]])[:60]}; it must be a number.")
+        records.append(record)
     return records
 
 

@@ -1,6 +1,7 @@
 """Every way by which a stranger's file becomes data. A new reader is one entry of `READERS`."""
 
 import contextlib
+import gzip
 import hashlib
 import json
 import socket
@@ -103,6 +104,29 @@ def _agree(folder: Path) -> None:
         data = (place / name).read_bytes()
         entry |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (place / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _curves(folder: Path) -> object:
+    from nexus.visualization.curves import read_metrics
+
+    return read_metrics(folder)
+
+
+def _run_data(folder: Path) -> object:
+    """Compares what a run says of its data with other data, as a resumed run does."""
+    text = (folder / "data.json").read_bytes()
+    return _compared(folder, gzip.compress(text, 1), "data.json")
+
+
+def _run_data_packed(folder: Path) -> object:
+    return _compared(folder, (folder / "data.gz").read_bytes(), "data.gz")
+
+
+def _compared(folder: Path, data: bytes, name: str) -> object:
+    from nexus.training.fingerprint import differences, unpack
+
+    now = json.loads((folder / "now.json").read_bytes())
+    return differences(unpack(data, str(folder / name)), now)
 
 
 def _tokenizer(folder: Path) -> object:
@@ -256,6 +280,9 @@ READERS = {
             {f"{_STEP}/manifest.json": "json", f"{_STEP}/state.pt": "zip", f"{_STEP}/metrics.jsonl": "json lines"},
         ),
         Reader("checkpoint state", seeds.checkpoint, _checkpoint, {f"{_STEP}/state.pt": "zip"}, _agree),
+        Reader("run metrics", seeds.run_metrics, _curves, {"metrics.jsonl": "json lines"}),
+        Reader("run data", seeds.run_data, _run_data, {"data.json": "json"}),
+        Reader("run data packed", seeds.run_data, _run_data_packed, {"data.gz": "bytes"}),
         Reader("download", _impatient(seeds.reply), _download, {"reply": "bytes"}),
     )
 }

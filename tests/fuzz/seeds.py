@@ -345,6 +345,20 @@ def metrics() -> bytes:
     return b"".join(json.dumps(record).encode() + b"\n" for record in records)
 
 
+def run_metrics(folder: Path) -> None:
+    """A run's folder as far as its curves are drawn from it."""
+    put(folder / "metrics.jsonl", metrics())
+
+
+def run_data(folder: Path) -> None:
+    """What a run says of its data, packed and not, and what there is now."""
+    one = {"classes": ["a", "b"], "names": ["a/1.png", "b/2.png"], "sizes": [3, 4], "said": [0, 1]}
+    before = {"train": {**one, "content": {"0": 1, "1": 2}}}
+    put(folder / "data.json", before)
+    put(folder / "now.json", {"train": {**before["train"], "sizes": [3, 5]}})
+    put(folder / "data.gz", gzip.compress(json.dumps(before).encode(), 1))
+
+
 def tokenizer(folder: Path) -> None:
     """The tokenizer of a few words."""
     from nexus.tasks.image_text.tokenizers import word_tokenizer

@@ -1,5 +1,6 @@
 """Data that changed between stop and resume is named, and refused unless that is allowed."""
 
+import gzip
 import os
 import shutil
 import time
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nexus.core.documents import FileError, Limits
 from nexus.data import load_dataset
 from nexus.training import Interrupted, Trainer
+from nexus.training import fingerprint as module
 from nexus.training.fingerprint import differences, fingerprint, pack, unpack
 from nexus.training.resuming import ChangedError, check_data
 from tests.nexus.training.test_damaged_runs import Stop
@@ -93,14 +96,14 @@ def test_change_is_named(photos, tmp_path, name):
     assert "allow_changes=True, --allow-changes" in str(raised.value)
     with pytest.warns(UserWarning, match="has changed since its last checkpoint"):
         after = check_data(tmp_path / "run", before, now, True)
-    assert unpack(after) == {split: fingerprint(dataset) for split, dataset in now.items()}
+    assert unpack(after, "it") == {split: fingerprint(dataset) for split, dataset in now.items()}
 
 
 def test_same_data_elsewhere_is_the_same(photos, tmp_path):
     copy = shutil.copytree(photos, tmp_path / "moved")
     for path in copy.rglob("*.png"):
         os.utime(path, (0, 0))
-    assert differences(unpack(pack(prints(photos))), prints(copy)) == ""
+    assert differences(unpack(pack(prints(photos)), "it"), prints(copy)) == ""
 
 
 def test_no_held_out_data_any_more(photos):
@@ -179,3 +182,21 @@ def test_a_hundred_thousand_files_take_less_than_a_second(tmp_path):
         seconds.append(time.process_time() - started)
     print(f"{min(seconds):.2f} s, {len(data) / 1e6:.2f} MB")
     assert min(seconds) < 2  # a second where nothing else runs
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "is cut, or unpacks to more than"),
+        (b"no archive", "cannot be unpacked"),
+        (pack({})[:-9], "is cut, or unpacks to more than"),
+        (gzip.compress(b"[]"), "holds no fingerprints"),
+        (gzip.compress(b'{"train": {"names": []}}'), "holds no fingerprints"),
+        (gzip.compress(b"[" * 10_000), "nests deeper"),
+        (gzip.compress(bytes(2 << 20)), "is cut, or unpacks to more than 1,048,576 bytes"),
+    ],
+)
+def test_fingerprints_of_strangers(monkeypatch, data, words):
+    monkeypatch.setattr(module, "UNPACKED", Limits(size=1 << 20))
+    with pytest.raises(FileError, match=rf"^The data of x {words}"):
+        unpack(data, "The data of x")

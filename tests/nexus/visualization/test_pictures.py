@@ -153,7 +153,7 @@ def test_training_curves_of_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"metrics\.jsonl does not exist"):
         plot_training_curves(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("garbage\n{}\n")
-    with pytest.raises(ValueError, match="line 1 is not JSON"):
+    with pytest.raises(ValueError, match="line 1 is not valid JSON"):
         plot_training_curves(tmp_path)
     with pytest.raises(ValueError, match="no loss in the records"):
         plot_training_curves([])
