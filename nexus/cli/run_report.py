@@ -4,6 +4,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from nexus import visualization
@@ -11,7 +12,7 @@ from nexus.cli.report import write_report
 from nexus.cli.runs import own_data, recipe_of
 from nexus.core.module import NexusModule
 from nexus.data import load_dataset
-from nexus.data.facets import Pictured
+from nexus.data.facets import Labelled, Pictured
 from nexus.evaluation import evaluate
 from nexus.predict import Predictor
 from nexus.tasks.report import Report
@@ -84,10 +85,11 @@ def _predictions(model: torch.nn.Module, dataset: Any) -> list[Section]:
     """A few held-out images, spread over the data, with what the model says about them drawn on them."""
     if not isinstance(model, NexusModule) or not isinstance(dataset, Pictured) or not len(dataset):
         return []
-    step = max(1, len(dataset) // SHOWN)
-    places = range(0, len(dataset), step)[:SHOWN]
+    places = sorted({round(place) for place in np.linspace(0, len(dataset) - 1, SHOWN)})
     predictions = Predictor(model)([to_picture(dataset[place].image) for place in places])
-    sheet = visualization.contact_sheet([one.draw() for one in predictions], [f"image {place}" for place in places])
+    names = dataset.class_names if isinstance(dataset, Labelled) else ()
+    truths = [f"is {names[dataset.labels[place]]}" if names else f"image {place}" for place in places]
+    sheet = visualization.contact_sheet([one.draw() for one in predictions], truths)
     return [
         Section(
             title="Predictions",

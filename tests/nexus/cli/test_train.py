@@ -94,6 +94,7 @@ def test_a_recipe_takes_other_data(photos, nexus):
         (["resnet18", "--data", "folder:photos", "batch_size=20"], "19 images to train on"),
         (["--data", "folder:photos", "epochs=3"], "needs a model or a recipe before epochs=3"),
         (["photos", "--resume"], "photos holds no run to go on with"),
+        (["resnet18", "--data", "folder:photos", "--resume"], "resnet18 is no run; --resume needs the run's folder"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_no_folder(photos, mistake, tmp_path, words, hint):
