@@ -35,15 +35,15 @@ def check_free(run_dir: Path) -> None:
         )
 
 
-def check_recipe(run_dir: Path, recipe: Recipe) -> None:
-    """Warns of what a run goes on with otherwise than it was started.
+def check_recipe(run_dir: Path, recipe: Recipe) -> list[str]:
+    """Returns the keys that a run goes on with otherwise than it was started.
 
     Raises:
         ChangedError: It is something that cannot change under way.
     """
     stored = run_dir / "recipe.yaml"
     if not stored.is_file():
-        return
+        return []
     before = load_recipe(stored)
     changed = [key for key in differing_keys(before, recipe) if key != "data.source" or before.data.source != GIVEN]
     if any(not key.startswith(CHANGEABLE) for key in changed):
@@ -51,8 +51,7 @@ def check_recipe(run_dir: Path, recipe: Recipe) -> None:
             f"The run in {run_dir} was started with another recipe; these keys differ: {', '.join(changed)}. Put them"
             f" back, or use another run_dir. Only {', '.join(CHANGEABLE)}* can change under way."
         )
-    if changed:
-        warnings.warn(f"The run in {run_dir} goes on with other values of {', '.join(changed)}.", stacklevel=2)
+    return changed
 
 
 def check_data(run_dir: Path, before: bytes, now: Mapping[str, Dataset], allow_changes: bool) -> bytes:

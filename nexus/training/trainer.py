@@ -118,6 +118,7 @@ class Trainer:
         self.recipe, self.run_dir, self.resume, self.allow_changes = recipe, Path(run_dir), resume, allow_changes
         self.model, self.train_data, self.val_data = model, train_data, val_data
         self.progress, self.callbacks = progress, tuple(callbacks)
+        self.changed: list[str] = []  # keys that a resumed run goes on with otherwise
 
     def fit(self) -> FitResult:
         """Trains to the end of the recipe.
@@ -140,7 +141,7 @@ class Trainer:
             processes.main_alone(lambda: save_recipe(self._told(), self.run_dir / "recipe.yaml"))
             run = Run(self, parts, processes, engine, checkpoint, data)
             with run:
-                run.introduce(self.recipe)
+                run.introduce(self.recipe, self.changed)
                 with StopRequest() as stop:
                     run.train(stop)
                 model = run.finish()
@@ -173,7 +174,7 @@ class Trainer:
         tidy(folder)
         checkpoint = newest_checkpoint(folder)
         if checkpoint is not None:
-            check_recipe(self.run_dir, self.recipe)
+            self.changed = check_recipe(self.run_dir, self.recipe)
             discard_newer(folder, checkpoint.step)
         return checkpoint
 
@@ -223,10 +224,14 @@ class Run:
         for logger in self.loggers:
             logger.close()
 
-    def introduce(self, recipe: Recipe) -> None:
+    def introduce(self, recipe: Recipe, changed: Sequence[str]) -> None:
         """Shows what is about to be done, where anything is shown."""
-        if not isinstance(self.display, Silence):
-            self.display.message(as_lines(describe_start(self.parts, recipe, self.world, self.run_dir)))
+        if isinstance(self.display, Silence):
+            return
+        self.display.message(as_lines(describe_start(self.parts, recipe, self.world, self.run_dir)))
+        if self.position.step:
+            other = f" with other values of {', '.join(changed)}" if changed else ""
+            self.display.message(f"The run goes on at step {self.position.step}{other}.")
 
     def train(self, stop: StopRequest) -> None:
         """Trains and validates to the end of the run."""
