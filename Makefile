@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Examples of each reader that `make fuzz` damages.
 FUZZ ?= 20000
 
-.PHONY: demo test test-all fuzz check format lint types bench docs clean
+.PHONY: demo test test-all test-slow fuzz check format lint types bench docs clean
 
 demo: .venv/.demo
 	$(BIN)/nexus demo --output demo
@@ -15,6 +15,9 @@ test: .venv/.dev
 
 test-all: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-slow: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow"
 
 fuzz: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --examples $(FUZZ)
