@@ -31,6 +31,8 @@ from tests.fuzz.payloads import MARKER
 CPU_SECONDS = 2.0
 WALL_SECONDS = 60.0
 """A process that sleeps uses no time of the processor; it is lost after this."""
+START_SECONDS = 300.0
+"""Until the first example; a reader may import a large library."""
 MEGABYTES = 500
 ADDRESS_SPACE = 4 << 30
 """Beyond what the process has mapped already: keeps the machine alive."""
@@ -115,10 +117,10 @@ def _context() -> Any:
 
 def _follow(process: Any, pipe: Connection, first: int, end: int, total: Tally, most_faults: int) -> int:
     """Takes in what a process tells until it ends; returns the example to go on with."""
-    at = first
+    at, started = first, False
     try:
-        while pipe.poll(WALL_SECONDS):
-            message = pipe.recv()
+        while pipe.poll(WALL_SECONDS if started else START_SECONDS):
+            message, started = pipe.recv(), True
             if message is None:
                 process.join()
                 return end
@@ -129,7 +131,7 @@ def _follow(process: Any, pipe: Connection, first: int, end: int, total: Tally, 
                 process.kill()
                 process.join()
                 return end
-        problem = f"no answer for {WALL_SECONDS:.0f} s"
+        problem = f"no answer for {WALL_SECONDS if started else START_SECONDS:.0f} s"
         process.kill()
     except EOFError:
         process.join()

@@ -1,6 +1,5 @@
 """What the values of annotations must be, whichever file they come from: each rule once, with its words."""
 
-import math
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -47,10 +46,8 @@ def whole_text(text: Any) -> int | None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number that a float can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value) if isinstance(value, float) else abs(value) < 1 << 63
+    """Whether a value is a finite number that may be squared: beyond 2^63 there is no coordinate."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1 << 63  # not NaN either
 
 
 def number_of(text: Any) -> float:
@@ -63,8 +60,8 @@ def number_of(text: Any) -> float:
         value = float(text)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{str(text)[:40]!r} is not a number.") from None
-    if not math.isfinite(value):
-        raise ValueError(f"{str(text)[:40]!r} is not a finite number.")
+    if not is_number(value):
+        raise ValueError(f"{str(text)[:40]!r} is not a finite number below 2^63.")
     return value
 
 

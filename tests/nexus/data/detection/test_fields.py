@@ -13,6 +13,7 @@ from nexus.data.check import check_source
 from nexus.data.detection import Annotations, Object, Scene, check_annotations, convert, sources
 from nexus.data.detection.batches import DetectionTransform
 from nexus.data.detection.scene import AnnotatedFiles
+from nexus.data.detection.values import is_number, number_of
 from nexus.data.transforms import AugmentConfig
 
 OUTLINE = [[5, 5, 25, 5, 25, 25, 5, 25]]
@@ -228,3 +229,20 @@ def test_no_image_is_a_fault(tmp_path, kind):
     assert checked.images == 0
     assert checked.faults
     assert all(str(tmp_path) in str(fault) for fault in checked.faults)
+
+
+@pytest.mark.parametrize("far", [1e308, -1e308, 1e200, 2.0**63, float("inf"), float("nan"), 10**30, True])
+def test_what_is_too_far_away_is_no_number(far):
+    assert not is_number(far)
+    with pytest.raises(ValueError, match="is not a"):
+        number_of(str(far))
+
+
+@pytest.mark.parametrize("kind", ["circle", "rectangle", "polygon"])
+def test_shapes_that_are_too_far_away_are_faults(tmp_path, kind):
+    photo(tmp_path / "a.png")
+    shape = {"label": "a", "shape_type": kind, "points": [[8, 6], [1e200, 6], [1, 1]][: 3 if kind == "polygon" else 2]}
+    head = {"version": "5", "imagePath": "a.png", "imageHeight": 48, "imageWidth": 64, "imageData": None}
+    put(tmp_path / "a.json", {**head, "shapes": [shape]})
+    [fault] = check_annotations(f"labelme:{tmp_path}")[1]
+    assert "shapes[0]" in str(fault)
