@@ -39,8 +39,11 @@ MAPPINGS.update({aten: _reduction(name) for aten, name in NAMES.items()})
 @maps("max.dim", "min.dim")
 @of_vectors
 def extremum(node: Node, input: Operand, dim: int, keepdim: bool = False) -> tuple[Operand, ...]:
+    """The value at its index, which alone has the gradient where several are equal."""
     word = "max" if "max" in str(node.target) else "min"
-    return tuple(record(name, input=input, axis=dim, keepdims=keepdim) for name in (word, f"arg{word}"))
+    index = record(f"arg{word}", input=input, axis=dim, keepdims=True)
+    found = record("take_along_axis", input=input, index=index, axis=dim), index
+    return found if keepdim else tuple(record("squeeze", input=value, axis=dim) for value in found)
 
 
 @maps("max.other", "min.other")
