@@ -28,7 +28,7 @@ def card_details(card: ModelCard) -> dict[str, Any]:
         "class": card.model_class.__name__,
         "task": card.task,
         "parameters": card.num_parameters,
-        "config": card.config.to_dict(),
+        "config": card.settings,
         "preprocessing": card.preprocessing.to_dict(),
         "good for": list(card.good_for),
         "paper": card.paper,

@@ -292,9 +292,10 @@ def explain(
     method: Annotated[str, typer.Option("--method", help="gradcam, attention, rollout or features.")] = "gradcam",
     layer: Annotated[str | None, typer.Option("--layer", help="A module's path, such as blocks.11.")] = None,
     target: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            "--target", help="The class to explain, the guess by default; of a detector, which object.", min=0
+            "--target",
+            help="The class to explain, a name or number, the guess by default; of a detector, which object.",
         ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("explanation.png"),
@@ -302,10 +303,10 @@ def explain(
     device: Device = None,
 ) -> None:
     """Draw what a model looked at in an image."""
-    from nexus.cli.explain import explain_image
+    from nexus.cli.explain import as_target, explain_image
     from nexus.predict import DEFAULT_MODEL
 
-    title = explain_image(image, model or DEFAULT_MODEL, method, layer, target, output, device)
+    title = explain_image(image, model or DEFAULT_MODEL, method, layer, as_target(target), output, device)
     typer.echo(f"{title} Picture: {output}")
 
 

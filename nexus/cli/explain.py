@@ -14,7 +14,7 @@ from nexus.tasks.table import task_of
 
 
 def explain_image(
-    image: str, model: str, method: str, layer: str | None, target: int | None, output: Path, device: str | None
+    image: str, model: str, method: str, layer: str | None, target: int | str | None, output: Path, device: str | None
 ) -> str:
     """Draws the explanation into `output` and returns a sentence with the model's guess.
 
@@ -38,3 +38,8 @@ def explain_image(
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(visualization.to_png(picture))
     return sentence
+
+
+def as_target(text: str | None) -> int | str | None:
+    """Returns what `--target` means: digits are a number, anything else a name."""
+    return int(text) if text is not None and text.isdecimal() else text

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nexus.core.config import Config, nearest
+from nexus.core.notebook import html_table
 from nexus.core.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -52,17 +53,17 @@ class Weights:
     preprocessing: Preprocessing = Preprocessing()
     changes: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[Metric, ...] = ()
-    class_names: Sequence[str] = ()
+    class_names: Sequence[str] = field(default=(), repr=False)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ModelCard:
     """What is known of a variant.
 
     Attributes:
         name: The registered name.
         model_class: The class that builds it.
-        config: Its configuration.
+        config: Its configuration: a `Config`, or of a model of your own also a plain mapping.
         num_parameters: The published number of parameters.
         weights: Published files; the first is the default.
         paper: Address of the paper.
@@ -72,7 +73,7 @@ class ModelCard:
 
     name: str
     model_class: "type[NexusModule]"
-    config: Config
+    config: Config | Mapping[str, Any]
     num_parameters: int | None = None
     weights: tuple[Weights, ...] = ()
     paper: str = ""
@@ -88,8 +89,38 @@ class ModelCard:
         """The default weights' preprocessing, or the library's default at the configuration's size."""
         if self.weights:
             return self.weights[0].preprocessing
-        size = getattr(self.config, "image_size", 224)
+        size = self.settings.get("image_size", 224)
         return Preprocessing(image_size=(size, size) if isinstance(size, int) else tuple(size))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration as plain values."""
+        return self.config.to_dict() if isinstance(self.config, Config) else dict(self.config)
+
+    def changed(self, changes: Mapping[str, Any]) -> Config | Mapping[str, Any]:
+        """Returns the configuration with some fields changed; a `Config` names the nearest to an unknown one."""
+        if not changes:
+            return self.config
+        return self.config.replace(**changes) if isinstance(self.config, Config) else {**self.config, **changes}
+
+    def __repr__(self) -> str:
+        count = "" if self.num_parameters is None else f", {self.num_parameters:,} parameters"
+        tags = ", ".join(one.tag for one in self.weights)
+        return f"ModelCard({self.name}: {self.model_class.__name__} for {self.task}{count}, weights: {tags or 'none'})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the card, and its weights."""
+        about = {"model": self.model_class.__name__, "task": self.task, "parameters": self.num_parameters}
+        rows = [{"": key, self.name: value} for key, value in (about | {"paper": self.paper}).items()]
+        files = [
+            {
+                "weights": one.tag,
+                "licence": one.licence,
+                "published": "; ".join(f"{m.name} {m.value}" for m in one.metrics),
+            }
+            for one in self.weights
+        ]
+        return html_table(rows) + (html_table(files) if files else "")
 
     def find_weights(self, tag: str | None = None) -> Weights:
         """Returns the weights with this tag, or the default ones.

@@ -26,6 +26,20 @@ def shown(value: Any) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
+ELSEWHERE = {
+    "drop_rate": "dropout",
+    "proj_drop_rate": "dropout",
+    "attn_drop_rate": "attention_dropout",
+    "in_chans": "in_channels",
+    "img_size": "image_size",
+    "depth": "num_layers",
+    "depths": "num_layers",
+    "hidden_size": "embed_dim",
+    "num_labels": "num_classes",
+}
+"""What other libraries call our keys, where no likeness of letters tells."""
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """Returns the hint that ends an error about an unknown word: the nearest known one, or all if none is near."""
     known = sorted(words)
@@ -60,7 +74,7 @@ class Config:
         known = field_types(cls)
         for key in mapping:
             if key not in known:
-                raise ValueError(f"{cls.__name__} has no key {shown(key)}. {nearest(str(key), known)}")
+                raise ValueError(f"{cls.__name__} has no key {shown(key)}. {nearest(_ours(str(key), known), known)}")
         missing = [f.name for f in dataclasses.fields(cls) if _required(f) and f.name not in mapping]
         if missing:
             raise ValueError(f"{cls.__name__} needs {', '.join(missing)}.")
@@ -80,6 +94,12 @@ def field_types(cls: type[Config]) -> dict[str, Any]:
     """Returns the type of each field of a configuration class, by name."""
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _ours(key: str, known: Iterable[str]) -> str:
+    """Returns our name for a key of another library, where this configuration has it."""
+    ours = ELSEWHERE.get(key, key)
+    return ours if ours in known else key
 
 
 def _required(field: dataclasses.Field) -> bool:

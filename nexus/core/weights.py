@@ -132,7 +132,7 @@ def fetch_weights(weights: Weights) -> Path:
 
 
 def _published(file: Path, card: ModelCard, weights: Weights) -> Source:
-    config = card.config.replace(**weights.changes)
+    config = card.changed(weights.changes)
     return Source(file, card.model_class, config, weights.preprocessing, tuple(weights.class_names), card)
 
 
@@ -229,6 +229,8 @@ def _from_nexus(settings: Mapping[str, Any], file: Path, cls: type[NexusModule],
 
 def _from_timm(settings: Mapping[str, Any], file: Path, cls: type[NexusModule], path: Path) -> Source:
     card = _timm_card(settings["architecture"])
+    if not isinstance(card.config, Config):
+        raise WeightsError(f"{path}: {card.name} has a plain mapping as configuration, which timm's words do not fit.")
     config, names = config_from_timm(settings, card.config, str(path))
     return Source(file, card.model_class, config, preprocessing_from_timm(settings, str(path)), names, card)
 

@@ -6,7 +6,6 @@ from difflib import get_close_matches
 from typing import Any, Literal, overload
 
 from nexus.core.card import ModelCard, task_called
-from nexus.core.config import Config
 from nexus.core.module import NexusModule
 from nexus.models.features import FeatureMaps, check_backbone
 
@@ -99,14 +98,7 @@ def _create(name: str, pretrained: bool, changes: dict[str, Any]) -> NexusModule
     card = model_info(name)
     if pretrained:
         return card.model_class.from_pretrained(name, **changes)
-    model = card.model_class(_changed(card.config, changes))
+    model = card.model_class(card.changed(changes))
     model.card = card
     model.preprocessing = card.preprocessing.fitted(changes)
     return model
-
-
-def _changed(config: Any, changes: dict[str, Any]) -> Any:
-    """Returns a card's configuration with some fields changed; own models may have a plain mapping."""
-    if not changes:
-        return config
-    return config.replace(**changes) if isinstance(config, Config) else {**config, **changes}

@@ -21,18 +21,30 @@ class Question:
         model: In evaluation mode.
         pixels: The normalized image, (1, c, h, w).
         layer: A module's path, or None for the method's own choice.
-        target: A class, or None for the model's guess; where an image holds many finds, one of them, 0 the surest.
+        target: A class by its number or name, or None for the model's guess; where an image holds many finds, the
+            number of one of them, 0 the surest.
     """
 
     model: NexusModule
     pixels: Tensor
     layer: str | None
-    target: int | None
+    target: int | str | None
 
     @property
     def layout(self) -> TokenLayout | None:
         """Where the patches stand among the tokens, for models that have tokens."""
         return self.model.token_layout(self.pixels.shape[-2:])
+
+    @property
+    def rank(self) -> int | None:
+        """The number of a find, where an image holds many.
+
+        Raises:
+            ValueError: The target is a name.
+        """
+        if isinstance(self.target, str):
+            raise ValueError(f"--target is {self.target!r}; for this model it is the number of a find, 0 the surest.")
+        return self.target
 
     def name(self, label: int) -> str:
         """What the class is called."""

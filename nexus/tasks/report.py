@@ -3,16 +3,18 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from nexus.core.files import write_whole
+from nexus.core.notebook import as_text, html_table
 from nexus.visualization.page import Section
 
 Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Report:
     """A model's figures on a data set. A kind of model adds what it alone knows.
 
@@ -33,6 +35,15 @@ class Report:
     class_names: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     results: Sequence[Any] = field(default=(), repr=False)
+
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{name} {as_text(value)}" for name, value in self.metrics.items())
+        return f"{type(self).__name__}({self.data}, {self.num_images:,} images: {figures})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the tables."""
+        title = f"{self.task} on {self.data}, {self.num_images:,} images"
+        return f"<p>{escape(title)}</p>" + "".join(html_table(rows, name) for name, rows in self.tables().items())
 
     @property
     def per_class(self) -> Sequence[Row]:

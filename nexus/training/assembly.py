@@ -133,7 +133,7 @@ def make_model(recipe: Recipe, dataset: Dataset) -> NexusModule:
     if wanted.name is None:
         raise ValueError("model.name is not set, and the trainer was given no model; name one, such as resnet18.")
     card = model_info(wanted.name)
-    fields = field_types(type(card.config))
+    fields = field_types(type(card.config)) if isinstance(card.config, Config) else card.config
     decided = find_task(card.task).changes(dataset, fields)
     changes = {**_fitting(recipe, dataset, fields), **decided, **wanted.config}
     for key, value in decided.items():

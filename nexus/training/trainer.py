@@ -33,6 +33,7 @@ from nexus.training.loggers import make_loggers
 from nexus.training.random_state import seed_everything
 from nexus.training.recipe import GIVEN, Recipe
 from nexus.training.recipe_files import save_recipe
+from nexus.training.result import FitResult
 from nexus.training.resuming import check_data, check_free, check_recipe
 from nexus.training.run_folder import held, write_model
 from nexus.training.signals import Interrupted, StopRequest
@@ -41,27 +42,6 @@ from nexus.training.summary import as_lines, describe_start
 
 class TrainingError(ValueError):
     """A run cannot go on: its loss is not a number. The last good checkpoint is kept."""
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a run gave.
-
-    Attributes:
-        run_dir: Its folder: `recipe.yaml`, `metrics.jsonl`, `checkpoints/`, `model/`.
-        history: The lines of `metrics.jsonl`.
-        metrics: The figures of `model` on held-out data, such as `top1`; empty without such data.
-        model: The trained model in evaluation mode; None in the other processes of a sharded run.
-        seconds: Time that this call took.
-        step: The step that `model` is of: the best one, unless the recipe keeps the last.
-    """
-
-    run_dir: Path
-    history: list[Record]
-    metrics: dict[str, float]
-    model: nn.Module | None
-    seconds: float
-    step: int = 0
 
 
 @dataclass

@@ -114,6 +114,15 @@ class Prediction:
 
         return plot_guesses(self.load_image(), self.top(count), title=self.path)
 
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows: the picture; nothing where its file is gone."""
+        from nexus.visualization.figures import to_png
+
+        try:
+            return to_png(self.draw())
+        except (OSError, ValueError):
+            return None
+
     def load_image(self) -> "Image":
         """Returns the image, read from its file unless it was given in memory."""
         from nexus.data import load_image

@@ -60,7 +60,7 @@ class ClassScores(TypedDict):
     support: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Evaluation(Report):
     """A classifier's figures on a data set.
 

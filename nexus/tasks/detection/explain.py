@@ -19,7 +19,7 @@ def found_object(question: Question) -> str:
     """Says which object is explained."""
     with evaluating(question.model):
         outputs = question.model(question.pixels)
-    rank, count = question.target or 0, len(outputs["scores"][0])
+    rank, count = question.rank or 0, len(outputs["scores"][0])
     if rank >= count:
         raise ValueError(f"--target is {rank}; the model finds {count} objects here, counted from 0.")
     label, score = int(outputs["labels"][0][rank]), float(outputs["scores"][0][rank])
@@ -27,7 +27,7 @@ def found_object(question: Question) -> str:
 
 
 def _object_gradcam(question: Question) -> "Image":
-    rank = question.target or 0
+    rank = question.rank or 0
     heat = visualization.object_gradcam(question.model, question.pixels, rank)
     shown = visualization.overlay(question.pixels[0], heat, preprocessing=question.model.preprocessing, side=448)
     with evaluating(question.model):
@@ -42,7 +42,7 @@ def _query_attention(question: Question) -> "Figure":
         raise ValueError(f"{type(question.model).__name__} has no attention maps of queries; use --method gradcam.")
     with evaluating(question.model):
         outputs = question.model(question.pixels, output_attentions=True)
-    ranks = (0, 1, 2) if question.target is None else (question.target,)
+    ranks = (0, 1, 2) if question.rank is None else (question.rank,)
     return visualization.plot_query_attention(
         outputs,
         question.pixels[0],

@@ -23,7 +23,7 @@ def named_figures(figures: Sequence[CocoFigures]) -> dict[str, float | None]:
     return {PREFIXES[one.kind] + name: value for one in figures for name, value in one.figures.items()}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DetectionEvaluation(Report):
     """A detector's figures on a data set.
 

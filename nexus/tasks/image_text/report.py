@@ -6,7 +6,7 @@ from typing import Any
 from nexus.tasks.report import Report
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RetrievalEvaluation(Report):
     """An image-text model's figures on images with captions.
 

@@ -165,3 +165,10 @@ def test_the_module_is_the_command():
 
 def test_recipes_are_listed():
     assert "digits/vit_tiny" in run("train", "--list").stdout
+
+
+def test_explain_takes_the_name_of_a_class(saved, digit, tmp_path):
+    picture = tmp_path / "explanation.png"
+    assert run("explain", digit, "--model", saved, "--target", "7", "-o", picture).exit_code == 0
+    with pytest.raises(ValueError, match="The model has no class 'seven'"):
+        run("explain", digit, "--model", saved, "--target", "seven", "-o", picture)
