@@ -9,7 +9,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,7 +91,7 @@ class Predictor:
         device: torch.device | str | None = None,
         batch_size: int = 16,
         strict: bool = False,
-        preprocessing: Preprocessing | None = None,
+        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
         class_names: Sequence[str] = (),
         tiles: Tiling | int | None = None,
         tokenizer: str | Path | None = None,
@@ -114,8 +114,9 @@ class Predictor:
             ValueError: There is no such model, it does not say how images become its input, or it finds no
                 objects and shall work on tiles.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
+        _check_count("batch_size", batch_size)
+        if isinstance(preprocessing, Mapping):
+            preprocessing = Preprocessing.from_mapping(preprocessing)
         self.model = open_model(model, device)
         self.task = task_of(self.model).for_model(self.model, class_names, tokenizer=tokenizer)
         self.preprocessing = preprocessing_of(self.model, preprocessing) if self.task.takes_images else preprocessing
@@ -153,6 +154,7 @@ class Predictor:
 
         A model with memory sees all of a call as one sequence, except that every video begins a new one.
         """
+        _check_count("frame_step", frame_step)
         parts = _prompts_alone(prompts) if images is None else self._read(_items(images, frame_step))
         for _, sequence in groupby(parts, key=lambda part: _sequence_of(part.info.path)):
             with evaluating(self.model):
@@ -209,6 +211,11 @@ class Predictor:
                 )
             view = View(number, info._replace(height=window.height, width=window.width), pixels)
             yield _Part(view, info, windows)
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number, at least 1.")
 
 
 def _prompts_alone(prompts: Any) -> Iterator[_Part]:
@@ -274,6 +281,8 @@ def write_predictions(
             write(predictions, path)
             return path
     limit = {} if top is None else {"count": top}
+    if path.name.lower().endswith(COCO_RESULTS):
+        raise ValueError(f"{path} ends in {COCO_RESULTS}, which is for the objects of detectors; write .json or .csv.")
     if path.suffix.lower() == ".json":
         content = [prediction.to_json(**limit) for prediction in predictions]
         return _write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -333,6 +342,8 @@ def _items(images: Source | Iterable[Source], frame_step: int, name: str = "imag
     if is_address(images):
         yield _Item(str(images), fetch_image(str(images)))
     elif isinstance(images, str | os.PathLike):
+        if not str(images):
+            raise ValueError(f"{name} is an empty text; name a file, a folder (. is this one) or a pattern.")
         yield from _files(Path(images), frame_step)
     elif isinstance(images, np.ndarray | Tensor):
         yield from _arrays(images, name)

@@ -48,6 +48,10 @@ def compile(
 
     if not isinstance(model, Model):
         raise MithrilError(f"{model!r} is not a Model.")
+    if shapes is not None and not isinstance(shapes, Mapping):
+        raise MithrilError(
+            f"shapes is {shapes!r}; give a mapping of keys, such as shapes={{'input': [None, 3, 8, 8]}}."
+        )
     if isinstance(backend, str | type) or not hasattr(backend, "xp"):
         raise BackendError(f"{backend!r} is not a backend; pass one such as ml.TorchBackend().")
     data, trainable, discarded = (

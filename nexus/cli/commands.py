@@ -243,7 +243,9 @@ def predict(
     tile: Annotated[
         int | None, typer.Option("--tile", help="Let a detector look at large images in tiles of so many pixels.")
     ] = None,
-    overlap: Annotated[float, typer.Option("--overlap", help="Share of a tile that the next one repeats.")] = 0.2,
+    overlap: Annotated[
+        float | None, typer.Option("--overlap", help="Share of a tile that the next one repeats; 0.2 by default.")
+    ] = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option("--prompt", help="What the model is asked: a word, a question, a point; may be given again."),
@@ -263,7 +265,9 @@ def predict(
     from nexus.predict import DEFAULT_MODEL, Predictor, write_predictions
     from nexus.tasks import Tiling
 
-    tiles = None if tile is None else Tiling(size=tile, overlap=overlap)
+    if tile is None and overlap is not None:
+        fail("--overlap is for --tile; give both, or leave it out.")
+    tiles = None if tile is None else Tiling(size=tile, overlap=0.2 if overlap is None else overlap)
     predictor = Predictor(
         model or DEFAULT_MODEL,
         device=device,

@@ -21,6 +21,8 @@ def explain_image(
     Raises:
         ValueError: The method is unknown, or does not fit the model; the image cannot be read.
     """
+    if output.suffix.lower() != ".png":
+        raise ValueError(f"{output} ends in {output.suffix!r}; the picture is written as .png.")
     module = open_model(model, device)
     if not isinstance(module, NexusModule):
         raise ValueError(f"{model} is a {type(module).__name__}; explain works on models of the zoo.")

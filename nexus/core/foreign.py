@@ -5,9 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from nexus.core.documents import FileError
-
-LARGEST_SIDE = 1 << 14
-"""Pixels of a side of an image that a configuration may ask for."""
+from nexus.core.preprocessing import LARGEST_SIDE
 
 OF_TRANSFORMERS = frozenset(
     [

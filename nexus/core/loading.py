@@ -33,7 +33,7 @@ TENSOR_MARGIN, ELEMENT_MARGIN = 8, 64 << 20
 """A model may have so many times the tensors of its file (joined ones are split), and so many elements more."""
 SHARING = 4
 """Views in a file may have so many times the elements that it stores: tied weights do, expanded ones have no end."""
-_UNFIT = (ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError)
+_UNFIT = (ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, StopIteration)
 """What building and renaming raise where sizes or names are those of another model."""
 
 
@@ -76,6 +76,7 @@ def build_pretrained(
     Raises:
         WeightsError: The file cannot be read, or does not fit the configuration.
     """
+    _check_placement(dtype, device)
     fitting = _Fitting(open_checkpoint(file), new_head)
     sketch = _sketch(model_class, config, fitting.checkpoint)
     with _quiet():
@@ -91,6 +92,16 @@ def build_pretrained(
             model = _with_buffers(model_class, config)
         _take(model, state, dtype, device)
     return model.to(device=device, dtype=dtype)
+
+
+def _check_placement(dtype: Any, device: Any) -> None:
+    """Raises ValueError unless weights can be of this dtype and on this device."""
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype is {dtype!r}; weights are floats: give one of torch's, such as torch.bfloat16.")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch tells a missing CUDA by an assertion
+        raise ValueError(f"There is no device {str(device)!r} here; use cpu, or leave it out.") from error
 
 
 class _Fitting:

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from nexus.core.config import Config
+from nexus.core.config import Config, shown
+
+LARGEST_SIDE = 1 << 14
+"""Pixels of a side of an image that a configuration may ask for."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
@@ -55,6 +58,12 @@ class Preprocessing(Config):
             )
         if self.resize == "patches" and (not isinstance(self.resize_size, int) or self.resize_size < 1):
             raise ValueError(f"resize_size is {self.resize_size}; with resize 'patches' it is a side of one in pixels.")
+        resized = (1,) if self.resize_size is None else self.resize_size
+        for name, sides in {"image_size": self.image_size, "resize_size": resized}.items():
+            if max(sides if isinstance(sides, tuple) else (sides,)) > LARGEST_SIDE:
+                raise ValueError(f"{name} is {shown(sides)}; a side has at most {LARGEST_SIDE} pixels.")
+        if min(resized if isinstance(resized, tuple) else (resized,)) < 1:
+            raise ValueError(f"resize_size is {shown(self.resize_size)}; it must be at least 1 pixel.")
         if min(self.image_size) < 1:
             raise ValueError(f"image_size is {self.image_size}; both sides must be at least 1 pixel.")
 

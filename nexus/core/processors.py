@@ -11,13 +11,14 @@ from typing import Any
 
 from nexus.core.config import nearest
 from nexus.core.documents import FileError
-from nexus.core.foreign import LARGEST_SIDE, ForeignSettings
+from nexus.core.foreign import ForeignSettings
 from nexus.core.preprocessing import (
     CLIP_MEAN,
     CLIP_STD,
     HALF,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    LARGEST_SIDE,
     Interpolation,
     Preprocessing,
 )

@@ -94,6 +94,8 @@ def find_source(source: str | Path, cls: type[NexusModule]) -> Source:
         ValueError: It is none of the kinds that are known, or cannot be had.
     """
     text = str(source)
+    if not isinstance(source, str | Path) or not text:
+        raise WeightsError(f"The source of weights is {source!r}; give a registered name, a file or a folder.")
     if text.startswith(hub.PREFIX):
         repo, _, name = text.removeprefix(hub.PREFIX).partition("#")
         if not name:
@@ -209,7 +211,8 @@ def _from_nexus(settings: Mapping[str, Any], file: Path, cls: type[NexusModule],
         )
     if not isinstance(config, dict):
         raise WeightsError(f"{path}: config is a {type(config).__name__}; it must be a mapping.")
-    model_class, preprocessing, names = classes[name], settings.get("preprocessing"), settings.get("class_names") or []
+    model_class, preprocessing, names = classes[name], settings.get("preprocessing"), settings.get("class_names")
+    names = [] if names is None else names
     if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
         raise WeightsError(f"{path}: class_names must be a list of names.")
     if preprocessing is not None and not isinstance(preprocessing, dict):
@@ -270,6 +273,8 @@ def save_pretrained(model: NexusModule, folder: Path) -> Path:
     """
     from safetensors.torch import save_file
 
+    if folder.exists() and not folder.is_dir():
+        raise WeightsError(f"{folder} is a file; name a folder to save the model into.")
     state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     config = _described_config(model, state)
     settings = {

@@ -9,6 +9,7 @@ else every item is read once.
 """
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from nexus.data.facets import Annotated, Captioned, Clips, Conversations, Labell
 from nexus.data.images import as_array
 
 IMAGE_KEYS, LABEL_KEYS = ("image", "images", "pixel_values", "img"), ("label", "labels", "target", "class")
+LARGEST_LABEL = 2**31 - 1
 FACETS = (Pictured, Annotated, Captioned, Conversations, Clips, Rays)
 
 
@@ -48,6 +50,10 @@ class Adapted:
     """
 
     def __init__(self, source: Any, name: str) -> None:
+        if source is None or isinstance(source, str | bytes | PurePath):
+            raise DataError(
+                f"{name} is {str(source)!r}; give a data set, or name one in a text, such as 'digits' or 'folder:PATH'."
+            )
         if not (callable(getattr(source, "__len__", None)) and callable(getattr(source, "__getitem__", None))):
             raise DataError(
                 f"{name} is a {type(source).__name__} without a length or without items by number; give a data set"
@@ -81,7 +87,7 @@ class Adapted:
         given = _first(self.source, ("labels", "targets"))
         if given is None:
             given = [self[index].label for index in range(len(self))]
-        return np.asarray(given, dtype=np.int64)
+        return np.asarray([_label(label, self.path(index)) for index, label in enumerate(given)], dtype=np.int64)
 
 
 def _first(source: Any, names: tuple[str, ...]) -> Any:
@@ -114,8 +120,8 @@ def _image(image: Any, place: str) -> Any:
 def _label(label: Any, place: str) -> int:
     try:
         number = label.item() if isinstance(label, Tensor | np.generic) else label
-        if isinstance(number, bool) or number != int(number):
+        if isinstance(number, bool) or number != int(number) or not 0 <= number <= LARGEST_LABEL:
             raise ValueError
         return int(number)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # a tensor of several numbers, and infinity
         raise DataError(f"{place}: the label is {label!r}; it must be the number of a class, 0 or above.") from None

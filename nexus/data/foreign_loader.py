@@ -32,6 +32,13 @@ class ForeignLoader:
         """
         self.source, self.seed, self.rank = source, seed, rank
         self.dataset = as_dataset(source.dataset, name="the DataLoader's data set")
+        if source.batch_size is None and source.batch_sampler is None:
+            raise DataError("The DataLoader gives single items (batch_size=None); give it a batch_size.")
+        if len(source) == 0:
+            raise DataError(
+                f"The DataLoader has no batch: drop_last=True, and {len(self.dataset)} items are less than one. Use a"
+                " smaller batch_size."
+            )
         if world_size > 1 and not isinstance(source.sampler, DistributedSampler):
             raise DataError(
                 f"The DataLoader gives each of {world_size} processes the same batches; give it a DistributedSampler,"

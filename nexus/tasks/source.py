@@ -30,6 +30,9 @@ def open_model(source: nn.Module | str | Path, device: torch.device | str | None
     device = None if device is None else _existing(device)
     if isinstance(source, nn.Module):
         return source if device is None else source.to(device)
+    if not isinstance(source, str | Path) or not str(source):
+        shown = f"the class {source.__name__}" if isinstance(source, type) else repr(source)
+        raise ValueError(f"The model is {shown}; give a module, a registered name, a folder or a weight file.")
     folder = Path(source)
     if folder.is_dir() and not (folder / "config.json").is_file():
         if not (folder / "model" / "config.json").is_file():

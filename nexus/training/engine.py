@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nexus.data import Loader
-from nexus.data.batch import place, split
+from nexus.data.batch import split
 from nexus.data.foreign_loader import ForeignLoader
 from nexus.tasks.measuring import measure
 from nexus.tasks.protocol import Task
+from nexus.tasks.source import place_for
 from nexus.training.distributed import World, distribute
 from nexus.training.ema import WeightAverage, copy_values
 from nexus.training.optimizers import make_optimizer
@@ -190,7 +191,7 @@ class Engine:
             self.schedule.step()
 
     def _place(self, batch: Batch) -> dict[str, Any]:
-        placed = place(batch, self.world.device)
+        placed = place_for(self.model, batch)
         if not self.settings.channels_last:
             return placed
         return {key: _channels_last(value) for key, value in placed.items()}

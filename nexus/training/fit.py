@@ -42,6 +42,12 @@ def fit(
     Raises:
         ValueError: A key is unknown or ambiguous, or model, data and recipe do not fit together.
     """
+    if not isinstance(model, str | nn.Module):
+        raise ValueError(
+            f"model is {_shown(model)}; give a registered name, or a module that is made: nn.Linear(8, 2)."
+        )
+    if isinstance(data, tuple) and len(data) != 2:
+        raise ValueError(f"data is {len(data)} values; give one data set, or a pair (train, held-out).")
     base = recipe if isinstance(recipe, Recipe) else Recipe() if recipe is None else load_recipe(recipe)
     tree = base.to_dict()
     given_keys = set()
@@ -56,6 +62,8 @@ def fit(
     if isinstance(data, str):
         tree["data"]["source"] = data
     train, held_out = (None, None) if isinstance(data, str) else data if isinstance(data, tuple) else (data, None)
+    if train is None and not isinstance(data, str):
+        raise ValueError("data is None; give a source such as 'folder:PATH', a data set, or a pair (train, held-out).")
     given = None if isinstance(model, str) else model
     settings = recipe_from_mapping(with_one_length(tree, given_keys))
     if recipe is None and "training.batch_size" not in given_keys and not isinstance(train, DataLoader):
@@ -73,3 +81,7 @@ def fit(
         progress=progress,
     )
     return trainer.fit()
+
+
+def _shown(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol, TextIO
+from typing import Any, BinaryIO, Literal, Protocol, TextIO, get_args
 
 from nexus.core.files import write_whole
 
@@ -69,8 +69,15 @@ class Display(Protocol):
 DisplayName = Literal["auto", "bar", "lines", "off"]
 
 
+def check_display(name: object) -> None:
+    """Raises ValueError unless there is such a display."""
+    if name not in get_args(DisplayName):
+        raise ValueError(f"progress is {name!r}; it must be one of {', '.join(get_args(DisplayName))}.")
+
+
 def make_display(name: DisplayName, total_steps: int, done: int) -> Display:
     """Returns the display: "auto" is a bar on a terminal and lines elsewhere."""
+    check_display(name)
     if name == "auto":
         name = "bar" if sys.stderr.isatty() else "lines"
     match name:

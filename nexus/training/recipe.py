@@ -269,6 +269,8 @@ class TrainingRecipe(Config):
         )
         _at_least(self, **one, keep_checkpoints=1, validate_every=1, log_every=1, seed=0)
         _above(self, "clip_norm")
+        if self.seed >= 2**63:
+            raise ValueError(f"TrainingRecipe.seed is {self.seed}; it must be below 2**63.")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"TrainingRecipe.ema is {self.ema}; it must be above 0 and below 1, such as 0.9999.")
         if not 0 <= self.label_smoothing < 1:

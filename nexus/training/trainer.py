@@ -28,7 +28,16 @@ from nexus.training.distributed import World, world
 from nexus.training.engine import Engine
 from nexus.training.kept import figures_at, kept_sentence, write_result
 from nexus.training.length import Length
-from nexus.training.log import Callback, DisplayName, MetricsFile, Record, Silence, announce, make_display
+from nexus.training.log import (
+    Callback,
+    DisplayName,
+    MetricsFile,
+    Record,
+    Silence,
+    announce,
+    check_display,
+    make_display,
+)
 from nexus.training.loggers import make_loggers
 from nexus.training.random_state import seed_everything
 from nexus.training.recipe import GIVEN, Recipe
@@ -97,6 +106,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.run_dir, self.resume, self.allow_changes = recipe, Path(run_dir), resume, allow_changes
         self.model, self.train_data, self.val_data = model, train_data, val_data
+        check_display(progress)
         self.progress, self.callbacks = progress, tuple(callbacks)
         self.changed: list[str] = []  # keys that a resumed run goes on with otherwise
 

@@ -154,3 +154,8 @@ def test_attention_of_one_input_names_the_others(wired):
     model = Model.create(y=m.MultiHeadAttention(4, 2)(**{wired: "x"}))
     with pytest.raises(MithrilError, match=r"'multi_head_attention_0_key', 'multi_head_attention_0_value'"):
         ml.compile(model, ml.NumpyBackend(), shapes={"x": [1, 2, 4]})
+
+
+def test_shapes_go_by_key():
+    with pytest.raises(MithrilError, match=r"shapes is \[4, 3, 8, 8\]; give a mapping of keys"):
+        ml.compile(convolved(), ml.NumpyBackend(), shapes=[4, 3, 8, 8])

@@ -32,7 +32,8 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str], data: str) -> tupl
         if name not in counts:
             raise ValueError(
                 f"The data set {data!r} has the class {name!r}, which the model does not have."
-                f" {nearest(name, counts)} A class of the data must be named as in model.class_names."
+                f" {nearest(name, counts)} A class of the data must be named as in model.class_names;"
+                " torch's data sets say their names in `class_names` or `classes`."
             )
         if counts[name] > 1:
             raise ValueError(

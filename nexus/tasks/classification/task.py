@@ -124,6 +124,11 @@ class ClassificationTask(Task):
         """
         outputs = model(batch["images"])
         outputs = {"logits": outputs} if isinstance(outputs, Tensor) else outputs
+        if not isinstance(outputs, dict):
+            raise ValueError(
+                f"{type(model).__name__} gives a {type(outputs).__name__}; a classifier gives logits (b, k), or a"
+                " mapping with 'logits'."
+            )
         if "logits" not in outputs:
             raise ValueError(f"{type(model).__name__} gives {', '.join(outputs)}; a classifier gives 'logits' (b, k).")
         shape = tuple(outputs["logits"].shape)

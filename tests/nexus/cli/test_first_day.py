@@ -20,6 +20,8 @@ from nexus.cli.commands import app
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import ImageError
 from nexus.layers.images import check_images
+from nexus.models.cv import ResNet
+from nexus.predict import write_predictions
 from nexus.training import load_recipe
 
 
@@ -241,3 +243,79 @@ def test_without_a_model_the_published_network_names_the_photo(tmp_path):
     assert "espresso" in run("explain", tmp_path / "cup.png", "-o", picture).stdout
     with Image.open(picture) as drawn:
         assert drawn.width >= 224
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("frob",), "nexus: No such command 'frob'. `nexus --help` shows what there is.\n"),
+        (("info",), "nexus: Missing argument 'name'. `nexus info --help` shows what there is.\n"),
+        (("data", "frob"), "nexus: No such command 'frob'. `nexus data --help` shows what there is.\n"),
+        (("predict", "a", "--overlap", "0.3"), "nexus: --overlap is for --tile; give both, or leave it out.\n"),
+        (("explain", "a", "-o", "a.txt"), "nexus: a.txt ends in '.txt'; the picture is written as .png.\n"),
+    ],
+)
+def test_wrong_words_are_one_line(mistake, words, message):
+    assert mistake(*words) == message
+
+
+def test_a_number_out_of_range_is_one_line(mistake):
+    said = mistake("predict", "a", "--top", "0")
+    assert "--top" in said
+    assert said.count("\n") == 1
+
+
+def test_no_words_are_the_help(mistake):
+    assert "Commands:" in mistake()
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, "4", True])
+def test_counts_are_whole_numbers(classifier, photos, count):
+    with pytest.raises(ValueError, match=r"batch_size is .*; it must be a whole number, at least 1."):
+        Predictor(classifier, batch_size=count)
+    with pytest.raises(ValueError, match="frame_step is"):
+        Predictor(classifier)(photos / "photo.png", frame_step=count)
+
+
+@pytest.mark.parametrize("source", [None, 3, "", torch.nn.Linear])
+def test_what_is_no_model(source):
+    with pytest.raises(ValueError, match="The model is "):
+        Predictor(source)
+    with pytest.raises(ValueError, match="The source of weights is "):
+        ResNet.from_pretrained(source)
+
+
+def test_an_empty_text_is_not_this_folder(classifier):
+    with pytest.raises(ValueError, match="image is an empty text"):
+        Predictor(classifier)("")
+
+
+def test_a_preprocessing_in_plain_values(classifier, photos):
+    plain = Predictor(classifier, preprocessing={"image_size": [32, 32]})
+    assert plain(photos / "photo.png")[0].score == Predictor(classifier)(photos / "photo.png")[0].score
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "bfloat16"}, "dtype is 'bfloat16'; weights are floats"),
+        ({"dtype": torch.int32}, "dtype is torch.int32; weights are floats"),
+        ({"device": "gpu"}, "There is no device 'gpu' here"),
+    ],
+)
+def test_weights_of_no_kind_or_place(classifier, options, message):
+    with pytest.raises(ValueError, match=message):
+        ResNet.from_pretrained(classifier, **options)
+
+
+def test_a_model_is_saved_into_a_folder(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="file is a file; name a folder"):
+        create_model("resnet18", num_layers=(1, 1, 1, 1), hidden_dim=8).save_pretrained(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_cocos_results_are_of_objects(classifier, photos, tmp_path):
+    seen = Predictor(classifier)(photos / "photo.png")
+    with pytest.raises(ValueError, match="is for the objects of detectors"):
+        write_predictions(seen, tmp_path / "found.coco.json")

@@ -126,3 +126,29 @@ def test_a_name_in_a_pickle_is_never_looked_up(tmp_path, monkeypatch):
     with pytest.raises(FileError, match=r"plain\.pth"):
         read_state(tmp_path / "plain.pth")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("config", "num_layers"), [-1, 1, 1, 1]),
+        (("preprocessing", "image_size"), [10**30, 8]),
+        (("preprocessing", "resize_size"), 10**30),
+        (("preprocessing", "resize_size"), 0),
+        (("preprocessing", "resize_size"), -5),
+        (("class_names",), 0),
+        (("class_names",), ""),
+        (("class_names",), {}),
+    ],
+)
+def test_settings_at_their_edges(tmp_path, place, value):
+    model = nexus.create_model("resnet18", num_layers=(1, 1, 1, 1), hidden_dim=8, num_classes=2)
+    model.preprocessing = nexus.Preprocessing(image_size=(32, 32))
+    path = model.save_pretrained(tmp_path / "model") / "config.json"
+    settings = json.loads(path.read_text())
+    inner = settings if len(place) == 1 else settings[place[0]]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=place[-1] if place[0] != "config" else "no ResNet can be built") as refused:
+        nexus.NexusModule.from_pretrained(tmp_path / "model")
+    assert "\n" not in str(refused.value)

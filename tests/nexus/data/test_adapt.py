@@ -1,5 +1,7 @@
 """Data of others: torch's data sets and loaders train and measure a model, and what cannot be understood is said."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -154,3 +156,88 @@ def test_facets_are_asked_for_where_they_are_needed():
     assert not isinstance(digits, Annotated | Captioned | Rays)
     assert as_dataset(digits) is digits
     assert isinstance(as_dataset(Pairs()), Adapted)
+
+
+def linear():
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+
+
+def labelled(label):
+    return [(torch.zeros(3, 8, 8), label) for _ in range(8)]
+
+
+@pytest.mark.parametrize("label", [torch.eye(3)[0], -1, 2**70, float("inf"), float("nan"), "cat", None, True])
+def test_labels_that_are_no_class(label):
+    with pytest.raises(DataError, match=r"data\[0\]: the label is .*; it must be the number of a class, 0 or above."):
+        as_dataset(Named(labelled(label)))
+
+
+def test_targets_that_are_no_classes():
+    data = Named(labelled(1))
+    data.targets = [1, 1, -3, 1, 1, 1, 1, 1]
+    with pytest.raises(DataError, match=r"data\[2\]: the label is -3"):
+        as_dataset(data)
+
+
+class Named(list):
+    """Items, and a name for the messages."""
+
+    name = "data"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"batch_size": 128, "drop_last": True}, "has no batch"), ({"batch_size": None}, "single items")],
+)
+def test_a_loader_without_batches(options, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        fit(linear(), DataLoader(TENSORS, **options), run_dir=tmp_path / "run", epochs=1, progress="off")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_floats_of_any_width_train_and_measure(dtype, tmp_path):
+    data = TensorDataset(TENSORS.tensors[0].to(dtype), TENSORS.tensors[1])
+    result = fit(linear(), (data, data), run_dir=tmp_path / "run", epochs=1, batch_size=16, progress="off")
+    assert result.metrics["top1"] == pytest.approx(evaluate(result.model, data).metrics["top1"])
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        (nn.Linear, TENSORS, "model is the class Linear"),
+        (3, TENSORS, "model is a int"),
+        (linear(), None, "data is None"),
+        (linear(), (None, TENSORS), "data is None"),
+        (linear(), (TENSORS,) * 3, "data is 3 values"),
+        (linear(), Path("photos"), "data is 'photos'; give a data set, or name one in a text"),
+    ],
+)
+def test_what_fit_is_not_given(model, data, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        fit(model, data, run_dir=tmp_path / "run", epochs=1, progress="off")
+
+
+def test_a_display_that_is_none(tmp_path):
+    with pytest.raises(ValueError, match="progress is 'of'; it must be one of auto, bar, lines, off"):
+        fit(linear(), TENSORS, run_dir=tmp_path / "run", epochs=1, progress="of")
+
+
+def test_a_seed_that_torch_cannot_take(tmp_path):
+    with pytest.raises(ValueError, match="seed is 9223372036854775808; it must be below"):
+        fit(linear(), TENSORS, run_dir=tmp_path / "run", epochs=1, seed=2**63, progress="off")
+
+
+class Two(nn.Module):
+    """A model that gives its logits and something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.line = linear()
+
+    def forward(self, images):
+        return self.line(images), images
+
+
+def test_a_model_that_gives_a_tuple(tmp_path):
+    with pytest.raises(ValueError, match="Two gives a tuple; a classifier gives logits"):
+        fit(Two(), TENSORS, run_dir=tmp_path / "run", epochs=1, batch_size=8, progress="off")
