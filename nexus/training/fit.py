@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
+from nexus.data.adapt import as_dataset
 from nexus.training.log import DisplayName
 from nexus.training.recipe import Recipe
 from nexus.training.recipe_files import full_path, load_recipe, recipe_from_mapping, set_key, with_one_length
@@ -61,12 +62,15 @@ def fit(
         tree["model"]["name"] = model
     if isinstance(data, str):
         tree["data"]["source"] = data
+    train: Any
+    held_out: Any
     train, held_out = (None, None) if isinstance(data, str) else data if isinstance(data, tuple) else (data, None)
     if train is None and not isinstance(data, str):
         raise ValueError("data is None; give a source such as 'folder:PATH', a data set, or a pair (train, held-out).")
     given = None if isinstance(model, str) else model
     settings = recipe_from_mapping(with_one_length(tree, given_keys))
     if recipe is None and "training.batch_size" not in given_keys and not isinstance(train, DataLoader):
+        train = train if train is None else as_dataset(train)
         settings = with_fitting_batch(settings, train)
     name = run_name(settings, settings.model.name or type(given).__name__)
     folder = Path(run_dir) if run_dir is not None else new_folder(name)
