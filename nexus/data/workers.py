@@ -3,12 +3,16 @@
 import multiprocessing
 import os
 import signal
+import time
 from typing import Any
 
 _NOTHING = -1
 
 _mine: Any = None  # in a worker process: the table, and this worker's row in it
 _row = 0
+
+PATIENCE = 3.0
+"""Seconds until the pool, whose thread is told first, has let it be known how a process ended."""
 
 
 class Watch:
@@ -30,11 +34,15 @@ class Watch:
 
     def dead(self) -> tuple[int, int] | None:
         """Returns exit code and position of the worker that ended by itself; None if nobody knows."""
-        for pid, place in zip(self.table[::2], self.table[1::2]):
-            code = self._processes[pid].exitcode if pid in self._processes else None
-            if code is not None and code not in (0, -signal.SIGTERM):  # SIGTERM is how the others were ended
-                return code, place
-        return None
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            codes = [self._processes[pid].exitcode if pid in self._processes else 0 for pid in self.table[::2]]
+            for code, place in zip(codes, self.table[1::2]):
+                if code is not None and code not in (0, -signal.SIGTERM):  # SIGTERM is how the others were ended
+                    return code, place
+            if None not in codes or time.monotonic() > deadline:
+                return None
+            time.sleep(0.02)
 
 
 def begin(table: Any) -> None:
