@@ -142,6 +142,7 @@ class Op:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
+        object.__setattr__(self, "ranges", {name: self.ranges[name] for name in self.ranges if name in self.attributes})
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -166,7 +167,8 @@ class Op:
         for name, value in complete.items():
             if value is REQUIRED:
                 raise OperatorError(f"{self.name} needs a value for its attribute '{name}'.")
-        self.check_ranges(complete)
+        if self.ranges:
+            self.check_ranges(complete)
         return complete
 
     def check_ranges(self, attributes: Mapping[str, Any]) -> None:
@@ -176,7 +178,7 @@ class Op:
             OperatorError: one is not.
         """
         for name, (low, high) in self.ranges.items():
-            value = attributes.get(name) if name in self.attributes else None
+            value = attributes.get(name)
             if isinstance(value, int | float) and not low <= value <= high:
                 bounds = f"from {low} to {high}" if high < math.inf else f"at least {low}"
                 raise OperatorError(f"{self.name}: {name} is {value}; it must be a number {bounds}.")
