@@ -4,8 +4,10 @@ import os
 import time
 
 import pytest
+import torch
 
 from nexus.core.documents import FileError, Limits, parse_json, parse_yaml, read_bytes, read_json, read_yaml
+from nexus.core.stored import Damaged, Storage, Stored
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi")
@@ -119,3 +121,15 @@ def test_only_regular_files_within_the_size_are_opened(tmp_path):
 def test_limits_are_the_callers():
     with pytest.raises(FileError, match="deeper than 2"):
         parse_json("[[[]]]", "here", Limits(depth=2))
+
+
+def test_of_several_merged_mappings_the_first_counts():
+    assert parse_yaml("<<: [{a: 1, b: 1}, {a: 2}]\nb: 3", "here") == {"a": 1, "b": 3}
+
+
+def test_a_tensor_ends_with_its_storage():
+    storage = Storage(torch.float32, 4, lambda: bytearray(12))
+    with pytest.raises(Damaged, match="beyond its storage"):
+        Stored(storage, 1, (4,), (1,))
+    with pytest.raises(Damaged, match="12 bytes instead of 16"):
+        Stored.dense(storage, (4,)).load({})
