@@ -12,7 +12,7 @@ from nexus.cli.report import write_report
 from nexus.cli.runs import own_data, recipe_of
 from nexus.core.module import NexusModule
 from nexus.data import load_dataset
-from nexus.data.facets import Labelled, Pictured
+from nexus.data.facets import Labelled, Pictured, class_names_of
 from nexus.evaluation import evaluate
 from nexus.predict import Predictor
 from nexus.tasks.report import Report
@@ -83,12 +83,14 @@ def _curves(folder: Path) -> Section:
 
 def _predictions(model: torch.nn.Module, dataset: Any) -> list[Section]:
     """A few held-out images, spread over the data, with what the model says about them drawn on them."""
-    if not isinstance(model, NexusModule) or not isinstance(dataset, Pictured) or not len(dataset):
+    pictured, labelled = isinstance(dataset, Pictured), isinstance(dataset, Labelled)
+    data: Any = dataset
+    if not isinstance(model, NexusModule) or not pictured or not len(data):
         return []
-    places = sorted({round(place) for place in np.linspace(0, len(dataset) - 1, SHOWN)})
-    predictions = Predictor(model)([to_picture(dataset[place].image) for place in places])
-    names = dataset.class_names if isinstance(dataset, Labelled) else ()
-    truths = [f"is {names[dataset.labels[place]]}" if names else f"image {place}" for place in places]
+    places = sorted({round(place) for place in np.linspace(0, len(data) - 1, SHOWN)})
+    predictions = Predictor(model)([to_picture(data[place].image) for place in places])
+    names = class_names_of(data) if labelled else ()
+    truths = [f"is {names[data.labels[place]]}" if names else f"image {place}" for place in places]
     sheet = visualization.contact_sheet([one.draw() for one in predictions], truths)
     return [
         Section(

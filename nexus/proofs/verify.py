@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,7 @@ def verify(pattern: str = "*", places: Mapping[str, Check] | None = None) -> Ite
         card, family = model_info(name), family_of(name)
         behaviour = _Behaviour()
         if family is not None:
-            config = family.small(card.config)
+            config = family.small(cast("Config", card.config))  # the zoo has no plain mappings
             known = [b for model, small, b in done if model is card.model_class and small == config]
             behaviour = known[0] if known else _behaviour(card.model_class, config, family, places or {})
             if not known:

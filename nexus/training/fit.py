@@ -1,7 +1,7 @@
 """Training in one call."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from torch.utils.data import DataLoader
@@ -78,7 +78,7 @@ def fit(
         settings,
         folder,
         model=given,
-        train_data=train,
+        train_data=cast(Any, train),
         val_data=held_out,
         resume=resume,
         allow_changes=allow_changes,

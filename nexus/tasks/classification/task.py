@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import torch
@@ -74,14 +74,15 @@ class ClassificationTask(Task):
         """Returns the task with the recipe's label smoothing and class weights."""
         names, training = class_names_of(dataset), recipe.training
         cls(names).check_data(dataset)
-        weights = class_weights(dataset) if training.class_weights == "balanced" else ()
+        weights = class_weights(cast("Labelled", dataset)) if training.class_weights == "balanced" else ()
         return cls(names, label_smoothing=training.label_smoothing, class_weights=tuple(weights))
 
     def item_weights(self, dataset: "Dataset", recipe: Any) -> np.ndarray | None:
         """Returns weights that make each class equally frequent, if the recipe wants that."""
         if recipe.data.sampling != "balanced":
             return None
-        return np.asarray(class_weights(dataset))[np.asarray(dataset.labels)]
+        labelled = cast("Labelled", dataset)  # as `check_data` saw
+        return np.asarray(class_weights(labelled))[np.asarray(labelled.labels)]
 
     def check_data(self, dataset: "Dataset") -> None:
         """Raises ValueError if the data set is empty or has labels without a class."""
