@@ -200,6 +200,7 @@ class Predictor:
         """Yields the parts of an image that the model sees one by one: the image itself, or its tiles."""
         if self._transform is None:
             raise ValueError(f"A model for {self.task.name} looks at no images; give prompts alone.")
+        _check_range(item, self.preprocessing)
         height, width = image_size(image)
         info = ImageInfo(item.name, height, width, None if isinstance(item.source, str | Path) else image)
         windows = [Window(0, 0, width, height)] if self.tiling is None else self.tiling.windows(height, width)
@@ -216,6 +217,18 @@ class Predictor:
 def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is {value!r}; it must be a whole number, at least 1.")
+
+
+def _check_range(item: _Item, preprocessing: Preprocessing | None) -> None:
+    """Raises ValueError for floats above 1, unless the model's mean says that it takes values in units of their own."""
+    values = item.source
+    if not isinstance(values, np.ndarray | Tensor) or (preprocessing is not None and max(preprocessing.mean) > 1):
+        return
+    floating = values.is_floating_point() if isinstance(values, Tensor) else np.issubdtype(values.dtype, np.floating)
+    if floating and (highest := float(values.max())) > 1.001:
+        raise ValueError(
+            f"{item.name} holds floats up to {highest:.4g}; floats are 0 to 1: divide by 255, or give uint8."
+        )
 
 
 def _prompts_alone(prompts: Any) -> Iterator[_Part]:

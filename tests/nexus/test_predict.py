@@ -182,6 +182,15 @@ def test_a_model_is_given_images_as_exact_as_its_weights(dtype):
     assert abs(other["loss"] - figures["loss"]) < 1e-2
 
 
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_floats_above_one_are_refused(kind):
+    shape = (3, 20, 20) if kind is torch.from_numpy else (20, 20, 3)
+    with pytest.raises(
+        ValueError, match=r"image holds floats up to 200; floats are 0 to 1: divide by 255, or give uint8"
+    ):
+        Predictor(Brightest())(kind(np.full(shape, 200.0, np.float32)))
+
+
 def test_nan_names_the_image():
     model = Brightest()
     model.scale.data.fill_(float("nan"))
