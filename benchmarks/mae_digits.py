@@ -24,6 +24,7 @@ from nexus.data import Dataset, Sample, load_dataset
 from nexus.models.cv import MAE, VisionTransformer
 from nexus.training import Recipe, Trainer, load_recipe
 
+LAST = ("training.device=cpu", "training.keep=last")  # the best would be chosen by the digits that it is measured on
 PRE_TRAINING = "digits/mae_tiny"
 FINE_TUNING = "digits/mae_tiny_finetune"
 CHOICES = [
@@ -79,13 +80,13 @@ def encoders(pretrained: MAE, recipe: Recipe, seed: int) -> tuple[NexusModule, N
 
 
 def recipe_of(changes: list[str], seed: int) -> Recipe:
-    return load_recipe(FINE_TUNING, ["training.device=cpu", f"training.seed={seed}", *changes])
+    return load_recipe(FINE_TUNING, [*LAST, f"training.seed={seed}", *changes])
 
 
 def pretrain(folder: Path, changes: list[str]) -> MAE:
     """Trains the masked autoencoder and prints how well it fills in what is hidden."""
     started = time.perf_counter()
-    recipe = load_recipe(PRE_TRAINING, ["training.device=cpu", *changes])
+    recipe = load_recipe(PRE_TRAINING, [*LAST, *changes])
     result = Trainer(recipe, folder, progress="off").fit()
     first = next(record["loss"] for record in result.history if record["kind"] == "train")
     print(

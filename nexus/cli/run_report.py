@@ -12,7 +12,7 @@ from nexus.cli.report import write_report
 from nexus.cli.runs import own_data, recipe_of
 from nexus.core.module import NexusModule
 from nexus.data import load_dataset
-from nexus.data.facets import Labelled, Pictured, class_names_of
+from nexus.data.facets import Pictured
 from nexus.evaluation import evaluate
 from nexus.predict import Predictor
 from nexus.tasks.report import Report
@@ -83,14 +83,12 @@ def _curves(folder: Path) -> Section:
 
 def _predictions(model: torch.nn.Module, dataset: Any) -> list[Section]:
     """A few held-out images, spread over the data, with what the model says about them drawn on them."""
-    pictured, labelled = isinstance(dataset, Pictured), isinstance(dataset, Labelled)
-    data: Any = dataset
-    if not isinstance(model, NexusModule) or not pictured or not len(data):
+    if not isinstance(model, NexusModule) or not _has_pictures(dataset):
         return []
-    places = sorted({round(place) for place in np.linspace(0, len(data) - 1, SHOWN)})
-    predictions = Predictor(model)([to_picture(data[place].image) for place in places])
-    names = class_names_of(data) if labelled else ()
-    truths = [f"is {names[data.labels[place]]}" if names else f"image {place}" for place in places]
+    places = sorted({round(place) for place in np.linspace(0, len(dataset) - 1, SHOWN)})
+    predictions = Predictor(model)([to_picture(dataset[place].image) for place in places])
+    names = dataset.class_names if hasattr(dataset, "labels") else ()
+    truths = [f"is {names[dataset.labels[place]]}" if names else f"image {place}" for place in places]
     sheet = visualization.contact_sheet([one.draw() for one in predictions], truths)
     return [
         Section(
@@ -99,6 +97,10 @@ def _predictions(model: torch.nn.Module, dataset: Any) -> list[Section]:
             pictures=[Picture.of(sheet, "images with predictions")],
         )
     ]
+
+
+def _has_pictures(dataset: Any) -> bool:
+    return isinstance(dataset, Pictured) and len(dataset) > 0  # pyrefly: ignore[bad-argument-type]
 
 
 def _settings(folder: Path) -> Section:

@@ -3,11 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from nexus.core.config import nearest
-from nexus.data.facets import Labelled
 from nexus.models.cv.cards.imagenet import COUNTS, names, synsets
 
 
@@ -43,10 +43,13 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str], data: str) -> tupl
     return tuple(places[name] for name in theirs)
 
 
-def class_weights(dataset: Labelled) -> list[float]:
+def class_weights(dataset: Any) -> list[float]:
     """Returns a weight for each class, inverse to its number of images; 1 is the mean over the images.
 
     A class without images has the weight 0.
+
+    Args:
+        dataset: With labels.
     """
     counts = np.bincount(np.asarray(dataset.labels), minlength=len(dataset.class_names))
     share = float(counts.sum() / np.count_nonzero(counts))

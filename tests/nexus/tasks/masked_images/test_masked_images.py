@@ -138,7 +138,7 @@ def test_pre_training_helps_where_labels_are_few(tmp_path):
     bench = importlib.util.module_from_spec(spec)
     sys.modules["mae_digits"] = bench
     spec.loader.exec_module(bench)
-    pretrained = bench.pretrain(tmp_path / "mae", None)
+    pretrained = bench.pretrain(tmp_path / "mae", [])
     train, held_out = bench.load_dataset("digits", "train"), bench.load_dataset("digits", "val")
     for seed in (0, 1):
         labelled = bench.draw_labels(train, 10, seed)
