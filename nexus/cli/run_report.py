@@ -15,8 +15,10 @@ from nexus.data import load_dataset
 from nexus.data.facets import Pictured
 from nexus.evaluation import evaluate
 from nexus.predict import Predictor
+from nexus.tasks.protocol import Task
 from nexus.tasks.report import Report
 from nexus.tasks.source import open_model
+from nexus.tasks.table import task_of
 from nexus.visualization.page import Picture, Section
 from nexus.visualization.pictures import to_picture
 
@@ -83,7 +85,7 @@ def _curves(folder: Path) -> Section:
 
 def _predictions(model: torch.nn.Module, dataset: Any) -> list[Section]:
     """A few held-out images, spread over the data, with what the model says about them drawn on them."""
-    if not isinstance(model, NexusModule) or not _has_pictures(dataset):
+    if not isinstance(model, NexusModule) or not _has_pictures(dataset) or not _answers_unasked(model):
         return []
     places = sorted({round(place) for place in np.linspace(0, len(dataset) - 1, SHOWN)})
     predictions = Predictor(model)([to_picture(dataset[place].image) for place in places])
@@ -97,6 +99,11 @@ def _predictions(model: torch.nn.Module, dataset: Any) -> list[Section]:
             pictures=[Picture.of(sheet, "images with predictions")],
         )
     ]
+
+
+def _answers_unasked(model: torch.nn.Module) -> bool:
+    """Whether a model's kind takes no prompts: it leaves the session as it is."""
+    return task_of(model).session is Task.session
 
 
 def _has_pictures(dataset: Any) -> bool:

@@ -77,7 +77,7 @@ class ClassificationTask(Task):
         weights = class_weights(cast("Labelled", dataset)) if training.class_weights == "balanced" else ()
         return cls(names, label_smoothing=training.label_smoothing, class_weights=tuple(weights))
 
-    def item_weights(self, dataset: "Dataset", recipe: Any) -> np.ndarray | None:
+    def item_weights(self, dataset: Any, recipe: Any) -> np.ndarray | None:
         """Returns weights that make each class equally frequent, if the recipe wants that."""
         if recipe.data.sampling != "balanced":
             return None
