@@ -107,7 +107,7 @@ def _answers_unasked(model: torch.nn.Module) -> bool:
 
 
 def _has_pictures(dataset: Any) -> bool:
-    return isinstance(dataset, Pictured) and len(dataset) > 0  # pyrefly: ignore[bad-argument-type]
+    return isinstance(dataset, Pictured) and hasattr(dataset[0], "image")  # pyrefly: ignore[bad-index]
 
 
 def _settings(folder: Path) -> Section:

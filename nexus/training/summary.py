@@ -30,7 +30,7 @@ def describe_start(parts: Parts, recipe: Recipe, world: World, run_dir: Path) ->
     told = {"model": _model(parts, recipe), "data": _data(parts, recipe)}
     if class_names_of(parts.train.dataset):
         told["classes"] = _classes(parts.train.dataset)
-    if isinstance(parts.train.dataset, Pictured):
+    if _has_pictures(parts.train.dataset):
         told["images"] = _images(parts, recipe)
     return told | {
         "training": _training(parts, recipe),
@@ -72,6 +72,11 @@ def _classes(dataset: Any) -> str:
     shown = ", ".join(f"{name} {count:,}" for name, count in list(zip(names, counts))[:NAMED])
     more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f"{len(names)}: {shown}{more}"
+
+
+def _has_pictures(dataset: Any) -> bool:
+    """Whether items are images; those of somebody else's kind may be anything."""
+    return isinstance(dataset, Pictured) and hasattr(open_sample(dataset, 0), "image")
 
 
 def _images(parts: Parts, recipe: Recipe) -> str:
