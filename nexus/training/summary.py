@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ def _classes(dataset: Any) -> str:
 
 def _has_pictures(dataset: Any) -> bool:
     """Whether items are images; those of somebody else's kind may be anything."""
-    return isinstance(dataset, Pictured) and hasattr(open_sample(dataset, 0), "image")
+    return isinstance(dataset, Pictured) and hasattr(open_sample(cast(Any, dataset), 0), "image")
 
 
 def _images(parts: Parts, recipe: Recipe) -> str:
