@@ -11,7 +11,7 @@ import pytest
 TESTS = Path(__file__).parent
 SOME = {
     "timm": ["nexus/models/test_mlp_mixer.py", "nexus/training/test_optimizers.py::test_lion_equals_timm"],
-    "sklearn": ["nexus/evaluation/test_scores.py"],
+    "sklearn": ["nexus/tasks/classification/test_scores.py"],
     "mlx": ["mithril/ops/test_register.py::test_templates[MlxBackend]", "mithril/test_compile.py"],
 }
 """Of each library, tests that need it: through a fixture, through a mark of the file, and through a backend."""
