@@ -282,8 +282,8 @@ def embedding_bag(
     starts = offsets[:bags] if include_last else offsets
     last = record("cast", input=starts.expand_dims(1) <= integers(np.arange(count)), dtype=DType.int64).sum(axis=0) - 1
     member = last == integers(np.arange(bags)[:, None])
-    if padding is not None and padding != -1:
-        member = logical_and(member, indices != padding)
+    if padding is not None and not (padding == -1 and "_embedding_bag" in str(node.target)):  # whose -1 is none
+        member = logical_and(member, indices != padding % fixed_shape(node.args[0], "embedding_bag")[0])
     rows = record("embedding", input=indices, weight=weight)
     share = record("cast", input=member, dtype=dtype_of(node.meta["val"][0].dtype))
     if mode == 2:
