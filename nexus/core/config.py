@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Self, Union
 
-LEAST = {"in_channels": 1, "num_classes": 0, "image_size": 1, "patch_size": 1, "num_heads": 1}
+LEAST = {"in_channels": 1, "num_classes": 0, "image_size": 1, "patch_size": 1, "num_heads": 1, "num_layers": 0}
 """Bounds of keys that mean the same in every configuration."""
 
 LONGEST_SHOWN = 300
@@ -60,7 +60,8 @@ class Config:
         for field in dataclasses.fields(self):
             value = _convert(getattr(self, field.name), hints[field.name], f"{type(self).__name__}.{field.name}")
             least = LEAST.get(field.name)
-            if least is not None and isinstance(value, int) and value < least:
+            numbers = value if isinstance(value, tuple) and field.name.startswith("num_") else (value,)  # of stages
+            if least is not None and any(isinstance(number, int) and number < least for number in numbers):
                 raise ValueError(f"{type(self).__name__}.{field.name} is {value}; it must be at least {least}.")
             object.__setattr__(self, field.name, value)
 

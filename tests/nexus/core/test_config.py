@@ -76,3 +76,10 @@ def test_what_does_not_fit_is_named(mapping, message):
 
 def test_nearest_of_nothing():
     assert nearest("x", []) == "None is known."
+
+
+def test_counts_of_stages_are_bounded_one_by_one():
+    from nexus import create_model
+
+    with pytest.raises(ValueError, match=r"ResNetConfig.num_layers is \(-1, 1, 1, 1\); it must be at least 0\."):
+        create_model("resnet18", num_layers=(-1, 1, 1, 1))

@@ -149,6 +149,6 @@ def test_settings_at_their_edges(tmp_path, place, value):
     inner = settings if len(place) == 1 else settings[place[0]]
     inner[place[-1]] = value
     path.write_text(json.dumps(settings))
-    with pytest.raises(ValueError, match=place[-1] if place[0] != "config" else "no ResNet can be built") as refused:
+    with pytest.raises(ValueError, match=place[-1]) as refused:
         nexus.NexusModule.from_pretrained(tmp_path / "model")
     assert "\n" not in str(refused.value)
