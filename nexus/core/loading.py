@@ -19,6 +19,7 @@ from nexus.core.config import Config
 from nexus.core.documents import FileError
 from nexus.core.files import WeightsError, open_checkpoint, reading
 from nexus.core.formats import State, adapt_input_channels, to_our_names
+from nexus.core.outline import Undrawn, outlined
 from nexus.core.stored import StoredState, load_all
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _sketch(model_class: type[NexusModule], config: Config | Mapping[str, Any], 
     with _building(model_class, path), warnings.catch_warnings(), _registering(count):
         warnings.simplefilter("ignore")  # remarks on layers without weights
         try:
-            with torch.device("meta"):
+            with outlined():
                 return model_class(config)
         except NotImplementedError:  # it computes with its fresh weights
             seen[:] = 0, 0
@@ -257,7 +258,7 @@ def _with_buffers(model_class: type[NexusModule], config: Config | Mapping[str, 
     def outline(module: nn.Module, name: str, value: Any) -> Any:
         return nn.Parameter(value.detach().to("meta"), value.requires_grad) if isinstance(value, nn.Parameter) else None
 
-    with _registering(outline):
+    with _registering(outline), Undrawn():
         return model_class(config)
 
 

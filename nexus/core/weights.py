@@ -21,6 +21,7 @@ from nexus.core.files import SUFFIXES, WeightsError, beside, write_whole
 from nexus.core.foreign import hub_labels
 from nexus.core.formats import State
 from nexus.core.loading import build_pretrained, load_weights, misfits, setting
+from nexus.core.outline import outlined
 from nexus.core.preprocessing import Preprocessing
 from nexus.core.processors import FILE as PROCESSOR_FILE
 from nexus.core.processors import preprocessing_from_hub
@@ -302,7 +303,7 @@ def _described_config(model: NexusModule, state: State) -> dict[str, Any]:
     head = getattr(model, "head", None)
     if setting(config, "num_classes") is not None and isinstance(head, torch.nn.Linear | torch.nn.Identity):
         config = config.replace(num_classes=getattr(head, "out_features", 0))
-    with torch.device("meta"):
+    with outlined():
         built = type(model)(config).state_dict()
     problems = misfits(state, built, model.head_prefixes)
     if problems:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.module import NexusModule
+from nexus.core.outline import outlined
 from nexus.core.preprocessing import Preprocessing
 
 TOKEN_MAPS = 3
@@ -124,7 +125,7 @@ def drop_unread(model: Any, indices: Sequence[int]) -> None:
     """
     size = getattr(model.config, "image_size", 64)
     height, width = (size, size) if isinstance(size, int) else size
-    with torch.device("meta"), torch.enable_grad():
+    with outlined(), torch.enable_grad():
         probe = type(model)(model.config).eval()
         maps = probe.forward_maps(torch.zeros(1, model.config.in_channels, height, width), indices[-1] + 1)
         torch.stack([maps[index].sum() for index in indices]).sum().backward()

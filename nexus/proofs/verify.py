@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nexus.core.card import ModelCard
 from nexus.core.config import Config
 from nexus.core.module import NexusModule
+from nexus.core.outline import outlined
 from nexus.models.registry import create_model, list_models, model_info
 from nexus.proofs.family import PAPER, Family, Oracle
 from nexus.proofs.libraries import OracleMissing, import_library
@@ -125,7 +126,7 @@ def verify(pattern: str = "*", places: Mapping[str, Check] | None = None) -> Ite
 
 
 def _verdict(card: ModelCard, behaviour: _Behaviour, elsewhere: str) -> Verdict:
-    with torch.device("meta"):
+    with outlined():
         parameters = create_model(card.name).num_parameters()
     problems = list(behaviour.problems)
     if card.num_parameters is not None and parameters != card.num_parameters:

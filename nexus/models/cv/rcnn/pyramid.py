@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.core.module import NexusModule
+from nexus.core.outline import outlined
 from nexus.layers import channels_last
 from nexus.layers.fpn import FeaturePyramid
 from nexus.layers.frozen_norm import freeze_batch_norm
@@ -83,7 +84,7 @@ def backbone_maps(backbone: str | Mapping[str, Any], in_channels: int) -> Maps:
 @cache
 def _found_maps(name: str, changes: str, in_channels: int) -> Maps:
     side = 4 * STRIDES[-1]
-    with torch.device("meta"):
+    with outlined():
         try:
             probe = create_model(name, num_classes=0, in_channels=in_channels, **json.loads(changes)).eval()
             with torch.enable_grad():
