@@ -39,7 +39,8 @@ def _usage(error: Any) -> str:
     if error.ctx is not None and message == error.ctx.get_help():
         return f"{message}\n"
     words = error.ctx.command_path.removeprefix(error.ctx.find_root().command_path) if error.ctx is not None else ""
-    return f"nexus: {one_line(message).rstrip('.')}. `nexus{words} --help` shows what there is.\n"
+    said = one_line(message).rstrip(".")
+    return f"nexus: {said}{'' if said.endswith('?') else '.'} `nexus{words} --help` shows what there is.\n"
 
 
 def _is_answer(error: Exception) -> bool:

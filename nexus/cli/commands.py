@@ -8,6 +8,29 @@ import typer
 from nexus import __version__
 from nexus.cli.data import data as data_commands
 from nexus.cli.offered import Commands
+from nexus.cli.options import (
+    BatchSize,
+    Classes,
+    Data,
+    Device,
+    Draw,
+    Every,
+    Imported,
+    Json,
+    Long,
+    MinScore,
+    Model,
+    Numbering,
+    Overlap,
+    Prompt,
+    Split,
+    Strict,
+    Tile,
+    Tokenizer,
+    Top,
+    Written,
+    option,
+)
 from nexus.cli.output import fail, show_json, show_table
 
 app = typer.Typer(
@@ -20,40 +43,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_commands, name="data")
-
-
-def _import_modules(names: list[str] | None) -> list[str] | None:
-    """Imports what the user names before the command runs."""
-    from nexus.cli.modules import import_module
-
-    for name in names or ():
-        import_module(name)
-    return names
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="A registered name, a run's folder, or saved weights.")]
-Asked = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A registered name, a run's folder, or saved weights; by default EfficientNet-Lite0 (ImageNet).",
-    ),
-]
-Tokenizer = Annotated[
-    str | None,
-    typer.Option("--tokenizer", help="Of a model that reads texts: its folder, or a repository of the hub."),
-]
-Imported = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--import",
-        help="A module of yours, which registers models, data or kinds of model: my_package, or my_models.py.",
-        callback=_import_modules,
-    ),
-]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps; the best there is by default.")]
 
 
 def _show_version(asked: bool) -> None:
@@ -74,7 +63,7 @@ def common(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the run and the report go.")] = Path("demo"),
+    output: Annotated[Path, option("--output", "-o", value="FOLDER", text="For run and report.")] = Path("demo"),
 ) -> None:
     """Run the whole tour on handwritten digits.
 
@@ -90,30 +79,34 @@ def train(
     what: Annotated[
         str | None,
         typer.Argument(
-            help="A model's name, or a recipe's name or YAML file (`--list`); with --resume, a run's folder."
+            metavar="WHAT", help="A model (`nexus models`), a recipe (`--list`) or its file; with --resume, a run."
         ),
     ] = None,
     changes: Annotated[
-        list[str] | None, typer.Argument(help="Settings: epochs=10 lr=3e-4 batch_size=8 data.num_workers=4 ...")
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Settings: epochs=10 lr=3e-4 batch_size=8 patience=5 ..."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", "-d", help="folder:PATH, coco:PATH, ... instead of the recipe's.")
+        str | None, option("--data", "-d", value="SOURCE", text="folder:PATH, coco:PATH, ... [default: the recipe's]")
     ] = None,
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from the published weights.")] = False,
+    pretrained: Annotated[bool, option("--pretrained", text="Start from the published weights.")] = False,
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", "-o", help="Default: a folder under runs/, called by data and model.")
+        Path | None, option("--run-dir", "-o", value="FOLDER", text="For the run. [default: a new one under runs/]")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done and stop.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue a run, its folder named here or in -o.")] = False,
+    dry_run: Annotated[bool, option("--dry-run", text="Show what would be done and stop.")] = False,
+    resume: Annotated[bool, option("--resume", text="Continue a run: nexus train --resume runs/mine.")] = False,
     allow_changes: Annotated[
-        bool, typer.Option("--allow-changes", help="With --resume: go on though the data has changed.")
+        bool, option("--allow-changes", text="With --resume: go on though the data has changed.")
     ] = False,
-    show_list: Annotated[bool, typer.Option("--list", help="Show the recipes and stop.")] = False,
+    show_list: Annotated[bool, option("--list", text="Show the recipes and stop.")] = False,
     imported: Imported = None,
 ) -> None:
-    """Train a model on your data, or by a recipe: nexus train resnet18 --data folder:photos epochs=10 lr=3e-4.
+    """Train a model on your data, or by a recipe.
 
-    Start it with torchrun to use several processes: `torchrun --nproc-per-node 2 -m nexus train ...`.
+    nexus train resnet18 --data folder:photos epochs=10 lr=3e-4
+
+    Every setting is in docs/training.md; a wrong key is answered with the nearest right one. Several processes:
+    torchrun --nproc-per-node 2 -m nexus train ...
     """
     from nexus.cli.train import order, run
     from nexus.training import list_recipes
@@ -127,29 +120,27 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A registered name, a run's folder, or saved weights.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a name, or saved weights.")],
     data: Annotated[
         str | None,
-        typer.Option("--data", "-d", help="folder:PATH, coco:PATH, ...; a run's own, else digits, by default."),
+        option("--data", "-d", value="SOURCE", text="folder:PATH, coco:PATH, ... [default: the run's own, or digits]"),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 64,
+    split: Split = "val",
+    batch_size: BatchSize = 64,
     probe: Annotated[
-        str | None, typer.Option("--probe", help="Measure frozen features instead: knn, or linear.")
+        str | None, option("--probe", value="knn|linear", text="Measure frozen features: what learns on top of them.")
     ] = None,
-    flip: Annotated[
-        bool, typer.Option("--flip", help="Also look at each image mirrored, and take the mean of both answers.")
-    ] = False,
+    flip: Annotated[bool, option("--flip", text="Also see each image mirrored; the mean of both counts.")] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Also write the figures (.json), or a detector's results (.coco.json)."),
+        option("--output", "-o", value="FILE", text="Also write the figures (.json), or the objects (.coco.json)."),
     ] = None,
     tokenizer: Tokenizer = None,
     imported: Imported = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a model on a data set.
+    """Measure a model on a data set: nexus eval runs/mine.
 
     With --probe, a classifier on top of the model's frozen features learns from the data's "train" and is measured.
     """
@@ -178,14 +169,16 @@ def evaluate(
 
 @app.command()
 def report(
-    run: Annotated[str, typer.Argument(help="The folder of a finished run.")],
-    data: Annotated[str | None, typer.Option("--data", "-d", help="Instead of the run's own.")] = None,
-    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: report.html in the run.")] = None,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run, such as runs/mine.")],
+    data: Data = None,
+    split: Split = "val",
+    output: Annotated[
+        Path | None, option("--output", "-o", value="FILE", text="The page. [default: report.html in the run]")
+    ] = None,
     imported: Imported = None,
     device: Device = None,
 ) -> None:
-    """Write one page about a run: curves, figures, mistakes, predictions, settings."""
+    """Write one page about a run: figures, mistakes, predictions."""
     from nexus.cli.run_report import report_run
 
     typer.echo(f"Report: {report_run(run, data=data, split=split, output=output, device=device)}")
@@ -193,10 +186,10 @@ def report(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of two runs or more.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of two runs or more: runs/a runs/b.")],
     as_json: Json = False,
 ) -> None:
-    """Show runs side by side: the settings that differ, and the figures."""
+    """Show runs side by side: settings that differ, and figures."""
     from nexus.cli.compare import compare_runs
 
     tables = compare_runs(runs)
@@ -210,103 +203,70 @@ def compare(
 @app.command()
 def predict(
     images: Annotated[
-        list[str] | None,
-        typer.Argument(help="Files, folders, patterns, addresses or videos; none for a model that sees no image."),
+        list[str] | None, typer.Argument(metavar="IMAGES", help="Files, folders, 'patterns*', addresses or videos.")
     ] = None,
-    model: Asked = None,
-    top: Annotated[
-        int | None, typer.Option("--top", help="Guesses per image; 5, or all objects of a detector.", min=1)
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Also write a .csv, .json or .coco.json file, or YOLO's folder."),
-    ] = None,
-    long: Annotated[
-        bool, typer.Option("--long", help="Of a .csv: a line per guess with its rank, not a column per class.")
-    ] = False,
-    data: Annotated[
-        str | None, typer.Option("--data", "-d", help="Of a .coco.json: take image and class numbers from coco:PATH.")
-    ] = None,
-    min_score: Annotated[
-        float | None,
-        typer.Option(
-            "--min-score",
-            help="Objects of a detector: 0.3 in the table and in pictures, 0 in files and JSON by default.",
-            min=0,
-            max=1,
-        ),
-    ] = None,
-    draw: Annotated[
-        Path | None, typer.Option("--draw", help="Also write pictures into this folder, or frames into this .mp4.")
-    ] = None,
-    every: Annotated[int, typer.Option("--every", help="Of a video, use each so many frames.", min=1)] = 1,
-    tile: Annotated[
-        int | None, typer.Option("--tile", help="Let a detector look at large images in tiles of so many pixels.")
-    ] = None,
-    overlap: Annotated[
-        float | None, typer.Option("--overlap", help="Share of a tile that the next one repeats; 0.2 by default.")
-    ] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option("--prompt", help="What the model is asked: a word, a question, a point; may be given again."),
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option("--classes", help="The same for words, all at once: 'cat, red car'.")
-    ] = None,
+    model: Model = None,
+    top: Top = None,
+    output: Written = None,
+    long: Long = False,
+    data: Numbering = None,
+    min_score: MinScore = None,
+    draw: Draw = None,
+    every: Every = 1,
+    tile: Tile = None,
+    overlap: Overlap = None,
+    prompt: Prompt = None,
+    classes: Classes = None,
     tokenizer: Tokenizer = None,
     imported: Imported = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 16,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that cannot be read.")] = False,
+    batch_size: BatchSize = 16,
+    strict: Strict = False,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a model about images: classes, objects, answers, whatever its kind gives."""
-    from nexus.cli.predict import predict_images, show_predictions
-    from nexus.predict import DEFAULT_MODEL, Predictor, write_predictions
-    from nexus.tasks import Tiling
+    """Ask a model about images: nexus predict cat.png --top 3.
 
-    if tile is None and overlap is not None:
-        fail("--overlap is for --tile; give both, or leave it out.")
-    tiles = None if tile is None else Tiling(size=tile, overlap=0.2 if overlap is None else overlap)
+    It answers with classes, objects, words, whatever its kind gives; -o writes them to a file.
+    """
+    from nexus.cli.predict import predict_images, read_tiles, show_predictions
+    from nexus.predict import DEFAULT_MODEL, Predictor, write_predictions
+
     predictor = Predictor(
         model or DEFAULT_MODEL,
         device=device,
         batch_size=batch_size,
         strict=strict,
-        tiles=tiles,
+        tiles=read_tiles(tile, overlap),
         tokenizer=tokenizer,
     )
     texts = [*(prompt or []), *(classes.split(",") if classes is not None else [])]
     predictions = predict_images(predictor, images, prompts=texts, draw=draw, every=every, min_score=min_score)
     if output is not None:
         write_predictions(predictions, output, top=top, data=data, long=long)
-    limit = {} if top is None else {"count": top}
-    if as_json:
-        show_json([prediction.to_json(**limit) for prediction in predictions])
-        return
-    show_predictions(predictions, limit, min_score)
-    if draw is not None:
+    show_predictions(predictions, top, min_score, as_json=as_json)
+    if draw is not None and not as_json:
         typer.echo(f"Drawn into {draw}.")
 
 
 @app.command()
 def explain(
-    image: Annotated[str, typer.Argument(help="One image file, or its address.")],
-    model: Asked = None,
-    method: Annotated[str, typer.Option("--method", help="gradcam, attention, rollout or features.")] = "gradcam",
-    layer: Annotated[str | None, typer.Option("--layer", help="A module's path, such as blocks.11.")] = None,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="One image file, or its address.")],
+    model: Model = None,
+    method: Annotated[
+        str, option("--method", value="METHOD", text="gradcam, features; attention, rollout of transformers.")
+    ] = "gradcam",
+    layer: Annotated[str | None, option("--layer", value="PATH", text="A module's, such as blocks.11.")] = None,
     target: Annotated[
         str | None,
-        typer.Option(
-            "--target",
-            help="The class to explain, a name or number, the guess by default; of a detector, which object.",
-        ),
+        option("--target", value="CLASS", text="A name or number, or which object. [default: the guess]"),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("explanation.png"),
+    output: Annotated[Path, option("--output", "-o", value="FILE", text="The picture to write, a .png.")] = Path(
+        "explanation.png"
+    ),
     imported: Imported = None,
     device: Device = None,
 ) -> None:
-    """Draw what a model looked at in an image."""
+    """Draw what a model looked at: nexus explain cat.png."""
     from nexus.cli.explain import as_target, explain_image
     from nexus.predict import DEFAULT_MODEL
 
@@ -316,12 +276,12 @@ def explain(
 
 @app.command()
 def models(
-    pattern: Annotated[str, typer.Argument(help="A shell pattern, such as 'vit_*'.")] = "*",
-    task: Annotated[str | None, typer.Option("--task", help="classification, detection, ...")] = None,
+    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Of names, such as 'vit_*'.")] = "*",
+    task: Annotated[str | None, option("--task", value="TASK", text="classification, detection, ...")] = None,
     imported: Imported = None,
     as_json: Json = False,
 ) -> None:
-    """List the registered models."""
+    """List the models: nexus models 'resnet*'."""
     from nexus.cli.listing import kept_rows, live_rows
 
     rows = ([] if imported else kept_rows(pattern, task)) or live_rows(pattern, task)
@@ -337,10 +297,10 @@ def models(
 
 @app.command()
 def info(
-    name: Annotated[str, typer.Argument(help="A registered name.")],
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="A name of `nexus models`, such as resnet50.")],
     as_json: Json = False,
 ) -> None:
-    """Show a model's card and its weights."""
+    """Show a model's card and its weights: nexus info resnet50."""
     from nexus.cli.cards import card_details, weight_rows
     from nexus.models.registry import model_info
 
@@ -355,11 +315,9 @@ def info(
 
 @app.command()
 def verify(
-    pattern: Annotated[str, typer.Argument(help="A shell pattern, such as 'vit_*'.")] = "*",
-    page: Annotated[Path | None, typer.Option("--page", help="Also write the page of tables (Markdown).")] = None,
-    everywhere: Annotated[
-        bool, typer.Option("--everywhere", help="Also try ONNX Runtime, NumPy, JAX and MLX.")
-    ] = False,
+    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Of names, such as 'vit_*'.")] = "*",
+    page: Annotated[Path | None, option("--page", value="FILE", text="Also write the tables as Markdown.")] = None,
+    everywhere: Annotated[bool, option("--everywhere", text="Also try ONNX Runtime, NumPy, JAX and MLX.")] = False,
     as_json: Json = False,
 ) -> None:
     """Prove on this machine that models equal their references.
@@ -392,12 +350,14 @@ def verify(
 
 @app.command()
 def recommend(
-    task: Annotated[str | None, typer.Option("--task", help="What the model shall do.")] = None,
-    constraint: Annotated[str | None, typer.Option("--constraint", help="What it must respect.")] = None,
-    data: Annotated[str | None, typer.Option("--data", help="How many labelled images there are.")] = None,
+    task: Annotated[str | None, option("--task", value="TASK", text="classification, pose-estimation, ...")] = None,
+    constraint: Annotated[
+        str | None, option("--constraint", value="NEED", text="real-time, mobile, few-shot, zero-shot, ...")
+    ] = None,
+    data: Annotated[str | None, option("--data", value="N", text="Labelled images there are: none, 5000, ...")] = None,
     as_json: Json = False,
 ) -> None:
-    """Recommend models for a need.
+    """Recommend models: nexus recommend --task detection.
 
     By task, constraint and amount of data; without options it shows all that is known.
     """

@@ -5,21 +5,27 @@ from typing import Annotated
 
 import typer
 
+from nexus.cli.options import Json, option
 from nexus.cli.output import show_json, show_table
 from nexus.core.text import one_line
 
 data = typer.Typer(help="Check data sets and convert annotations of objects.", no_args_is_help=True)
 
-SOURCE = "A source as train takes it (coco:PATH, folder:PATH, ...), or a path whose kind is recognised."
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="As train takes it (folder:PATH, coco:PATH, ...), or a path.")
+]
 
 
 @data.command()
 def check(
-    source: Annotated[str, typer.Argument(help=SOURCE)],
+    source: Source,
     images: Annotated[bool, typer.Option(help="Also open every image.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Name every fault with its file and annotation. Exit status 1 means that there are some."""
+    """Name every fault with its file: nexus data check folder:photos.
+
+    Of objects with the annotation, too. Exit status 1 means that there are some.
+    """
     from nexus.data.check import check_source
 
     checked = check_source(source, images=images)
@@ -36,12 +42,15 @@ def check(
 
 @data.command()
 def convert(
-    source: Annotated[str, typer.Argument(help=SOURCE)],
-    target: Annotated[Path, typer.Argument(help="A new folder, or for COCO a json file.")],
-    to: Annotated[str, typer.Option("--to", help="coco, yolo or voc.")],
-    lossy: Annotated[bool, typer.Option("--lossy", help="Drop what YOLO cannot hold instead of refusing.")] = False,
+    source: Source,
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="A new folder, or for COCO a json file.")],
+    to: Annotated[str, option("--to", value="coco|yolo|voc", text="The format to write.")],
+    lossy: Annotated[bool, option("--lossy", text="Drop what YOLO cannot hold instead of refusing.")] = False,
 ) -> None:
-    """Write annotations in another format, with all splits; nothing is lost unless --lossy allows it."""
+    """Write annotations of objects in another format.
+
+    With all splits; nothing is lost unless --lossy allows it.
+    """
     from nexus.data.detection import convert as run
 
     if to not in ("coco", "yolo", "voc"):

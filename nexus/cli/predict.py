@@ -1,15 +1,16 @@
 """`nexus predict`: results and their pictures while images or frames go by."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from nexus.cli.output import show_table
+from nexus.cli.output import fail, show_json, show_table
 from nexus.data.video import VIDEO_EXTENSIONS, frame_rate
 from nexus.predict import Predictor, draw_predictions
+from nexus.tasks import Tiling
 from nexus.tasks.protocol import Scored
 
 SHOWN_SCORE = 0.3
@@ -65,14 +66,28 @@ def _without_image(one: Any) -> Any:
     return replace(one, image=None) if any(field.name == "image" for field in fields(one)) else one
 
 
-def show_predictions(predictions: Sequence[Any], limit: Mapping[str, int], min_score: float | None) -> None:
-    """Prints a table of guesses or objects, and how many unlikely objects it leaves out.
+def read_tiles(tile: int | None, overlap: float | None) -> Tiling | None:
+    """Returns how large images are cut, as `--tile` and `--overlap` say; None leaves them whole."""
+    if tile is None and overlap is not None:
+        fail("--overlap is for --tile; give both, or leave it out.")
+    return None if tile is None else Tiling(size=tile, overlap=0.2 if overlap is None else overlap)
+
+
+def show_predictions(
+    predictions: Sequence[Any], top: int | None, min_score: float | None, *, as_json: bool = False
+) -> None:
+    """Prints a table of guesses or objects and how many unlikely objects it leaves out, or all of them as JSON.
 
     Args:
         predictions: What `predict_images` returned.
-        limit: `count` of rows per image, or nothing.
-        min_score: What the user asked for; None leaves out objects below `SHOWN_SCORE`.
+        top: Rows per image; None leaves it to the kind of the predictions.
+        min_score: What the user asked for; None leaves out of the table what is below `SHOWN_SCORE`.
+        as_json: Print JSON instead.
     """
+    limit = {} if top is None else {"count": top}
+    if as_json:
+        show_json([prediction.to_json(**limit) for prediction in predictions])
+        return
     rows, found, shown = [], 0, 0
     for one in predictions:
         sure: Any = one.above(SHOWN_SCORE) if isinstance(one, Scored) and min_score is None else one

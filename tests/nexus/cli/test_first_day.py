@@ -249,7 +249,7 @@ def test_without_a_model_the_published_network_names_the_photo(tmp_path):
     ("words", "message"),
     [
         (("frob",), "nexus: No such command 'frob'. `nexus --help` shows what there is.\n"),
-        (("info",), "nexus: Missing argument 'name'. `nexus info --help` shows what there is.\n"),
+        (("info",), "nexus: Missing argument 'MODEL'. `nexus info --help` shows what there is.\n"),
         (("data", "frob"), "nexus: No such command 'frob'. `nexus data --help` shows what there is.\n"),
         (("predict", "a", "--overlap", "0.3"), "nexus: --overlap is for --tile; give both, or leave it out.\n"),
         (("explain", "a", "-o", "a.txt"), "nexus: a.txt ends in '.txt'; the picture is written as .png.\n"),
