@@ -15,9 +15,11 @@ def _import_modules(names: list[str] | None) -> list[str] | None:
     return names
 
 
-def option(*names: str, value: str | None = None, text: str, **rules: float) -> typer.models.OptionInfo:
-    """Returns an option with the word that stands for its value in the help."""
-    return typer.Option(*names, metavar=value, help=text, **rules)
+def option(
+    *names: str, value: str | None = None, text: str, min: float | None = None, max: float | None = None
+) -> typer.models.OptionInfo:
+    """Returns an option with the word that stands for its value in the help, and the bounds of a number."""
+    return typer.Option(*names, metavar=value, help=text, min=min, max=max)
 
 
 Json = Annotated[bool, option("--json", text="Print JSON instead of a table.")]
