@@ -148,7 +148,7 @@ def pixel_shuffle(input, factor):
     """(n, c * f * f, h, w) to (n, c, h * f, w * f)."""
     n, c, h, w = input.shape
     parts = input.reshape(n, c // factor**2, factor, factor, h, w)
-    return xp.transpose(parts, (0, 1, 4, 2, 5, 3)).reshape(n, -1, h * factor, w * factor)
+    return xp.transpose(parts, (0, 1, 4, 2, 5, 3)).reshape(n, c // factor**2, h * factor, w * factor)
 
 
 # Convolution and pooling

@@ -96,7 +96,8 @@ binary("subtract", "{left} - {right}", "{grad}", "-{grad}")
 binary("multiply", "{left} * {right}", "{grad} * {right}", "{grad} * {left}", commutative=True)
 binary("divide", {"any": "{left} / {right}", "numpy": true_divide}, "{grad} / {right}",
     "-{grad} * {left} / np.square({right})", dtype=floating)  # fmt: skip
-binary("floor_divide", "{left} // {right}")
+binary("floor_divide", {"any": "{left} // {right}",  # whose derivative torch does not have
+                        "torch": 'torch.div({left}, {right}, rounding_mode="floor")'})  # fmt: skip
 binary("remainder", "{left} % {right}", "{grad}", "-{grad} * np.floor({left} / {right})")
 binary("fmod", {"any": "{xp}.fmod({left}, {right})",
                 "mlx": "mx.sign({left}) * (abs({left}) % abs({right}))"},

@@ -41,6 +41,8 @@ def transpose_torch(call: Call) -> str:
     moved = [a for a, b in enumerate(turned) if a != b]
     if len(moved) == 2:
         return f"{call['input']}.transpose({moved[0]}, {moved[1]})"
+    if not turned:
+        return f"{call['input']}.permute(())"
     return f"{call['input']}.permute({', '.join(map(str, turned))})"
 
 

@@ -109,10 +109,10 @@ def index_select(node: Node, input: Operand, dim: int, index: Operand) -> Operan
 def gather(node: Node, input: Operand, dim: int, index: Operand, *, sparse_grad: bool = False) -> Operand:
     source: Any = node.args[0]
     axis = axis_of(source, dim)
-    have, wanted = shape_of(source), shape_of(node)
+    have, wanted = shape_of(source) or (1,), shape_of(node) or (1,)
     cut = tuple(
-        slice(None) if a == axis or str(have[a]) == str(wanted[a]) else slice(None, wanted[a])
-        for a in range(rank_of(node))
+        slice(None) if a == axis or str(size) == str(wanted[a]) else slice(None, wanted[a])
+        for a, size in enumerate(have)
     )
     if any(c != slice(None) for c in cut):
         input = record("index", input=input, key=cut)
@@ -120,12 +120,14 @@ def gather(node: Node, input: Operand, dim: int, index: Operand, *, sparse_grad:
 
 
 @maps("scatter.src", "scatter_add")
+@of_vectors
 def scatter(node: Node, input: Operand, dim: int, index: Operand, source: Operand) -> Operand:
     name = "scatter_add" if "scatter_add" in str(node.target) else "scatter"
     return record(name, input=input, index=index, updates=source, axis=axis_of(node.args[0], dim))
 
 
 @maps("scatter.value")
+@of_vectors
 def scatter_value(node: Node, input: Operand, dim: int, index: Operand, value: Operand) -> Operand:
     sizes: Any = node.args[2]
     updates = record("full_like", input=record("cast", input=index, dtype=_dtype(node)), value=value)
