@@ -32,7 +32,7 @@ class Preprocessing(Config):
             With "squash": (height, width) before the crop; None means no crop. With "patches": a side of one.
         interpolation: Filter of the resize (always antialiased).
         rounding: Whose choice of whole pixels is followed where the centre, or a side of an image scaled "within", lies
-            between two: "torchvision" or "transformers".
+            between two: "torchvision", "transformers", or "sam" (the nearest one, as Segment Anything has it).
         mean: Per channel, in units of the [0, 1] range; its length is the number of channels.
         std: Per channel, likewise.
     """
@@ -41,7 +41,7 @@ class Preprocessing(Config):
     resize: Literal["shorter", "squash", "within", "crop", "patches", "none"] = "shorter"
     resize_size: int | tuple[int, int] | None = None
     interpolation: Interpolation = "bicubic"
-    rounding: Literal["torchvision", "transformers"] = "torchvision"
+    rounding: Literal["torchvision", "transformers", "sam"] = "torchvision"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 

@@ -111,6 +111,7 @@ PROCESSORS = {
         square=False,
         detects=True,
     ),
+    "SamImageProcessor": _Processor(size={"longest_edge": 1024}, mean=IMAGENET_MEAN, std=IMAGENET_STD),
 }
 _OF_MODELS = {
     "vit": "ViT",
@@ -126,6 +127,7 @@ _OF_MODELS = {
     "detr": "Detr",
     "rt_detr": "RTDetr",
     "rt_detr_v2": "RTDetr",
+    "sam": "Sam",
 }
 
 
@@ -154,14 +156,17 @@ def preprocessing_from_hub(values: Any, model_type: str = "vit", where: str = FI
         sizes = _convnext_sizes(settings)
     elif name.startswith("Siglip2"):
         sizes = _patch_sizes(settings)
+    elif name.startswith("Sam"):
+        sizes = _longest_sizes(settings, processor)
     else:
         sizes = _sizes(settings, processor)
-    settings.expect(do_pad=(processor.detects, True, False) if not settings.get("pad_size") else False)
+        settings.expect(do_pad=(processor.detects, True, False) if not settings.get("pad_size") else False)
     settings.expect(do_reduce_labels=False, data_format=("channels_first", "ChannelDimension.FIRST"))
     settings.get("pad_and_return_pixel_mask")
     settings.get("pad_size")
     settings.finish(WITHOUT_EFFECT)
-    return Preprocessing(mean=mean, std=std, rounding="transformers", **sizes)
+    sizes.setdefault("rounding", "transformers")
+    return Preprocessing(mean=mean, std=std, **sizes)
 
 
 def _numbers(
@@ -306,3 +311,18 @@ def _patch_sizes(settings: ForeignSettings) -> Sizes:
         raise settings.refuse("max_num_patches", rule)
     side = rows * patch
     return {"image_size": (side, side), "resize": "patches", "resize_size": patch, "interpolation": interpolation}
+
+
+def _longest_sizes(settings: ForeignSettings, processor: _Processor) -> Sizes:
+    """SAM's images are as large as fit into a square, which is filled up right and below when they are asked about."""
+    interpolation = _interpolation(settings, processor.resample)
+    sides = _size(settings, "size", processor.size, True)
+    settings.expect(do_resize=True, do_center_crop=False, do_pad=True)
+    if sides.keys() != {"longest_edge"}:
+        raise settings.refuse("size", "SAM's images keep their proportions: it is {'longest_edge': pixels}")
+    side = sides["longest_edge"]
+    if _size(settings, "pad_size", {"height": 1024, "width": 1024}, True) != {"height": side, "width": side}:
+        raise settings.refuse("pad_size", f"the square that images are put into has the {side} pixels of their size")
+    for key in ("crop_size", "mask_size", "mask_pad_size"):  # of masks to train with
+        settings.get(key)
+    return {**_within(side, side, interpolation), "rounding": "sam"}

@@ -164,7 +164,8 @@ class ResizeShorter:
 class ResizeWithin:
     """The shorter side to `shorter` pixels, or less where the longer would exceed `longer`.
 
-    Both are rounded down as in torchvision; transformers rounds a shorter side that is less to the nearest pixel.
+    Both are rounded down as in torchvision; transformers rounds a shorter side that is less to the nearest pixel, and
+    Segment Anything ("sam") every side, halves up.
     """
 
     shorter: int
@@ -180,6 +181,8 @@ class ResizeWithin:
             sides = {min(h, w): round(exact), max(h, w): int(exact * max(h, w) / min(h, w))}
             return resize(image, (max(1, sides[h]), max(1, sides[w])), self.interpolation)
         target, side = (self.shorter, min(h, w)) if fits else (self.longer, max(h, w))
+        if self.rounding == "sam":
+            return resize(image, tuple(max(1, int(s * (target / side) + 0.5)) for s in (h, w)), self.interpolation)
         return resize(image, (max(1, h * target // side), max(1, w * target // side)), self.interpolation)
 
 

@@ -21,6 +21,7 @@ from nexus.models.cv.rcnn import (
 )
 from nexus.models.cv.resnet import ResNet, ResNetConfig
 from nexus.models.cv.rt_detr import RTDETR, RTDETRConfig
+from nexus.models.cv.sam import SAM, SAMConfig
 from nexus.models.cv.siglip import SigLIP, SigLIPConfig
 from nexus.models.cv.swin_transformer import SwinConfig, SwinTransformer
 from nexus.models.cv.vgg import VGG, VGGConfig
@@ -35,6 +36,7 @@ __all__ = [
     "EVA02",
     "MAE",
     "RTDETR",
+    "SAM",
     "VGG",
     "CLIPConfig",
     "CascadeRCNN",
@@ -61,6 +63,7 @@ __all__ = [
     "RTDETRConfig",
     "ResNet",
     "ResNetConfig",
+    "SAMConfig",
     "SigLIP",
     "SigLIPConfig",
     "SwinConfig",

@@ -25,6 +25,7 @@ FAMILIES = {
     "clip": "CLIPConfig",
     "siglip": "SiglipConfig",
     "siglip2": "Siglip2Config",
+    "sam": "SamConfig",
 }
 
 

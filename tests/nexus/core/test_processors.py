@@ -109,7 +109,7 @@ def test_pixels_are_those_of_transformers(transformers, name):
 
 def test_the_defaults_are_those_of_transformers(transformers):
     image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 420, 3), dtype=np.uint8))
-    for name in PROCESSORS.keys() - {"Siglip2ImageProcessor"}:
+    for name in PROCESSORS.keys() - {"Siglip2ImageProcessor", "SamImageProcessor"}:
         processor = getattr(transformers, f"{name}Pil")()
         for kind in (name, f"{name}Fast", name.replace("ImageProcessor", "FeatureExtractor")):
             found = eval_transform(preprocessing_from_hub({"image_processor_type": kind}))(image).numpy()
@@ -168,3 +168,37 @@ def test_images_in_patches_are_those_of_transformers(transformers, shape, more):
 def test_images_in_patches_keep_the_patch_when_their_size_changes():
     larger = preprocessing_from_hub(NAFLEX).fitted({"image_size": 96})
     assert (larger.image_size, larger.resize, larger.resize_size) == ((96, 96), "patches", 8)
+
+
+SQUARE = {"height": 40, "width": 40}
+SMALL_SAM = {"image_processor_type": "SamImageProcessor", "size": {"longest_edge": 40}, "pad_size": SQUARE}
+
+
+@pytest.mark.parametrize("shape", [(53, 80), (61, 47), (12, 300), (40, 40), (7, 9), (31, 33)])
+@pytest.mark.parametrize(
+    "more", [{}, {"resample": 3, "image_mean": [0.1, 0.2, 0.3]}, {"do_normalize": False}, {"do_rescale": False}]
+)
+def test_images_in_a_square_are_those_of_transformers(transformers, shape, more):
+    """SAM: the longest side is fixed, the square is filled up with zeros of the normalized image."""
+    settings = SMALL_SAM | more
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8))
+    expected = theirs(transformers.SamImageProcessorPil(**settings), image)
+    found = eval_transform(preprocessing_from_hub(settings))(image).numpy()
+    padded = np.zeros_like(expected)
+    padded[:, : found.shape[1], : found.shape[2]] = found
+    assert max(found.shape[1:]) == 40
+    assert abs(padded - expected).max() <= 1e-3 * max(1.0, abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": {"longest_edge": 50}}, "pad_size is .*50 pixels"),
+        ({"size": {"height": 40, "width": 40}}, "size is .*longest_edge"),
+        ({"do_pad": False}, "do_pad is False"),
+        ({"do_resize": False}, "do_resize is False"),
+    ],
+)
+def test_other_squares_are_refused(settings, message):
+    with pytest.raises(FileError, match=message):
+        preprocessing_from_hub(SMALL_SAM | settings)

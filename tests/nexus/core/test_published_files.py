@@ -37,6 +37,7 @@ NAMES = [
     "resnet18",
     "rtdetr_r18",
     "rtdetr_v2_r18",
+    "sam_vit_base",
     "siglip2_base_patch16_naflex",
     "siglip_base_patch16_224",
     "swin_tiny_patch4_window7_224",

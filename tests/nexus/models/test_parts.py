@@ -8,6 +8,7 @@ from nexus.core.module import NexusModule
 from nexus.core.parts import Part, run_parts
 from nexus.models.cv.detector import Detector
 from nexus.models.cv.masked_autoencoder import MaskedAutoencoder
+from nexus.models.cv.sam import SAM
 from nexus.models.registry import all_cards, model_info
 from nexus.proofs import family_of
 
@@ -44,7 +45,8 @@ def test_parts_compose_to_the_model(made):
                     torch.testing.assert_close(row[:count], one, rtol=1e-5, atol=1e-5)
             return
         wanted = model(**inputs)
-    names = {"predictions", "mask", "embeddings"} if isinstance(model, MaskedAutoencoder) else {"logits", "embeddings"}
+    own = {MaskedAutoencoder: ("predictions", "mask"), SAM: ("masks", "iou_scores", "low_res_masks")}
+    names = {"embeddings", *next((own[kind] for kind in own if isinstance(model, kind)), ("logits",))}
     for name in names:
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-5, atol=1e-5)
 

@@ -12,6 +12,7 @@ from nexus.models.cv.cards import (
     rcnn,
     resnet,
     rt_detr,
+    sam,
     siglip,
     swin_transformer,
     vgg,

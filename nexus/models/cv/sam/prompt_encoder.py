@@ -1,0 +1,110 @@
+"""SAM's prompt encoder: points, boxes and masks as vectors beside and inside the image's.
+
+Kirillov et al., "Segment Anything", 2023, Appendix A, "Prompt encoder". Positions are random Fourier features:
+Tancik et al., "Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains", 2020.
+
+Dims: b batch of prompts, n points, h w tokens of the image down and across, d width.
+"""
+
+import math
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from nexus.layers.channel_norm import ChannelNorm
+from nexus.models.cv.sam.config import SAMConfig
+
+NEGATIVE, POSITIVE, NO_POINT = 0, 1, -1
+"""Labels of points: not of the object, of the object, and a place that holds none."""
+
+
+class FourierPositions(nn.Module):
+    """Places in [0, 1] as sines and cosines of random frequencies, which are drawn once and kept."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(2, width // 2))
+
+    def forward(self, places: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n d"]:
+        """Returns the features of (x, y), as shares of the image's width and height."""
+        angles = 2 * math.pi * ((2 * places - 1) @ self.frequencies)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+    def grid(self, sides: tuple[int, int]) -> Float[Tensor, "d h w"]:
+        """Returns the features of the middles of an image's tokens."""
+        like = self.frequencies
+        y, x = ((torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side for side in sides)
+        rows, columns = torch.meshgrid(y, x, indexing="ij")
+        return rearrange(self(torch.stack([columns, rows], dim=-1)), "h w d -> d h w")
+
+
+class PromptEncoder(nn.Module):
+    """Points and boxes become tokens, a mask is added to the image's embedding."""
+
+    def __init__(self, config: SAMConfig) -> None:
+        super().__init__()
+        width, narrow = config.embed_dim, config.mask_dim
+        self.patch_size = config.patch_size
+        self.positions = FourierPositions(width)
+        self.point_embed = nn.Parameter(torch.randn(2, width))
+        self.corner_embed = nn.Parameter(torch.randn(2, width))
+        self.no_point = nn.Parameter(torch.randn(1, width))
+        self.no_mask = nn.Parameter(torch.randn(1, width))
+        self.mask_downscaling = nn.Sequential(
+            nn.Conv2d(1, narrow // 4, 2, stride=2),
+            ChannelNorm(narrow // 4),
+            nn.GELU(),
+            nn.Conv2d(narrow // 4, narrow, 2, stride=2),
+            ChannelNorm(narrow),
+            nn.GELU(),
+            nn.Conv2d(narrow, width, 1),
+        )
+
+    def sparse(
+        self,
+        grid: tuple[int, int],
+        points: Float[Tensor, "b n 2"] | None,
+        labels: Int[Tensor, "b n"] | None,
+        boxes: Float[Tensor, "b 4"] | None,
+    ) -> Float[Tensor, "b tokens d"]:
+        """Returns the tokens of points and boxes.
+
+        Args:
+            grid: Tokens of the image down and across.
+            points: (x, y) in pixels of what the image encoder saw.
+            labels: 1 of the object, 0 not of it, -1 no point.
+            boxes: x1, y1, x2, y2 in the same pixels. Points without a box get one more token, of no point.
+        """
+        tokens = []
+        if points is not None:
+            assert labels is not None
+            if boxes is None:
+                points = torch.cat([points, points.new_zeros(len(points), 1, 2)], dim=1)
+                labels = torch.cat([labels, labels.new_full((len(labels), 1), NO_POINT)], dim=1)
+            tokens.append(self._points(grid, points, labels))
+        if boxes is not None:
+            tokens.append(
+                self._places(grid, rearrange(boxes, "b (corner xy) -> b corner xy", xy=2)) + self.corner_embed
+            )
+        return torch.cat(tokens, dim=1)
+
+    def _points(self, grid: tuple[int, int], points: Tensor, labels: Tensor) -> Tensor:
+        missing = (labels == NO_POINT)[..., None]
+        kinds = self.point_embed[labels.clamp(min=NEGATIVE)]
+        return torch.where(missing, self.no_point, self._places(grid, points) + kinds)
+
+    def _places(self, grid: tuple[int, int], pixels: Tensor) -> Tensor:
+        """Returns the features of places in pixels, whose middles are meant."""
+        rows, columns = grid
+        size = torch.tensor([columns * self.patch_size, rows * self.patch_size], device=pixels.device)
+        return self.positions(((pixels + 0.5) / size).to(self.point_embed.dtype))
+
+    def dense(self, masks: Float[Tensor, "b 1 low_h low_w"] | None) -> Float[Tensor, "b d h w"]:
+        """Returns what is added to the image's embedding: of mask logits, four to a token's side, or of their lack."""
+        if masks is None:
+            return self.no_mask[:, :, None, None]
+        return self.mask_downscaling(masks)
