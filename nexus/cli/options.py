@@ -66,7 +66,8 @@ Overlap = Annotated[
     float | None, option("--overlap", value="0..1", text="Share of a tile in the next one. [default: 0.2]")
 ]
 Prompt = Annotated[
-    list[str] | None, option("--prompt", value="TEXT", text="A word, a question, a point; again for more.")
+    list[str] | None,
+    option("--prompt", "--point", "--box", value="TEXT", text="A word, a question, X,Y, X1,Y1,X2,Y2; again for more."),
 ]
 Classes = Annotated[str | None, option("--classes", value="WORDS", text="The same at once: 'cat, red car'.")]
 BatchSize = Annotated[int, option("--batch-size", "-b", value="N", text="Images at a time.", min=1)]

@@ -14,6 +14,7 @@ TASKS: dict[str, str | type[Task]] = {
     "detection": "nexus.tasks.detection",
     "image-text": "nexus.tasks.image_text",
     "masked-image-modeling": "nexus.tasks.masked_images",
+    "promptable-segmentation": "nexus.tasks.promptable",
 }
 """By name: the folder, whose `TASK` is the kind, or the kind itself. One of your own: `TASKS["mine"] = "my.kind"`."""
 PLAIN = "classification"

@@ -27,6 +27,7 @@ def draw_objects(
     masks: Sequence[Bool[np.ndarray, "h w"]] | None = None,
     keypoints: Float[np.ndarray, "n j 3"] | None = None,
     skeleton: Sequence[tuple[int, int]] = (),
+    frames: bool = True,
     side: int = 512,
 ) -> Image.Image:
     """Returns the image, a small one enlarged towards `side` pixels, with objects drawn on it.
@@ -39,6 +40,7 @@ def draw_objects(
         masks: Of the image's size; they are tinted.
         keypoints: x, y, and whether it is there (above 0).
         skeleton: Pairs of keypoints that a line joins.
+        frames: Draw the boxes; without, masks and captions alone.
         side: Wanted pixels of the longer side of a small image.
     """
     if not len(boxes) == len(captions) == len(labels):
@@ -56,7 +58,7 @@ def draw_objects(
     # The best come first; they are drawn last, above the others.
     for place in reversed(range(len(boxes))):
         corners = (np.asarray(boxes[place], dtype=float) * scale).tolist()
-        if corners[2] >= corners[0] and corners[3] >= corners[1]:
+        if frames and corners[2] >= corners[0] and corners[3] >= corners[1]:
             draw.rectangle(corners, outline=colours[place], width=width)
         if keypoints is not None:
             _draw_points(draw, keypoints[place] * [scale, scale, 1], skeleton, colours[place], width)
