@@ -33,7 +33,7 @@ def own_gradients_refused(module: nn.Module) -> Iterator[None]:
             raise ConversionError(f"{path or 'The module itself'} has a backward hook, which no other framework runs.")
     before, hook = Function.__dict__["apply"], torch.Tensor.register_hook
     try:
-        Function.apply = classmethod(_applied(before.__func__))  # type: ignore[method-assign]
+        Function.apply = classmethod(_applied(before))  # type: ignore[method-assign]
         torch.Tensor.register_hook = _refuse_hook  # type: ignore[method-assign]
         yield
     finally:
@@ -41,12 +41,13 @@ def own_gradients_refused(module: nn.Module) -> Iterator[None]:
         torch.Tensor.register_hook = hook  # type: ignore[method-assign]
 
 
-def _applied(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """`Function.apply`, for torch's own functions and where gradients are off."""
+def _applied(method: Any) -> Callable[..., Any]:
+    """`Function.apply`, a class method, for torch's own functions and where gradients are off."""
 
     def checked(cls: type, *args: object, **kwargs: object) -> Any:
+        apply = method.__get__(None, cls)
         if cls.__module__.split(".")[0] == "torch":
-            return apply(cls, *args, **kwargs)
+            return apply(*args, **kwargs)
         if torch.is_grad_enabled():
             raise ConversionError(
                 f"The module calls the autograd.Function '{cls.__name__}', whose backward no other framework can run.",
@@ -55,7 +56,7 @@ def _applied(apply: Callable[..., Any]) -> Callable[..., Any]:
                     " For values alone, call from_torch under torch.no_grad()."
                 ],
             )
-        return pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, apply(cls, *args, **kwargs))
+        return pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, apply(*args, **kwargs))
 
     return checked
 

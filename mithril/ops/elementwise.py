@@ -98,13 +98,13 @@ binary("divide", {"any": "{left} / {right}", "numpy": true_divide}, "{grad} / {r
     "-{grad} * {left} / np.square({right})", dtype=floating)  # fmt: skip
 binary("floor_divide", {"any": "{left} // {right}",  # whose derivative torch does not have
                         "torch": 'torch.div({left}, {right}, rounding_mode="floor")'})  # fmt: skip
-binary("remainder", "{left} % {right}", "{grad}", "-{grad} * np.floor({left} / {right})")
+binary("remainder", "{left} % {right}", "{grad}", "-{grad} * np.floor_divide({left}, {right})")
 binary("fmod", {"any": "{xp}.fmod({left}, {right})",
                 "mlx": "mx.sign({left}) * (abs({left}) % abs({right}))"},
     "{grad}", "-{grad} * np.trunc({left} / {right})")  # fmt: skip
 POWER = {"torch": "{left} ** {right}", "numpy": "{left} ** {right}", "jax": power_text, "mlx": power_text}
 binary("power", POWER, "{grad} * {right} * {left} ** np.where(np.equal({right}, 0), 0, {right} - 1)",
-    "{grad} * {output} * np.log(np.where({left} > 0, {left}, 1))")  # fmt: skip
+    "{grad} * exponent_slope({left}, {right}, {output})")  # fmt: skip
 for _name, _bound, _beyond in (("maximum", "min", "greater"), ("minimum", "max", "less")):
     binary(_name, extremum(_name, _bound), share("left", "right", _beyond), share("right", "left", _beyond),
         commutative=True)  # fmt: skip
@@ -112,7 +112,8 @@ ROUND = "{grad} * {%s} / np.where(%s == 0, 1, %s)"
 _LENGTH = "(np.square({left}) + np.square({right}))"
 binary("arctan2", {"torch": "torch.arctan2({left}, {right})", "numpy": "np.arctan2({left}, {right})"},
     ROUND % ("right", _LENGTH, _LENGTH), "-" + ROUND % ("left", _LENGTH, _LENGTH), dtype=floating)  # fmt: skip
-binary("logaddexp", "{xp}.logaddexp({left}, {right})", "{grad} * np.exp(-np.logaddexp(0, {right} - {left}))",
+binary("logaddexp", {"any": "{xp}.logaddexp({left}, {right})", "jax": "logaddexp({left}, {right})"},
+    "{grad} * np.exp(-np.logaddexp(0, {right} - {left}))",
     "{grad} * np.exp(-np.logaddexp(0, {left} - {right}))", commutative=True)  # fmt: skip
 
 # Comparison and logic

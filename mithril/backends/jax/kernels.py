@@ -30,6 +30,12 @@ def fixed(values):
     return lax.stop_gradient(values)
 
 
+def logaddexp(left, right):
+    """log(exp(left) + exp(right)); the derivative of JAX's own is 1 to a value that an infinite one hides."""
+    gap = jnp.where(left == right, 0, right - left)  # of two infinities too
+    return jnp.maximum(left, right) + jnp.log1p(jnp.exp(-abs(gap)))
+
+
 def prng(key):
     """JAX's random key for a key (2,) int32."""
     return jax.random.wrap_key_data(lax.bitcast_convert_type(key, jnp.uint32))

@@ -321,3 +321,9 @@ def meshgrid_gradient(grads, indexing):
 def at_front(part, whole):
     """`part` in the first places of zeros like `whole`."""
     return np.pad(part, [(0, size - count) for size, count in zip(whole.shape, part.shape)])
+
+
+def exponent_slope(left, right, output):
+    """How a power grows with its exponent: power * log(base); a base below 0 has none, 0 its limit."""
+    slope = output * np.log(np.where(left > 0, left, 1))
+    return np.where(left < 0, np.nan, np.where(left == 0, np.where(right < 0, -np.inf, 0), slope))
