@@ -43,6 +43,8 @@ class Backend(ABC):
     """Import lines of generated modules; each needs only those that it uses."""
     kernels: ClassVar[tuple[str, ...]]
     """Modules whose kernels its generated source may use."""
+    lacking: ClassVar[Mapping[DType, str]] = {}
+    """Floating types that the framework does not compute in, and what to do instead."""
 
     def __init__(
         self, dtype: object = DType.float32, device: str | None = None, seed: int = 0, device_mesh: Mesh = None
@@ -54,6 +56,8 @@ class Backend(ABC):
         self.dtype = as_dtype(dtype)
         if not self.dtype.is_floating:
             raise BackendError(f"dtype {self.dtype} must be a floating type such as float32.")
+        if self.dtype in self.lacking:
+            raise BackendError(self.lacking[self.dtype])
         self.native(self.dtype)
         self.device, self._device = device, self.open_device(device)
         self.set_seed(seed)

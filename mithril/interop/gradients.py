@@ -41,7 +41,7 @@ def own_gradients_refused(module: nn.Module) -> Iterator[None]:
         torch.Tensor.register_hook = hook  # type: ignore[method-assign]
 
 
-def _applied(method: Any) -> Callable[..., Any]:
+def _applied(method: classmethod) -> Callable[..., Any]:
     """`Function.apply`, a class method, for torch's own functions and where gradients are off."""
 
     def checked(cls: type, *args: object, **kwargs: object) -> Any:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mithril.ops.rules import along, called, floating, row
+from mithril.ops.rules import along, called, floating, floats_like, row
 from mithril.ops.table import Call
 
 SIGMOID = "np.exp(-np.logaddexp(0, -{input}))"
@@ -87,7 +87,7 @@ PRELU = {
 
 row("gelu", "input", GELU, {"approximate": "none"}, dtype=floating, elementwise=True,
     gradient={"input": "{grad} * gelu_slope({input}, {approximate})"})  # fmt: skip
-row("prelu", "input weight", PRELU, signature="n c ..., c -> n c ...", gradient={
+row("prelu", "input weight", PRELU, signature="n c ..., c -> n c ...", dtype=floats_like, gradient={
     "input": "np.where({input} > 0, {grad}, channels({weight}, {input}) * {grad})",
     "weight": "affine_gradient(np.where({input} > 0, 0, {grad}), {input}, {weight}, None)[0]"})  # fmt: skip
 

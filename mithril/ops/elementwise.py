@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mithril.ops.rules import always, called, floating, given, row
+from mithril.ops.rules import always, called, floating, floats_like, given, row
 from mithril.ops.table import REQUIRED, Call, Code
 from mithril.types import DType, promote
 
@@ -14,7 +14,11 @@ def is_scalar(dtype: object) -> bool:
 
 
 def unary(
-    name: str, code: str | dict[str, Code], gradient: str | None = None, dtype: Callable[..., DType | type] = floating
+    name: str,
+    code: str | dict[str, Code],
+    gradient: str | None = None,
+    dtype: Callable[..., DType | type] = floating,
+    numbers: bool = False,
 ) -> None:
     """A row for a function of one `input`; where it makes floats, NumPy is told to make float32 of integers."""
     code = {"any": code} if isinstance(code, str) else dict(code)
@@ -22,7 +26,7 @@ def unary(
     if dtype is floating and isinstance(template, str):
         code["numpy"] = lambda call: _widened(call, template)
     gradients = None if gradient is None else {"input": gradient}
-    row(name, "input", code, dtype=dtype, gradient=gradients, elementwise=True)
+    row(name, "input", code, dtype=dtype, gradient=gradients, elementwise=True, numbers=numbers)
 
 
 def _widened(call: Call, template: str) -> str:
@@ -92,19 +96,19 @@ def share(side: str, other: str, function: str) -> Code:
 
 # Arithmetic
 binary("add", "{left} + {right}", "{grad}", "{grad}", commutative=True)
-binary("subtract", "{left} - {right}", "{grad}", "-{grad}")
+binary("subtract", "{left} - {right}", "{grad}", "-{grad}", numbers=True)
 binary("multiply", "{left} * {right}", "{grad} * {right}", "{grad} * {left}", commutative=True)
 binary("divide", {"any": "{left} / {right}", "numpy": true_divide}, "{grad} / {right}",
     "-{grad} * {left} / np.square({right})", dtype=floating)  # fmt: skip
 binary("floor_divide", {"any": "{left} // {right}",  # whose derivative torch does not have
-                        "torch": 'torch.div({left}, {right}, rounding_mode="floor")'})  # fmt: skip
-binary("remainder", "{left} % {right}", "{grad}", "-{grad} * np.floor_divide({left}, {right})")
+                        "torch": 'torch.div({left}, {right}, rounding_mode="floor")'}, numbers=True)  # fmt: skip
+binary("remainder", "{left} % {right}", "{grad}", "-{grad} * np.floor_divide({left}, {right})", numbers=True)
 binary("fmod", {"any": "{xp}.fmod({left}, {right})",
                 "mlx": "mx.sign({left}) * (abs({left}) % abs({right}))"},
-    "{grad}", "-{grad} * np.trunc({left} / {right})")  # fmt: skip
+    "{grad}", "-{grad} * np.trunc({left} / {right})", numbers=True)  # fmt: skip
 POWER = {"torch": "{left} ** {right}", "numpy": "{left} ** {right}", "jax": power_text, "mlx": power_text}
 binary("power", POWER, "{grad} * {right} * {left} ** np.where(np.equal({right}, 0), 0, {right} - 1)",
-    "{grad} * exponent_slope({left}, {right}, {output})")  # fmt: skip
+    "{grad} * exponent_slope({left}, {right}, {output})", numbers=True)  # fmt: skip
 for _name, _bound, _beyond in (("maximum", "min", "greater"), ("minimum", "max", "less")):
     binary(_name, extremum(_name, _bound), share("left", "right", _beyond), share("right", "left", _beyond),
         commutative=True)  # fmt: skip
@@ -114,7 +118,7 @@ binary("arctan2", {"torch": "torch.arctan2({left}, {right})", "numpy": "np.arcta
     ROUND % ("right", _LENGTH, _LENGTH), "-" + ROUND % ("left", _LENGTH, _LENGTH), dtype=floating)  # fmt: skip
 binary("logaddexp", {"any": "{xp}.logaddexp({left}, {right})", "jax": "logaddexp({left}, {right})"},
     "{grad} * np.exp(-np.logaddexp(0, {right} - {left}))",
-    "{grad} * np.exp(-np.logaddexp(0, {left} - {right}))", commutative=True)  # fmt: skip
+    "{grad} * np.exp(-np.logaddexp(0, {left} - {right}))", commutative=True, dtype=floating)  # fmt: skip
 
 # Comparison and logic
 for _name, _sign in {"equal": "==", "not_equal": "!="}.items():
@@ -137,10 +141,11 @@ for _name in ("isnan", "isinf", "isfinite"):
     unary(_name, f"{{xp}}.{_name}({{input}})", dtype=always(DType.bool))
 
 # Functions of one argument
-unary("negative", "-{input}", "-{grad}", promote)
-unary("absolute", {"any": "{xp}.abs({input})", "jax": "magnitude({input})"}, "{grad} * np.sign({input})", promote)
-unary("sign", "{xp}.sign({input})", "np.zeros_like({grad})", promote)
-unary("square", "{xp}.square({input})", "2 * {grad} * {input}", promote)
+unary("negative", "-{input}", "-{grad}", promote, numbers=True)
+unary("absolute", {"any": "{xp}.abs({input})", "jax": "magnitude({input})"}, "{grad} * np.sign({input})", promote,
+    numbers=True)  # fmt: skip
+unary("sign", "{xp}.sign({input})", "np.zeros_like({grad})", promote, numbers=True)
+unary("square", "{xp}.square({input})", "2 * {grad} * {input}", promote, numbers=True)
 unary("reciprocal", {"any": "1 / {input}", "torch": "torch.reciprocal({input})", "mlx": "mx.reciprocal({input})"},
     "-{grad} * np.square({output})")  # fmt: skip
 unary("sqrt", "{xp}.sqrt({input})", "0.5 * {grad} / {output}")
@@ -167,11 +172,16 @@ unary("arctanh", "{xp}.arctanh({input})", "{grad} / (1 - np.square({input}))")
 unary("erf", {"torch": "torch.erf({input})", "jax": "jax.scipy.special.erf({input})", "mlx": "mx.erf({input})"},
     "{grad} * (2 / math.sqrt(math.pi)) * np.exp(-np.square({input}))")  # fmt: skip
 for _name in ("floor", "ceil", "round"):
-    unary(_name, f"{{xp}}.{_name}({{input}})", "np.zeros_like({grad})", promote)
+    unary(_name, f"{{xp}}.{_name}({{input}})", "np.zeros_like({grad})", promote, numbers=True)
 unary("trunc", {"any": "{xp}.trunc({input})", "mlx": "mx.sign({input}) * mx.floor(mx.abs({input}))"},
-    "np.zeros_like({grad})", promote)  # fmt: skip
+    "np.zeros_like({grad})", promote, numbers=True)  # fmt: skip
 
 # Choice, bounds and types
+
+
+def clip_dtype(dtype: DType | type, *, min: object, max: object) -> DType | type:
+    """Integers stay integers between whole bounds, and are floats between others."""
+    return floats_like(dtype) if isinstance(min, float) or isinstance(max, float) else dtype
 
 
 def clip_gradient(call: Call) -> str:
@@ -197,7 +207,8 @@ DETACH = {
 
 row("where", "condition input other", "{xp}.where({condition}, {input}, {other})", elementwise=True, gradient=WHERE,
     dtype=lambda condition, input, other: promote(input, other), soft_kinds={"condition": bool})  # fmt: skip
-row("clip", "input", CLIP, {"min": None, "max": None}, gradient={"input": clip_gradient}, elementwise=True)
+row("clip", "input", CLIP, {"min": None, "max": None}, dtype=clip_dtype, floats=True, numbers=True,
+    gradient={"input": clip_gradient}, elementwise=True)  # fmt: skip
 row("cast", "input", CAST, {"dtype": REQUIRED}, dtype=given, gradient={"input": "{grad}.astype({input}.dtype)"},
     elementwise=True)  # fmt: skip
 row("nan_to_num", "input", NAN_TO_NUM, {"nan": 0.0, "posinf": None, "neginf": None}, elementwise=True,

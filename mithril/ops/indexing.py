@@ -217,7 +217,7 @@ row("take", "input index", TAKE, AXIS,
     gradient={"input": take_gradient})  # fmt: skip
 row("take_along_axis", "input index", GATHER, AXIS, shape=gather_shape, kinds=INDEX,
     gradient={"input": "added(np.zeros_like({input}), placed({index}, {axis}), {grad})"})  # fmt: skip
-row("scatter_add", "input index updates", SCATTER_ADD, AXIS, shape=same, kinds=INDEX,
+row("scatter_add", "input index updates", SCATTER_ADD, AXIS, shape=same, kinds=INDEX, numbers=True,
     gradient={"input": "{grad}", "updates": GRAD_OF_UPDATES})  # fmt: skip
 row("scatter", "input index updates", SCATTER, AXIS, shape=same, kinds=INDEX,
     gradient={"input": "slice_scatter({grad}, 0, placed({index}, {axis}))", "updates": GRAD_OF_UPDATES})  # fmt: skip
@@ -264,7 +264,7 @@ def eye_text(call: Call) -> str:
 
 FULL = {"shape": REQUIRED, "value": REQUIRED, "dtype": DType.float32}
 ARANGE = {"start": 0, "stop": REQUIRED, "step": 1, "dtype": DType.int64}
-FULL_LIKE = {"any": "{xp}.full_like({input}, {value})", "mlx": "mx.full({input}.shape, {value}, dtype={input}.dtype)"}
+FULL_LIKE = {"any": "{xp}.full_like({input}, {value})", "mlx": "mx.full({input}.shape, {value}).astype({input}.dtype)"}
 
 row("full", "", full_text, FULL, shape=lambda *, shape, **others: tuple(shape), dtype=given)
 row("arange", "", arange_text, ARANGE, shape=lambda *, start, stop, step, dtype: (steps(start, stop, step),),

@@ -1,9 +1,9 @@
 """Products and their inverses: matmul, linear, einsum, outer, solve, cholesky."""
 
-from mithril.errors import ShapeError
+from mithril.errors import OperatorError, ShapeError
 from mithril.ops.rules import broadcast, called, differ, floating, merge, promote_list, row
 from mithril.ops.table import REQUIRED, Call
-from mithril.types import Dimension, Shape, promote
+from mithril.types import Dimension, DType, Shape, promote
 
 
 def matmul_shape(left: Shape, right: Shape) -> Shape:
@@ -63,6 +63,23 @@ def linear_any(call: Call) -> str:
     return text if call.inputs.get("bias") is None else f"{text} + {call['bias']}"
 
 
+def matmul_mlx(call: Call) -> str:
+    """MLX multiplies matrices of floats only."""
+    dtypes = [call.dtypes.get(side) for side in ("left", "right")]
+    left, right = call["left"], call["right"]
+    return f"{left} @ {right}" if any(map(_may_be_float, dtypes)) else f"integer_matmul({left}, {right})"
+
+
+def einsum_mlx(call: Call) -> str:
+    if not any(map(_may_be_float, call.dtypes.get("input") or (None,))):
+        raise OperatorError("MLX's einsum multiplies floats only; cast the integers, as in x.cast(ml.float32).")
+    return f"mx.einsum({call['equation']}, {call['*input']})"
+
+
+def _may_be_float(dtype: object) -> bool:
+    return not isinstance(dtype, DType) or dtype.is_floating
+
+
 LINEAR = {"torch": called("F.linear", "input", "weight", "bias"), "any": linear_any}
 LINEAR_GRADIENT = {
     "input": "{grad} @ {weight}",
@@ -74,12 +91,14 @@ CHOLESKY = {
     "numpy": "np.linalg.cholesky(({input} + {input}.swapaxes(-1, -2)) / 2)",
 }
 
-row("matmul", "left right", "{left} @ {right}", shape=matmul_shape, dtype=promote,
-    gradient={"left right": "matmul_gradient({grad}, {left}, {right})"})  # fmt: skip
-row("linear", "input weight bias?", LINEAR, signature="... i, o i, o -> ... o", dtype=promote, gradient=LINEAR_GRADIENT)
-row("einsum", "*input", "{xp}.einsum({equation}, {*input})", {"equation": REQUIRED}, shape=einsum_shape,
-    dtype=promote_list, gradient={"input": "einsum_gradient({grad}, {input}, {equation})"})  # fmt: skip
-row("outer", "left right", "{xp}.outer({left}, {right})", signature="i, j -> i j", dtype=promote,
+row("matmul", "left right", {"any": "{left} @ {right}", "mlx": matmul_mlx}, shape=matmul_shape, dtype=promote,
+    numbers=True, gradient={"left right": "matmul_gradient({grad}, {left}, {right})"})  # fmt: skip
+row("linear", "input weight bias?", LINEAR, signature="... i, o i, o -> ... o", dtype=floating,
+    gradient=LINEAR_GRADIENT)  # fmt: skip
+row("einsum", "*input", {"any": "{xp}.einsum({equation}, {*input})", "mlx": einsum_mlx}, {"equation": REQUIRED},
+    shape=einsum_shape, dtype=promote_list, numbers=True,
+    gradient={"input": "einsum_gradient({grad}, {input}, {equation})"})  # fmt: skip
+row("outer", "left right", "{xp}.outer({left}, {right})", signature="i, j -> i j", dtype=promote, numbers=True,
     gradient={"left": "{grad} @ {right}", "right": "{left} @ {grad}"})  # fmt: skip
 row("inverse", "input", "{xp}.linalg.inv({input})", signature="... n n -> ... n n", dtype=floating,
     gradient={"input": "-{output}.swapaxes(-1, -2) @ {grad} @ {output}.swapaxes(-1, -2)"})  # fmt: skip

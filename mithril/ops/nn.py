@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import called, row, spread, steps_of
+from mithril.ops.rules import called, floating, floats_like, row, spread, steps_of
 from mithril.ops.table import MASK, REQUIRED, Call, Code
-from mithril.types import Dimension, Shape, maximum, minimum, promote
+from mithril.types import Dimension, Shape, maximum, minimum
 
 AXES = "dhw"
 Pairs = tuple[tuple[Any, Any], ...]
@@ -178,7 +178,7 @@ for _rank in (1, 2, 3):
     ):
         row(_name, "input weight bias?",
             {"torch": conv_torch, "any": conv_any}, _attributes,
-            signature=f"n i {_space}, {_weight}, o", shape=_shape, dtype=promote,
+            signature=f"n i {_space}, {_weight}, o", shape=_shape, dtype=floating,
             gradient={"input": conv_gradient, "weight": kernel_gradient, "bias": _bias})  # fmt: skip
 
 
@@ -325,7 +325,7 @@ def pool(
     defaults = {k: attributes[k] for k in rest}
     code = {"torch": lambda call: pool_text(call, name, word, defaults), "any": other}
     signature = f"n c {' '.join(AXES[-rank:])}"
-    row(name, "input", code, attributes, signature=signature, shape=shape, gradient={"input": gradient})
+    row(name, "input", code, attributes, signature=signature, shape=shape, dtype=floating, gradient={"input": gradient})
 
 
 def pool_text(call: Call, function: str, word: str, defaults: dict[str, Any]) -> str:
@@ -393,18 +393,20 @@ BATCH_NORM = {"torch": called("F.batch_norm", "input", "mean", "var", "weight", 
 LAYER_NORM = {"torch": layer_norm_torch, "mlx": layer_norm_mlx}
 RMS_NORM = {"torch": rms_norm_torch, "mlx": "mx.fast.rms_norm({input}, {weight}, {eps})"}
 
-row("layer_norm", AFFINE, LAYER_NORM, {"dims": 1, "eps": 1e-5}, signature=norm_signature, gradient={
+row("layer_norm", AFFINE, LAYER_NORM, {"dims": 1, "eps": 1e-5}, signature=norm_signature, dtype=floats_like, gradient={
     "input weight bias": "layer_norm_gradient({grad}, {input}, {weight}, {bias}, {dims}, {eps})"})  # fmt: skip
-row("rms_norm", "input weight?", RMS_NORM, {"eps": 1e-6}, signature="... d, d -> ... d", gradient={
+row("rms_norm", "input weight?", RMS_NORM, {"eps": 1e-6}, signature="... d, d -> ... d", dtype=floats_like, gradient={
     "input weight": "layer_norm_gradient({grad}, {input}, {weight}, eps={eps}, centered=False)[:2]"})  # fmt: skip
 row("group_norm", AFFINE, GROUP_NORM, {"num_groups": REQUIRED, "eps": 1e-5}, signature="n c ..., c, c",
-    shape=group_norm_shape, gradient={"input weight bias": CHANNEL_NORM_GRADIENT.format(
+    shape=group_norm_shape, dtype=floats_like, gradient={"input weight bias": CHANNEL_NORM_GRADIENT.format(
         grad="{grad}", shape="(len({input}), {num_groups}, -1)", axes="(-1,)")})  # fmt: skip
-row("batch_norm", STATISTICS, BATCH_NORM, {"eps": 1e-5}, signature="n c ..., c, c, c, c -> n c ...", gradient={
+row("batch_norm", STATISTICS, BATCH_NORM, {"eps": 1e-5}, signature="n c ..., c, c, c, c -> n c ...",
+    dtype=floats_like, gradient={
     "input mean var weight bias": "batch_norm_gradient({grad}, {input}, {mean}, {var}, {weight}, {bias}, {eps})"
     })  # fmt: skip
 row("batch_norm_training", STATISTICS, {}, {"momentum": 0.1, "eps": 1e-5}, outputs=("output", "new_mean", "new_var"),
-    signature="n c ..., c, c, c, c -> n c ..., c, c", dtype=lambda *dtypes, **attributes: dtypes[:3], state=NEXT,
+    signature="n c ..., c, c, c, c -> n c ..., c, c", floats=True, state=NEXT,
+    dtype=lambda *dtypes, **attributes: (floats_like(*dtypes), *dtypes[1:3]),
     gradient={"input weight bias": CHANNEL_NORM_GRADIENT.format(
         grad="{grad_output}", shape="{input}.shape", axes="(0, *range(2, {input}.ndim))")})  # fmt: skip
 
@@ -436,6 +438,6 @@ ATTENTION_CODE = {"torch": ATTENTION_TORCH, "jax": attention_short, "mlx": atten
 
 row("scaled_dot_product_attention", "query key value mask?", ATTENTION_CODE, ATTENTION,
     signature="... q d, ... k d, ... k v, _ -> ... q v", soft_kinds={"mask": MASK},
-    dtype=lambda *dtypes, **attributes: promote(*dtypes[:3]),
+    dtype=lambda *dtypes, **attributes: floating(*dtypes[:3]), floats=True,
     gradient={"query key value mask":
               "attention_gradient({grad}, {query}, {key}, {value}, {mask}, {is_causal}, {scale})"})  # fmt: skip

@@ -27,7 +27,9 @@ def reduction(
     """A row with the attributes `axis` (None is all of them) and `keepdims`."""
     rule = None if gradient is None else {"input": gradient}
     shape = partial(reduced_over, name)
-    row(name, "input", code, {"axis": None, "keepdims": False, **more}, shape=shape, dtype=dtype, gradient=rule)
+    takes = name in ("argmax", "argmin")
+    row(name, "input", code, {"axis": None, "keepdims": False, **more}, shape=shape, dtype=dtype, gradient=rule,
+        numbers=takes)  # fmt: skip
 
 
 def reduced_over(
@@ -199,12 +201,13 @@ for _name, _code, _dtype, _gradient in (
      "lax.cumlogsumexp({input}, axis={axis} % {input}.ndim)", "logcumsumexp"), floating,
      "logcumsumexp_gradient({grad}, {input}, {output}, {axis})"),
 ):  # fmt: skip
-    row(_name, "input", _code, {"axis": REQUIRED}, shape=along, dtype=_dtype, gradient={"input": _gradient})
+    row(_name, "input", _code, {"axis": REQUIRED}, shape=along, dtype=_dtype, gradient={"input": _gradient},
+        numbers=_name in ("cummax", "cummin"))  # fmt: skip
 row("sort", "input", SORT, ORDER, shape=along, gradient={
     "input": "added(np.zeros_like({input}), placed(argsort({input}, {axis}, {descending}), {axis}), {grad})"
     })  # fmt: skip
 row("argsort", "input", ARGSORT, ORDER, shape=along, dtype=INT64)
 TOPK_TORCH = called("torch.topk", "input", "k", axis=("dim", -1), largest=True)
-row("topk", "input", {"torch": TOPK_TORCH}, TOPK, outputs=("values", "indices"), shape=topk_shape,
+row("topk", "input", {"torch": TOPK_TORCH}, TOPK, outputs=("values", "indices"), shape=topk_shape, numbers=True,
     dtype=lambda input, **attributes: (input, DType.int64),
     gradient={"input": "added(np.zeros_like({input}), placed({indices}, {axis}), {grad_values})"})  # fmt: skip

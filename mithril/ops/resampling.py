@@ -3,7 +3,7 @@
 from typing import Any
 
 from mithril.errors import ShapeError
-from mithril.ops.rules import called, differ, row, spread
+from mithril.ops.rules import called, differ, floats_like, row, spread
 from mithril.ops.table import REQUIRED, Call
 from mithril.types import Dimension, Shape
 
@@ -63,16 +63,17 @@ def cross_entropy_shape(
 CROSS_ENTROPY = {"label_smoothing": 0.0, "ignore_index": -100, "weight": None}
 
 row("interpolate", "input", {"torch": called("F.interpolate", "input", **INTERPOLATE)}, INTERPOLATE,
-    signature="n c ...", shape=interpolate_shape,
+    signature="n c ...", shape=interpolate_shape, dtype=floats_like,
     gradient={"input": "interpolate_gradient({grad}, {input}, {scale_factor}, {mode}, {align_corners})"})  # fmt: skip
 # torch warns where `align_corners` is left out
 GRID_SAMPLE_TORCH = called("F.grid_sample", "input", "grid", **{**GRID_SAMPLE, "align_corners": None})
 row("grid_sample", "input grid", {"torch": GRID_SAMPLE_TORCH}, GRID_SAMPLE, signature="n c h w, n y x 2 -> n c y x",
+    dtype=floats_like,
     gradient={"input grid": "grid_sample_gradient({grad}, {input}, {grid}, {mode}, {padding_mode}, {align_corners})"}
     )  # fmt: skip
 row("pixel_shuffle", "input", {"torch": "F.pixel_shuffle({input}, {factor})"}, {"factor": REQUIRED},
     signature="n c h w", shape=pixel_shuffle_shape,
     gradient={"input": "moved_back({grad}, {input}, lambda x: pixel_shuffle(x, {factor}))"})  # fmt: skip
 row("cross_entropy", "input target", {"torch": cross_entropy_torch}, CROSS_ENTROPY,
-    signature="n c ..., n ...", shape=cross_entropy_shape, kinds={"target": int}, gradient={"input":
+    signature="n c ..., n ...", shape=cross_entropy_shape, dtype=floats_like, kinds={"target": int}, gradient={"input":
     "cross_entropy_gradient({grad}, {input}, {target}, {label_smoothing}, {ignore_index}, {weight})"})  # fmt: skip

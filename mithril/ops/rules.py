@@ -124,6 +124,11 @@ def floating(*dtypes: DType | type | None, **attributes: object) -> DType:
     return DType.float32
 
 
+def floats_like(dtype: DType | type, *others: DType | type | None, **attributes: object) -> DType | type:
+    """The first input's dtype; where that is no float, the promotion of all, in which integers become float32."""
+    return dtype if dtype is float or (isinstance(dtype, DType) and dtype.is_floating) else floating(dtype, *others)
+
+
 def always(dtype: DType) -> Callable[..., DType]:
     """A rule that gives the same dtype for any input."""
     return lambda *dtypes, **attributes: dtype
@@ -160,5 +165,6 @@ def row(
     """A row in one or two lines: `inputs` is one text ("input weight bias?"), `code` a template for any backend, or a
     mapping; `facts` are the other fields of `Op`. The dtype rule is the first input's unless another is given."""
     facts.setdefault("dtype", first)
+    facts.setdefault("floats", facts["dtype"] in (floating, floats_like))
     code = code if isinstance(code, Mapping) else {"any": code}
     define(Op(name=name, inputs=tuple(inputs.split()), attributes=attributes or {}, code=code, **facts))

@@ -122,6 +122,10 @@ class Op:
     """Inputs that are of one kind by nature, but may be others: data that declares no type and is read so everywhere is
     of this kind. As bool, numbers that are given count as true where they are not 0. As `MASK`, the data is numbers to
     add, and truth values that are given become 0 and -inf."""
+    floats: bool = False
+    """Computes in floats: integers and truth values become the output's dtype before, the same on every backend."""
+    numbers: bool = False
+    """Takes numbers: truth values are refused, as torch does."""
     code: Mapping[str, Code] = field(default_factory=dict)
     """By backend: torch, jax, mlx, numpy, or any. A registered kernel goes before `any`."""
     gradient: Mapping[str, Code] | None = None

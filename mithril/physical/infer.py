@@ -265,6 +265,10 @@ class Inference:
         outputs = tuple(Value(name, shape, dtype) for name, shape, dtype in zip(names, shapes, dtypes))
         for output in outputs:
             output.hint = row.name if single else output.name
+        if row.floats and dtypes[0].is_floating:
+            inputs = [
+                self._as_floats(row, spec, item, dtypes[0], scope, place) for spec, item in zip(row.inputs, inputs)
+            ]
         self.graph.nodes.append(Node(row, tuple(inputs), attributes, outputs, scope, place))
         for source, target in row.state.items():
             value = inputs[row.input_names.index(source)]
@@ -273,6 +277,16 @@ class Inference:
         if row.outputs[0].startswith("*"):
             return {row.output_names[0]: outputs}
         return dict(zip(row.output_names, outputs))
+
+    def _as_floats(self, row: Op, spec: str, item: object, dtype: DType, scope: Scopes, place: Place) -> object:
+        """An operand of an operator that computes in floats, as floats; what is of a kind by nature stays."""
+        name = spec.strip("?*")
+        if not isinstance(item, Value) or item.dtype.is_floating or name in row.kinds or name in row.soft_kinds:
+            return item
+        made = Value(item.name, item.shape, dtype)
+        made.hint = item.hint
+        self.graph.nodes.append(Node(OPS["cast"], (item,), {"dtype": dtype}, (made,), scope, place))
+        return made
 
     def _operand(self, spec: str, bound: dict[str, Any], row: Op, scope: Scopes, prefix: Names) -> Any:
         name = spec.strip("?*")

@@ -143,6 +143,8 @@ class Rules:
             kind, soft = row.kinds.get(name), row.soft_kinds.get(name)
             for part in item if isinstance(item, tuple) else (item,):
                 if isinstance(part, Value):
+                    if row.numbers and part.dtype is DType.bool:
+                        raise DtypeError(f"{name} is bool where numbers are needed; cast it, as in x.cast(ml.int64)")
                     if kind is not None:
                         self._check_kind(part, kind, name)
                     if part.node is None:

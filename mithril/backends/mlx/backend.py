@@ -1,7 +1,8 @@
 """The MLX backend."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from typing import ClassVar
 
 import mlx.core as mx
 import numpy as np
@@ -22,6 +23,9 @@ class MlxBackend(Backend):
     xp = "mx"
     imports = ("import itertools", "import math", "import mlx.core as mx", "import mlx.nn as nn")
     kernels = ("array", "mlx.kernels")
+    lacking: ClassVar[Mapping[DType, str]] = {
+        DType.float64: "MLX has no convolutions in float64, and rounds much of it to float32; use float32."
+    }
 
     def open_device(self, device: str | None) -> mx.Device:
         if device not in (None, "cpu", "gpu"):

@@ -66,6 +66,14 @@ def fixed(values):
     return mx.stop_gradient(values)
 
 
+def integer_matmul(left, right):
+    """left @ right of integers, exactly; MLX multiplies matrices of floats only."""
+    wide_left, wide_right = (left[None] if left.ndim == 1 else left), (right[:, None] if right.ndim == 1 else right)
+    found = (wide_left[..., :, :, None] * wide_right[..., None, :, :]).sum(axis=-2)
+    found = found.squeeze(-1) if right.ndim == 1 else found
+    return found.squeeze(-1 if right.ndim == 1 else -2) if left.ndim == 1 else found
+
+
 def inverse(input):
     """The inverse; MLX has none of its gradient."""
     find = mx.custom_function(lambda a: mx.linalg.inv(a, stream=mx.cpu))

@@ -259,7 +259,8 @@ def rms_norm(
 ) -> Operand:
     import torch
 
-    eps = torch.finfo(node.meta["val"].dtype).eps if eps is None else eps
+    if eps is None:  # that of the type torch computes in, which is float32 for half precision
+        eps = torch.finfo(torch.promote_types(node.meta["val"].dtype, torch.float32)).eps
     if len(shape) == 1:
         return record("rms_norm", input=input, **_given(weight=weight), eps=eps)
     sizes = sizes_of(input, node)
