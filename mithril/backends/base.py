@@ -192,7 +192,7 @@ class Backend(ABC):
 
     def set_seed(self, seed: int) -> None:
         """Start the random numbers anew."""
-        self._random = np.random.default_rng(seed)
+        self._random = generator(seed)
 
     def rand(self, *shape: int, dtype: object = None) -> Array:
         """Numbers from 0 to 1."""
@@ -255,3 +255,14 @@ class Backend(ABC):
 def _flat(shape: Sequence[Any]) -> tuple[int, ...]:
     """`(2, 3)` for both `zeros(2, 3)` and `zeros((2, 3))`."""
     return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else tuple(shape)
+
+
+def generator(seed: int) -> np.random.Generator:
+    """NumPy's random numbers from a seed.
+
+    Raises:
+        BackendError: it is no whole number, or below 0.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise BackendError(f"seed is {seed!r:.40}; it must be a whole number of at least 0.")
+    return np.random.default_rng(seed)

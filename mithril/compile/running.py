@@ -126,10 +126,11 @@ class PhysicalModel:
 
         Raises:
             KeyMismatchError: a parameter's shape is open.
+            BackendError: the seed is no whole number of at least 0.
         """
-        import numpy as np
+        from mithril.backends.base import generator
 
-        random = np.random.default_rng(seed)
+        random = generator(seed)
         values = {}
         for value in self.graph.inputs.values():
             if value.kind == "parameter":

@@ -29,8 +29,8 @@ class Primitive(Model):
         for key in attributes:
             if key not in row.attributes:
                 raise OperatorError(f"{self.type_name} has no attribute '{key}'.{nearest(key, row.attributes)}")
-        if row.ranges:
-            row.check_ranges(attributes)
+        if row.ranges or row.choices:
+            row.check_values(attributes)
         self.attributes = attributes
 
 

@@ -86,6 +86,7 @@ PRELU = {
 }
 
 row("gelu", "input", GELU, {"approximate": "none"}, dtype=floating, elementwise=True,
+    choices={"approximate": ("none", "tanh")},
     gradient={"input": "{grad} * gelu_slope({input}, {approximate})"})  # fmt: skip
 row("prelu", "input weight", PRELU, signature="n c ..., c -> n c ...", dtype=floats_like, gradient={
     "input": "np.where({input} > 0, {grad}, channels({weight}, {input}) * {grad})",

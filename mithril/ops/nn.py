@@ -36,8 +36,6 @@ def conv_settings(
 ) -> tuple[tuple[int, ...], Pairs, tuple[int, ...]]:
     """Per spatial axis: stride, padding before and after, dilation. Padding may be given as "same" or "valid"."""
     strides, dilations = steps_of(stride, rank, "stride"), steps_of(dilation, rank, "dilation")
-    if isinstance(padding, str) and padding not in ("same", "valid"):
-        raise ShapeError(f"conv{rank}d: padding is {padding!r}; it must be numbers, 'same' or 'valid'.")
     if padding == "same":
         if strides != (1,) * rank:
             raise ShapeError(f"conv{rank}d: padding 'same' needs stride 1, not {stride}.")
@@ -179,6 +177,7 @@ for _rank in (1, 2, 3):
         row(_name, "input weight bias?",
             {"torch": conv_torch, "any": conv_any}, _attributes,
             signature=f"n i {_space}, {_weight}, o", shape=_shape, dtype=floating,
+            choices={"padding": ("same", "valid")},
             gradient={"input": conv_gradient, "weight": kernel_gradient, "bias": _bias})  # fmt: skip
 
 

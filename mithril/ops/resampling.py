@@ -13,7 +13,7 @@ def interpolate_shape(
 ) -> Shape:
     rank = len(input) - 2
     ranks = {"linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}
-    if ranks.get(mode, rank) != rank or mode not in (*ranks, "nearest", "nearest-exact"):
+    if ranks.get(mode, rank) != rank:
         raise ShapeError(f"interpolate: mode '{mode}' does not fit an input of {rank} spatial axes.")
     if (size is None) == (scale_factor is None):
         raise ShapeError("interpolate: give either size or scale_factor.")
@@ -64,11 +64,13 @@ CROSS_ENTROPY = {"label_smoothing": 0.0, "ignore_index": -100, "weight": None}
 
 row("interpolate", "input", {"torch": called("F.interpolate", "input", **INTERPOLATE)}, INTERPOLATE,
     signature="n c ...", shape=interpolate_shape, dtype=floats_like,
+    choices={"mode": ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear")},
     gradient={"input": "interpolate_gradient({grad}, {input}, {scale_factor}, {mode}, {align_corners})"})  # fmt: skip
 # torch warns where `align_corners` is left out
 GRID_SAMPLE_TORCH = called("F.grid_sample", "input", "grid", **{**GRID_SAMPLE, "align_corners": None})
 row("grid_sample", "input grid", {"torch": GRID_SAMPLE_TORCH}, GRID_SAMPLE, signature="n c h w, n y x 2 -> n c y x",
     dtype=floats_like,
+    choices={"mode": ("bilinear", "nearest", "bicubic"), "padding_mode": ("zeros", "border", "reflection")},
     gradient={"input grid": "grid_sample_gradient({grad}, {input}, {grid}, {mode}, {padding_mode}, {align_corners})"}
     )  # fmt: skip
 row("pixel_shuffle", "input", {"torch": "F.pixel_shuffle({input}, {factor})"}, {"factor": REQUIRED},

@@ -243,6 +243,7 @@ row("roll", "input", "{xp}.roll({input}, {shift}, {axis})", {"shift": REQUIRED, 
     gradient={"input": "np.roll({grad}, np.negative({shift}), {axis})"})  # fmt: skip
 row("flip", "input", FLIP, {"axis": REQUIRED}, shape=along, gradient={"input": "np.flip({grad}, {axis})"})
 row("pad", "input", PAD, {"padding": REQUIRED, "mode": "constant", "value": 0}, shape=pad_shape,
+    choices={"mode": ("constant", "reflect", "replicate", "circular")},
     gradient={"input": pad_gradient})  # fmt: skip
 for _name in ("tril", "triu"):
     _torch, _any = (called(f"{{xp}}.{_name}", "input", diagonal=(word, 0)) for word in ("diagonal", "k"))

@@ -6,6 +6,7 @@ is a kernel: a function in `mithril/backends/<name>/`, whose source is pasted in
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -135,6 +136,8 @@ class Op:
     elementwise operators is undone by the caller."""
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=lambda: RANGES)
     """Attributes that are numbers, with the least and the largest that they may be."""
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Attributes that are words, or may be, with those that there are."""
     state: Mapping[str, str] = field(default_factory=dict)
     """Inputs that are state, with the output that is their next value: `{"mean": "new_mean"}`."""
     identity: Callable[..., bool] | None = None
@@ -171,12 +174,12 @@ class Op:
         for name, value in complete.items():
             if value is REQUIRED:
                 raise OperatorError(f"{self.name} needs a value for its attribute '{name}'.")
-        if self.ranges:
-            self.check_ranges(complete)
+        if self.ranges or self.choices:
+            self.check_values(complete)
         return complete
 
-    def check_ranges(self, attributes: Mapping[str, Any]) -> None:
-        """Whether numbers are within their bounds; what is no plain number yet is let pass.
+    def check_values(self, attributes: Mapping[str, Any]) -> None:
+        """Whether numbers are within their bounds, and words known; what is neither yet is let pass.
 
         Raises:
             OperatorError: one is not.
@@ -186,6 +189,14 @@ class Op:
             if isinstance(value, int | float) and not low <= value <= high:
                 bounds = f"from {low} to {high}" if high < math.inf else f"at least {low}"
                 raise OperatorError(f"{self.name}: {name} is {value}; it must be a number {bounds}.")
+        for name, words in self.choices.items():
+            value = attributes.get(name)
+            if isinstance(value, str) and value not in words:
+                known = " or ".join(map(repr, words))
+                others = ", or numbers" if name == "padding" else ""
+                near = difflib.get_close_matches(value.lower(), words, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise OperatorError(f"{self.name}: {name} is {value!r}; it must be {known}{others}.{hint}")
 
 
 OPS: dict[str, Op] = {}

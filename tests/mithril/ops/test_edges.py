@@ -93,7 +93,6 @@ ODD = [
     (lambda: ml.models.Tile(repeats=2), (3, 4), r"tile: repeats is 2; give a number for each of the 2 axes"),
     (lambda: ml.models.MaxPool2D(kernel_size=2, stride=0), (1, 1, 4, 4), r"stride is 0; it must be whole numbers"),
     (lambda: ml.models.AvgPool2D(kernel_size=2, padding="same"), (1, 1, 4, 4), r"padding of pooling is 'same'"),
-    (lambda: ml.models.Convolution2D(2, 3, padding="SAME"), (1, 1, 4, 4), r"padding is 'SAME'; it must be numbers, 's"),
     (lambda: ml.models.Pad(padding=((4, 0),), mode="reflect"), (2, 3), r"mode 'reflect' can add at most 2 to an axis"),
     (lambda: ml.models.Softmax(axis=None), (2, 3), r"axis is None; it must be a whole number from -2 to 1"),
 ]
@@ -134,6 +133,31 @@ def test_numbers_out_of_their_range_are_refused_at_the_door(name, settings):
     word = list(settings)[-1]
     with pytest.raises((OperatorError, ValueError), match=rf"{word} is {settings[word]}; it must be"):
         getattr(ml.models, name)(**settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ml.models.Convolution2D(2, 3, padding="SAME"), r"padding is 'SAME'; it must be 'same' or 'valid', or num.* 'same'\?"),
+        (lambda: ml.models.Convolution1D(2, 3, padding="vald"), r"padding is 'vald'; .* Did you mean 'valid'\?"),
+        (lambda: ml.models.Gelu(approximate="tan"), r"approximate is 'tan'; it must be 'none' or 'tanh'\. Did you mean 'tanh'\?"),
+        (lambda: ml.models.Interpolate(scale_factor=2, mode="biliner"), r"mode is 'biliner'; .* Did you mean 'bilinear'\?"),
+        (lambda: ml.models.GridSample(padding_mode="edge"), r"padding_mode is 'edge'; it must be 'zeros' or 'border' or"),
+        (lambda: ml.models.Pad(padding=((1, 1),), mode="refl"), r"mode is 'refl'; .* Did you mean 'reflect'\?"),
+    ],
+)  # fmt: skip
+def test_words_that_are_not_there_are_refused_at_the_door(make, message):
+    with pytest.raises(OperatorError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("seed", ["a", -1, 1.5, None, True])
+def test_a_seed_is_a_whole_number(seed):
+    model = ml.Model.create(out=ml.models.Linear(3)(ml.IOKey("x")))
+    compiled = ml.compile(model, ml.NumpyBackend(), shapes={"x": (2, 4)})
+    for call in (lambda: compiled.randomize_params(seed=seed), lambda: ml.NumpyBackend(seed=seed)):
+        with pytest.raises(BackendError, match=r"seed is .*; it must be a whole number of at least 0"):
+            call()
 
 
 def test_a_range_holds_where_the_number_comes_late():
