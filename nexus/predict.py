@@ -362,6 +362,10 @@ def _items(images: Source | Iterable[Source], frame_step: int, name: str = "imag
         yield from _arrays(images, name)
     elif isinstance(images, Image | bytes):
         yield _Item(name, images)
+    elif isinstance(images, io.BufferedIOBase | io.RawIOBase):
+        yield _Item(name, images.read())
+    elif isinstance(images, io.IOBase):
+        raise ValueError(f'{name} is a file opened as text; open it as bytes: open(path, "rb").')
     elif isinstance(images, Iterable) and not isinstance(images, dict):
         for place, one in enumerate(images):
             yield from _items(one, frame_step, f"{name}s[{place}]")

@@ -40,6 +40,9 @@ def predict_images(
         ValueError: There is a least score, and the results have none; or an image is of no use.
     """
     asked = predictor.task.read_prompts(prompts) if prompts else None
+    videos = [image for image in images or () if Path(image).suffix.lower() in VIDEO_EXTENSIONS]
+    if every > 1 and not videos and all(Path(image).is_file() for image in images or ()):
+        raise ValueError(f"--every {every} is for videos, and there is none among the images; leave it out.")
     kept: list[Any] = []
 
     def passing() -> Iterator[Any]:
@@ -56,7 +59,6 @@ def predict_images(
         for _ in passing():
             pass
     else:
-        videos = [image for image in images or () if Path(image).suffix.lower() in VIDEO_EXTENSIONS]
         rate = frame_rate(videos[0]) / every if videos else 1.0
         draw_predictions(passing(), draw, rate=rate, min_score=min_score)
     return kept

@@ -58,6 +58,8 @@ def order(
         if not (folder / "recipe.yaml").is_file():
             fail(f"{folder} holds no run to go on with: there is no recipe.yaml.")
         return Order(recipe_for(str(folder / "recipe.yaml"), changes, data=data, pretrained=pretrained), folder)
+    if resume and run_dir is not None and not run_dir.is_dir():
+        fail(f"There is no folder {run_dir}, so no run to go on with; leave --resume out to start one.")
     if resume and run_dir is None and not is_recipe(what):
         fail(f"{what} is no run; --resume needs the run's folder: nexus train --resume runs/...")
     with naming_check(data or "SOURCE"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mimetypes
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -149,6 +150,10 @@ def _bare_file(path: Path, cls: type[NexusModule]) -> Source:
         if weights.url.endswith("/" + path.name) and issubclass(card.model_class, cls):
             return _published(path, card, weights)
     if _is_base(cls):
+        if (mimetypes.guess_type(path)[0] or "").startswith("image/"):
+            raise ValueError(
+                f"{path.name} is a picture, and the model is wanted here: a name, a run, or a weight file."
+            )
         raise ValueError(
             f"{path.name} is not a published file, so nothing says which model it is for. "
             "Name the class, VisionTransformer.from_pretrained(...), or create the model and load_weights into it."

@@ -95,6 +95,8 @@ def open_image(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None
     if isinstance(source, PIL.Image):
         with _decoding(name):
             return _plain(source if _orientation(source) == 1 else ImageOps.exif_transpose(source))
+    if isinstance(source, io.IOBase):
+        raise ImageError(f"{name} is an open file; give its path, or what it holds: file.read().")
     data = source if isinstance(source, bytes) else _read(Path(source), name)
     if data.startswith(NPY_MAGIC):
         return _decode_npy(data, max_pixels, name)

@@ -46,7 +46,12 @@ def list_models(pattern: str = "*", *, task: str | None = None, pretrained: bool
         pattern: `"vit_*"`.
         task: Only models of this task, such as "detection".
         pretrained: Only models that have published weights.
+
+    Raises:
+        ValueError: The pattern is no text.
     """
+    if not isinstance(pattern, str):
+        raise ValueError(f"The pattern is {pattern!r}; it is text with * for anything, such as 'vit_*'.")
     wanted = None if task is None else task_called(task)
     named = [_CARDS[name] for name in sorted(_CARDS) if fnmatch.fnmatch(name, pattern)]
     return [card.name for card in named if wanted in (None, card.task) and (card.weights or not pretrained)]
@@ -98,7 +103,12 @@ def _create(name: str, pretrained: bool, changes: dict[str, Any]) -> NexusModule
     card = model_info(name)
     if pretrained:
         return card.model_class.from_pretrained(name, **changes)
-    model = card.model_class(card.changed(changes))
+    config = card.changed(changes)
+    try:
+        model = card.model_class(config)
+    except RuntimeError as error:  # torch's, of memory
+        said = str(error).splitlines()[0][:200]
+        raise ValueError(f"{name} cannot be built with {changes}: {said}") from error
     model.card = card
     model.preprocessing = card.preprocessing.fitted(changes)
     return model

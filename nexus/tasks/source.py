@@ -36,6 +36,10 @@ def open_model(source: nn.Module | str | Path, device: torch.device | str | None
     folder = Path(source)
     if folder.is_dir() and not (folder / "config.json").is_file():
         if not (folder / "model" / "config.json").is_file():
+            if (folder / "model").is_dir():
+                raise ValueError(
+                    f"{folder / 'model'} lacks config.json, without which nobody knows what its weights are."
+                )
             if (folder / "recipe.yaml").is_file():
                 raise ValueError(
                     f"The run in {folder} has not finished, so it holds no model yet. Let it go on: `nexus train` with"
