@@ -37,6 +37,7 @@ from nexus.tasks.source import evaluating, open_model, preprocessing_of
 from nexus.tasks.table import task_of
 from nexus.tasks.tiles import Tiling, Window
 from nexus.tasks.views import ImageInfo, View
+from nexus.visualization.pictures import numbered_name
 
 COCO_RESULTS = ".coco.json"
 DEFAULT_MODEL = "tf_efficientnet_lite0.pypi_in1k"
@@ -336,8 +337,7 @@ def draw_predictions(
         return [write_frames(target, (one.draw(**least) for one in predictions), rate=rate)]
     written = []
     for number, one in enumerate(predictions):
-        stem = "".join(letter if letter.isalnum() else "-" for letter in Path(one.path).stem)
-        path = target / f"{number:04d}-{stem}.png"
+        path = target / numbered_name(number, one.path)
         picture = one.draw(**least)
         write_whole(path, lambda part, picture=picture: picture.save(part, "PNG"))
         written.append(path)

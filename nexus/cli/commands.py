@@ -135,6 +135,7 @@ def evaluate(
         Path | None,
         option("--output", "-o", value="FILE", text="Also write the figures (.json), or the objects (.coco.json)."),
     ] = None,
+    draw: Annotated[Path | None, option("--draw", value="FOLDER", text="Also draw the worst errors there.")] = None,
     tokenizer: Tokenizer = None,
     imported: Imported = None,
     device: Device = None,
@@ -144,11 +145,15 @@ def evaluate(
 
     With --probe, a classifier on top of the model's frozen features learns from the data's "train" and is measured.
     """
+    from nexus.cli.run_report import NO_ERROR, draw_worst
     from nexus.cli.runs import own_data
+    from nexus.data import load_dataset
     from nexus.evaluation import evaluate as run
     from nexus.evaluation import probe as run_probe
 
     data, root = (data, None) if data is not None else own_data(model) or ("digits", None)
+    if probe is not None and draw is not None:
+        fail("--draw shows the errors of the model itself, and --probe measures a classifier on top of it; choose one.")
     if probe is not None:
         measured = run_probe(model, data, probe, split=split, root=root, batch_size=batch_size, device=device)
         figures = {**measured.metrics, **measured.settings, "train images": measured.num_train}
@@ -160,11 +165,14 @@ def evaluate(
     )
     if output is not None:
         report.write(output)
+    drawn = [] if draw is None else draw_worst(report, load_dataset(data, split, root=root), draw)
     if as_json:
         show_json(report.to_json())
         return
     for rows in report.tables().values():
         show_table(rows)
+    if draw is not None:
+        typer.echo(f"{len(drawn)} images with errors, the worst first, drawn into {draw}." if drawn else NO_ERROR)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """`nexus report`: one page about a run, whatever the kind of its model."""
 
 import platform
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch
 from nexus import visualization
 from nexus.cli.report import write_report
 from nexus.cli.runs import own_data, recipe_of
+from nexus.core.files import write_whole
 from nexus.core.module import NexusModule
 from nexus.data import load_dataset
-from nexus.data.facets import Pictured
+from nexus.data.facets import Annotated, Labelled, Pictured
 from nexus.evaluation import evaluate
 from nexus.predict import Predictor
 from nexus.tasks.protocol import Task
@@ -20,9 +22,10 @@ from nexus.tasks.report import Report
 from nexus.tasks.source import open_model
 from nexus.tasks.table import task_of
 from nexus.visualization.page import Picture, Section
-from nexus.visualization.pictures import to_picture
+from nexus.visualization.pictures import numbered_name, to_picture
 
 SHOWN = 12
+NO_ERROR = "There is no error to draw."
 MERITS = 4
 """Figures that stand large at the top."""
 
@@ -66,6 +69,19 @@ def report_run(
     )
 
 
+def draw_worst(report: Report, dataset: Any, folder: Path) -> list[Path]:
+    """Draws the worst errors into a folder, and returns the files, numbered from 1, the worst first.
+
+    Raises:
+        ValueError: The kind of model has no such pictures.
+    """
+    written = []
+    for rank, (name, picture) in enumerate(report.worst_pictures(dataset), start=1):
+        written.append(folder / numbered_name(rank, name))
+        write_whole(written[-1], lambda part, picture=picture: picture.save(part, "PNG"))
+    return written
+
+
 def _shown(name: str, value: float) -> str:
     return f"{value:.1%}" if name.startswith("top") else f"{value:.4g}"
 
@@ -89,16 +105,22 @@ def _predictions(model: torch.nn.Module, dataset: Any) -> list[Section]:
         return []
     places = sorted({round(place) for place in np.linspace(0, len(dataset) - 1, SHOWN)})
     predictions = Predictor(model)([to_picture(dataset[place].image) for place in places])
-    names = dataset.class_names if hasattr(dataset, "labels") else ()
-    truths = [f"is {names[dataset.labels[place]]}" if names else f"image {place}" for place in places]
-    sheet = visualization.contact_sheet([one.draw() for one in predictions], truths)
-    return [
-        Section(
-            title="Predictions",
-            text="Held-out images, and what the model says about them.",
-            pictures=[Picture.of(sheet, "images with predictions")],
-        )
-    ]
+    truths = [_truth(dataset, place) for place in places]
+    drawn = [one.draw() for one in predictions]
+    if isinstance(dataset, Annotated):  # captions of boxes are too small on a sheet
+        pictures = [Picture.of(picture, truth) for picture, truth in zip(drawn, truths)]
+    else:
+        pictures = [Picture.of(visualization.contact_sheet(drawn, truths), "images with predictions")]
+    said = "Held-out images, and what the model says about them."
+    return [Section(title="Predictions", text=said, pictures=pictures)]
+
+
+def _truth(dataset: Any, place: int) -> str:
+    """What the data says about one of its images."""
+    if isinstance(dataset, Annotated):
+        counts = Counter(dataset.class_names[one.label] for one in dataset.annotations.scenes[place].objects)
+        return "has " + (", ".join(f"{name} {count}" for name, count in counts.items()) or "no object")
+    return f"is {dataset.class_names[dataset.labels[place]]}" if isinstance(dataset, Labelled) else f"image {place}"
 
 
 def _answers_unasked(model: torch.nn.Module) -> bool:

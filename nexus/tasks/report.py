@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nexus.core.files import write_whole
 from nexus.core.notebook import as_text, html_table
 from nexus.visualization.page import Section
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Row = Mapping[str, Any]
 
@@ -62,6 +65,17 @@ class Report:
             dataset: That was measured on, for its images.
         """
         return [Section(title=f"Held-out {title}", text="", rows=rows) for title, rows in self.tables().items()]
+
+    def worst_pictures(self, dataset: Any) -> list[tuple[str, "Image"]]:
+        """Returns pictures of the worst errors, the worst first, each with the name of its image.
+
+        Args:
+            dataset: That was measured on, for its images.
+
+        Raises:
+            ValueError: This kind has no such pictures.
+        """
+        raise ValueError(f"There are pictures of errors for detection and classification, and not for {self.task}.")
 
     def write(self, path: str | Path) -> Path:
         """Writes the figures into a `.json`, or the results into a file of another ending that their kind has.

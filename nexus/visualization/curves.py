@@ -121,6 +121,8 @@ def _plot_figures(axes: "Axes", val: Sequence[Record]) -> None:
     best = _column(val, names[0])[1] if names else np.empty(0)
     best_so_far = f", best {LABELS.get(names[0], names[0])} {best.max():.2%}" if len(best) else ""
     axes.set_title(f"validation{best_so_far}", fontsize=10, color=INK)
+    if len(best) and not best.any():
+        axes.set_ylim(-0.02, 1)  # nothing reached yet: zero lies on the ground, and no scale is made up around it
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     if len(best):
         axes.legend(frameon=False, fontsize=8, loc="lower right")

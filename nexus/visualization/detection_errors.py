@@ -25,12 +25,15 @@ Mark = tuple[str, Sequence[float], str]
 MOST_CURVES = 8
 
 
-def draw_marks(image: Image.Image, marks: Sequence[Mark], *, side: int = 512) -> Image.Image:
+def draw_marks(
+    image: Image.Image, marks: Sequence[Mark], *, truths: Sequence[Sequence[float]] = (), side: int = 512
+) -> Image.Image:
     """Returns the image with boxes in the colours of `COLOURS`, and below it what the colours mean, with counts.
 
     Args:
         image: Any; a small one is enlarged towards `side` pixels.
         marks: Kind, box (xyxy in pixels of the image) and caption of each. Missed objects are dashed.
+        truths: Boxes of the objects that were found, drawn below the finds in thin white.
         side: Wanted pixels of the longer side of a small image.
     """
     picture = enlarge(image.convert("RGB"), side)
@@ -38,6 +41,8 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark], *, side: int = 512) ->
     draw = ImageDraw.Draw(picture)
     boxes = np.asarray([box for _, box, _ in marks], dtype=float).reshape(-1, 4) * scale
     colours = [COLOURS[kind] for kind, _, _ in marks]
+    for box in truths:
+        draw.rectangle([side * scale for side in box], outline="white", width=max(1, width // 2))
     for (kind, _, _), box, colour in zip(marks, boxes.tolist(), colours):
         _draw_box(draw, box, colour, width, dashed=kind == "missed")
     draw_captions(draw, [caption for _, _, caption in marks], boxes, colours, picture.size)

@@ -4,6 +4,7 @@ Dims: c channels, h w pixels.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +50,12 @@ def _channels_last(image: np.ndarray | Tensor) -> np.ndarray:
     if image.ndim not in (2, 3):
         raise ValueError(f"An array of shape {image.shape} is not one image; it must be (h, w) or (h, w, c).")
     return image if image.ndim == 3 else image[..., None]
+
+
+def numbered_name(number: int, path: str) -> str:
+    """Returns a name for a picture of an image: its number in a list, and its own name without odd letters."""
+    stem = "".join(letter if letter.isalnum() else "-" for letter in Path(path).stem)
+    return f"{number:04d}-{stem}.png"
 
 
 def enlarge(image: Image.Image, side: int) -> Image.Image:

@@ -16,6 +16,7 @@ from nexus.visualization.pictures import to_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 
 class Answers(NamedTuple):
@@ -152,6 +153,18 @@ class Evaluation(Report):
             pictures=[Picture.of(sheet, "wrong guesses with the true class and the guess")],
             rows=[{"image": a.path, "is": a.label, "guess": a.guess, "score": a.score} for a in wrong],
         )
+
+    def worst_pictures(self, dataset: Any) -> list[tuple[str, "Image"]]:
+        """Returns the wrong guesses, the surest first, with the true class and the guess below each image."""
+        from nexus.visualization import caption
+
+        return [
+            (
+                one.path,
+                caption(to_picture(dataset[one.index].image), f"is {one.label}\nguess {one.guess} {one.score:.0%}"),
+            )
+            for one in self.most_wrong()
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything as plain values that JSON can hold."""

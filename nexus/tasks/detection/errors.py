@@ -76,21 +76,42 @@ def overlaps(scene: Scene, found: Found) -> Float[np.ndarray, "n m"]:
     return pairwise(iou, finds, boxes).numpy()
 
 
+class Curve(NamedTuple):
+    """Recall, precision and score after each find of a class, surest first; empty if it has no objects."""
+
+    recall: Float[np.ndarray, " n"]
+    precision: Float[np.ndarray, " n"]
+    score: Float[np.ndarray, " n"]
+
+
 def precision_recall(
-    scenes: Sequence[Scene], found: Sequence[Found], label: int, *, min_iou: float = IOU
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Returns recall, precision and score after each find of a class, surest first; empty if it has no objects."""
+    scenes: Sequence[Scene], found: Sequence[Found], labels: Sequence[int], *, min_iou: float = IOU
+) -> list[Curve]:
+    """Returns the curve of each of these classes.
+
+    Args:
+        scenes: The truth.
+        found: What was found in each of them.
+        labels: Numbers of the classes.
+        min_iou: How far find and object must agree.
+    """
+    errors = [
+        find_errors(scene, one, min_iou=min_iou, min_score=-np.inf) for scene, one in zip(scenes, found, strict=True)
+    ]
+    return [_curve(scenes, found, errors, label) for label in labels]
+
+
+def _curve(scenes: Sequence[Scene], found: Sequence[Found], errors: Sequence[Errors], label: int) -> Curve:
     scores, hits, total = [], [], 0
-    for scene, one in zip(scenes, found, strict=True):
-        errors = find_errors(scene, one, min_iou=min_iou, min_score=-np.inf)
-        right = {n for n, _ in errors.right}
-        counted = [*right, *errors.false, *(n for n, _ in errors.confused)]
+    for scene, one, fates in zip(scenes, found, errors):
+        right = {n for n, _ in fates.right}
+        counted = [*right, *fates.false, *(n for n, _ in fates.confused)]
         own = [n for n in counted if one.labels[n] == label]
         scores += [float(one.scores[n]) for n in own]
         hits += [n in right for n in own]
         total += sum(thing.label == label and not (thing.crowd or thing.difficult) for thing in scene.objects)
+    if not total:
+        return Curve(*(np.empty(0),) * 3)
     order = np.argsort(-np.asarray(scores, dtype=float), kind="stable")
     reached = np.cumsum(np.asarray(hits, dtype=float)[order])
-    if not total:
-        return (np.empty(0),) * 3
-    return reached / total, reached / np.arange(1, len(order) + 1), np.asarray(scores, dtype=float)[order]
+    return Curve(reached / total, reached / np.arange(1, len(order) + 1), np.asarray(scores, dtype=float)[order])

@@ -1,5 +1,7 @@
 """What a detector got wrong, image by image, and the curves and pictures of it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,11 +55,11 @@ def test_images_without_objects_or_finds():
 
 
 def test_curves_count_finds_from_the_surest_down():
-    recall, precision, scores = precision_recall([SCENE], [FOUND], 0)
+    [(recall, precision, scores)] = precision_recall([SCENE], [FOUND], [0])
     assert recall.tolist() == [1, 1, 1]
     np.testing.assert_allclose(precision, [1, 1 / 2, 1 / 3])
     assert scores.tolist() == [0.9, 0.8, 0.7]
-    assert [values.size for values in precision_recall([Scene("b.png", 9, 9)], [FOUND], 0)] == [0, 0, 0]
+    assert [values.size for values in precision_recall([Scene("b.png", 9, 9)], [FOUND], [0])[0]] == [0, 0, 0]
     axes = evaluation().plot_precision_recall().axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cat", "dog", "cup"]
     with pytest.raises(ValueError, match="no class has both objects and finds"):
@@ -81,3 +83,22 @@ def test_captions_stand_outside_of_the_boxes_where_there_is_room():
     picture = np.asarray(draw_objects(image, boxes, ["above or beside", "below or beside"], [0, 1]))
     for x1, y1, x2, y2 in boxes.astype(int):
         assert (picture[y1 + 4 : y2 - 4, x1 + 4 : x2 - 4] == 255).all()
+
+
+def test_the_page_shows_the_figures_the_curves_and_the_errors():
+    image = Image.new("RGB", (100, 100), "white")
+    one, pets = evaluation(), [SimpleNamespace(image=image)]
+    _, curves, errors = one.sections(pets)
+    assert (len(curves.pictures), [picture.alt for picture in errors.pictures]) == (1, ["a.png"])
+    assert errors.rows == one.fates()
+    fates = {row.pop("class"): tuple(row.values()) for row in one.fates()}
+    assert fates == {"cat": (1, 1, 1, 0), "dog": (0, 0, 1, 0), "cup": (0, 0, 0, 1)}  # right, confused, false, missed
+    silent = evaluation(found=Found(np.empty((0, 4)), np.empty(0), np.empty(0, dtype=int)))
+    assert "no class has both objects and finds" in silent.sections(pets)[1].text
+
+
+def test_true_boxes_stand_beside_the_finds():
+    shifted = Found(np.array([[14.0, 14, 44, 44]]), np.array([0.9]), np.array([0]))
+    scene = Scene("a.png", 100, 100, (Object(0, CAT),))
+    picture = evaluation(scene, shifted).draw_errors(0, Image.new("RGB", (100, 100), "grey"))
+    assert picture.getpixel((10 * 5, 20 * 5)) == (255, 255, 255)
