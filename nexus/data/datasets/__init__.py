@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nexus.core.config import nearest
-from nexus.data.dataset import Dataset
+from nexus.data.dataset import DataError, Dataset
 from nexus.data.datasets.captions import Captions
 from nexus.data.datasets.cifar import CIFAR, Cifar
 from nexus.data.datasets.digits import Digits
@@ -13,7 +13,7 @@ from nexus.data.datasets.folder import ImageFolder
 from nexus.data.datasets.photo_crops import PhotoCrops
 from nexus.data.datasets.photos import Photos
 from nexus.data.detection.digit_scenes import DigitScenes, scene_count
-from nexus.data.detection.sources import FORMATS, kinds_at, open_annotated
+from nexus.data.detection.sources import FORMATS, kinds_at, open_annotated, what_is_meant
 
 SOURCES = (
     "digits",
@@ -75,7 +75,7 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
     if kind == "digit-scenes":
         return DigitScenes(split, scene_count(path, split))
     if kind == "folder" and path:
-        return ImageFolder(Path(root or "") / Path(path).expanduser(), split)
+        return _open_folder(Path(root or "") / Path(path).expanduser(), split)
     if kind == "captions" and path:
         return Captions(Path(root or "") / Path(path).expanduser(), split)
     if kind in FORMATS and path:
@@ -83,3 +83,10 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
     kinds = kinds_at(Path(source)) if not colon and Path(source).exists() else []
     hint = f"Did you mean '{(kinds or ['folder'])[0]}:{source}'?" if Path(source).is_dir() else nearest(source, SOURCES)
     raise ValueError(f"There is no data set {source!r}. {hint} Images of your own are 'folder:PATH'.")
+
+
+def _open_folder(path: Path, split: str) -> ImageFolder:
+    try:
+        return ImageFolder(path, split)
+    except DataError as error:
+        raise DataError(f"{error}{what_is_meant('folder', path)}") from error

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from nexus.data.dataset import DataError
-from nexus.data.detection.scene import Annotations, Fault, Object, Report, Scene, refuse
+from nexus.data.detection.scene import Annotations, Fault, Object, Report, Scene, all_labels, refuse
 from nexus.data.detection.sources import find_source, open_source
+from nexus.data.detection.yolo_folder import label_file, open_yolo
 from nexus.data.images import ImageError, image_size, load_image
 
 NO_IMAGE = "there is no image in it that can be used; name another folder, or add images."
@@ -66,7 +67,39 @@ def check_annotations(source: str | Path, *, images: bool = True) -> tuple[Annot
         faults += wrong or object_faults(scene)
     if not annotations.scenes and not faults:
         faults.append(Fault(str(source), "", NO_IMAGE))
-    return annotations, faults + _shared(splits)
+    faults += [] if faults else _unlabelled(source, splits)
+    return annotations, list(dict.fromkeys([*faults, *_shared(splits), *_untrained(splits)]))
+
+
+def _unlabelled(source: str | Path, splits: dict[str | None, Annotations]) -> list[Fault]:
+    """Splits in which nothing is annotated: their labels are empty, or lie elsewhere."""
+    faults = []
+    for split, one in splits.items():
+        if one.scenes and split != "test" and not any(scene.objects for scene in one.scenes):
+            said = f"there is not one object in {len(one.scenes)} images{_where_labels_lie(source, one.scenes[0])}."
+            faults.append(Fault(str(source), split or "", said))
+    return faults
+
+
+def _where_labels_lie(source: str | Path, scene: Scene) -> str:
+    kind, path = find_source(source)
+    if kind != "yolo":
+        return ""
+    return f"; labels of {scene.path} are looked for in {label_file(Path(scene.path), open_yolo(path).root)}"
+
+
+def _untrained(splits: dict[str | None, Annotations]) -> list[Fault]:
+    """Classes that are held out and never trained on: a name was mistyped, or the splits were badly drawn."""
+    train = splits.get("train")
+    learnt = set(all_labels(train.scenes)) if train is not None else set()
+    faults = []
+    for one in splits.values() if learnt else ():
+        for scene in one.scenes:
+            new = {thing.label for thing in scene.objects} - learnt
+            learnt |= new
+            said = "no image of train has an object of this class; correct the name, or move some there."
+            faults += [Fault(scene.path, f"class {one.class_names[label]!r}", said) for label in sorted(new)]
+    return faults
 
 
 def _shared(splits: dict[str | None, Annotations]) -> list[Fault]:
@@ -90,7 +123,10 @@ def image_faults(scene: Scene) -> list[Fault]:
         return [Fault(scene.path, "", str(error).removeprefix(f"{scene.path}: ").removeprefix(f"{scene.path} "))]
     if (height, width) != scene.size:
         said = f"{scene.width} x {scene.height}"
-        return [Fault(scene.path, "", f"the image has {width} x {height} pixels and its annotations say {said}.")]
+        swapped = " Width and height are swapped." if (width, height) == scene.size else ""
+        return [
+            Fault(scene.path, "", f"the image has {width} x {height} pixels and its annotations say {said}.{swapped}")
+        ]
     return []
 
 

@@ -19,7 +19,7 @@ from nexus.data.detection.coco_folder import coco_files, read_split, split_in
 from nexus.data.detection.cvat import cvat_files, read_cvat
 from nexus.data.detection.label_studio import read_label_studio
 from nexus.data.detection.labelme import labelme_classes, labelme_files, read_labelme
-from nexus.data.detection.scene import AnnotatedFiles, Annotations, Polygons, Report, Scene, refuse
+from nexus.data.detection.scene import AnnotatedFiles, Annotations, Fault, Polygons, Report, Scene, refuse
 from nexus.data.detection.sniff import kind_of_file
 from nexus.data.detection.tables import read_kaggle, read_open_images
 from nexus.data.detection.tools import home_of, nothing
@@ -68,14 +68,20 @@ def open_source(kind: str, path: Path) -> Source:
     """
     if not os.path.lexists(path):
         raise DataError(f"{path} does not exist; check the path.")
-    root, parts = FORMATS[kind](path)
+    try:
+        root, parts = FORMATS[kind](path)
+    except DataError as error:
+        raise DataError(f"{error}{what_is_meant(kind, path)}") from None
     name = f"{kind}:{path}"
     return Source(name, root, tuple(Part(part.split, partial(_bounded, name, part.read)) for part in parts))
 
 
 def _bounded(name: str, read: Callable[[Report], Annotations], report: Report) -> Annotations:
-    """What is read, unless drawing its outlines would not end."""
+    """What is read, unless drawing its outlines would not end. Shares of the sides for pixels are a fault."""
     annotations = read(report)
+    boxes = [one.box for scene in annotations.scenes if min(scene.size) > 1 for one in scene.objects]
+    if boxes and max(map(max, boxes)) <= 1:
+        report(Fault(name, "", "no box reaches beyond 1 pixel: they seem to be shares of the sides; write pixels."))
     length = sum(map(_outlines, annotations.scenes))
     if length > MAX_OUTLINES:
         raise DataError(
@@ -138,6 +144,17 @@ def find_source(text: str | Path) -> tuple[str, Path]:
     return found[0], path
 
 
+def what_is_meant(kind: str, path: Path) -> str:
+    """Returns in a sentence which source a path seems to be that is none of `kind`; nothing where that is not seen."""
+    for place in (path, path.parent):
+        kinds = [one for one in kinds_at(place) if place != path or one != kind] if place.is_dir() else []
+        if kinds and (place == path or path.name.lower() in INNER):
+            return f" {place} looks like {kinds[0]}: write {kinds[0]}:{place}."
+    return ""
+
+
+INNER = ("annotations", "images", "jpegimages", "labels")
+"""Folders within a data set that are taken for it."""
 HINT = f"a YOLO folder holds {SETTINGS} and labels/, a VOC folder holds Annotations/."
 
 

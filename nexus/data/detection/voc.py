@@ -89,6 +89,10 @@ def read_voc(
     return Annotations(tuple(scenes), names, known.ids, known.keypoints, known.skeleton, known.mirror)
 
 
+def _has_image_folder(root: Path) -> bool:
+    return any(child.name.lower() in IMAGE_FOLDERS for child in children(root))
+
+
 def voc_files(root: Path) -> dict[str | None, list[Path]]:
     """The annotation files of each split; of the split None where nothing says which is which.
 
@@ -98,6 +102,8 @@ def voc_files(root: Path) -> dict[str | None, list[Path]]:
     Raises:
         DataError: There is none, or a list is not text.
     """
+    if root.name.lower() == ANNOTATIONS.lower() and not any(walk(root)) and _has_image_folder(root.parent):
+        raise DataError(f"{root} holds annotations without their images.")
     try:
         folders = split_folders(root)
     except ValueError as error:

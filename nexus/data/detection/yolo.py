@@ -42,6 +42,7 @@ from nexus.data.holding_out import held_out
 from nexus.data.images import ImageError, file_size
 from nexus.data.places import walk
 
+OTHERS = "read them as voc:PATH or labelme:PATH"
 SAME_BOX = 1e-6
 """Pixels by which a box may differ from its outline's extent, which is what a reader takes for it."""
 
@@ -228,6 +229,11 @@ class _Lines:
 
     def objects(self) -> list[Object]:
         if not self.file.exists():
+            for other in (self.file.with_suffix(ending) for ending in (".xml", ".json")):
+                if other.is_file():
+                    self.report(
+                        Fault(str(other), "", f"these are no labels of YOLO; write {self.file.name}, or {OTHERS}.")
+                    )
             return []
         try:
             lines = read_text(self.file).splitlines()
@@ -253,20 +259,24 @@ class _Lines:
         except ValueError:
             label, numbers = None, []
         if label is None:
-            return f"{' '.join(words)[:60]!r} is not a class (a whole number) and numbers."
+            return f"{' '.join(words)[:60]!r} is not a class (a whole number) and numbers, with spaces between."
         if not 0 <= label < self.num_classes:
-            return f"the class is {label}; {SETTINGS} names {self.num_classes}, 0 to {self.num_classes - 1}."
+            return f"the class is {label}; {SETTINGS} names {self.num_classes}, from 0 to {self.num_classes - 1}."
         if not all(map(math.isfinite, numbers)):
             return "a coordinate is not a finite number."
         points = numbers[4:] if self.num_points else []
         wanted = 4 + self.per_point * self.num_points
         if self.num_points and len(numbers) not in (4, wanted):
             return f"has {len(numbers)} numbers; with {self.num_points} keypoints it must be {wanted}."
+        if not self.num_points and len(numbers) == 5:
+            return "has 5 numbers; a box has 4, an outline an even number from 6 on. Remove a score at the end."
         if not self.num_points and (len(numbers) < 4 or (len(numbers) != 4 and (len(numbers) % 2 or len(numbers) < 6))):
             return f"has {len(numbers)} numbers; a box has 4, an outline an even number from 6 on."
         places = numbers[: 4 if self.num_points else None] + [c for i, c in enumerate(points) if i % self.per_point < 2]
         # An outline may touch the border; a rounded box may exceed it by the last digit.
         wild = next((value for value in places if not -1e-3 <= value <= 1 + 1e-3), None)
+        if wild is not None and max(map(abs, places)) <= 2:
+            return f"the coordinate {wild:g} lies outside of the image (0 to 1); correct it, or remove the line."
         if wild is not None:
             return f"the coordinate {wild:g} is not a share from 0 to 1; divide pixels by the image's width or height."
         return self._checked(label, numbers, points)
@@ -287,7 +297,10 @@ class _Lines:
         x1, y1, x2, y2 = corners.tolist()
         problem = box_problem((x1, y1, x2, y2), self.scene.height, self.scene.width)
         if problem is not None:
-            return problem
+            corners = len(numbers) == 4 and numbers[0] < numbers[2] and numbers[1] < numbers[3]
+            return problem + (
+                " As corners it would fit; YOLO wants centre x, centre y, width, height." if corners else ""
+            )
         if points:
             given = np.array(points).reshape(-1, self.per_point)
             shown = given[:, 2:] if self.per_point == 3 else np.full((len(given), 1), 2.0)

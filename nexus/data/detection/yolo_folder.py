@@ -16,6 +16,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from nexus.data.dataset import DataError
 from nexus.data.detection.values import MAX_KEYPOINTS, class_name, whole_text
 from nexus.data.documents import read_settings, read_text
 from nexus.data.images import EXTENSIONS
-from nexus.data.places import children, inside, split_folders, split_of, walk
+from nexus.data.places import SPLITS, children, inside, split_folders, split_of, walk
 
 _log = logging.getLogger("nexus")
 
@@ -69,6 +70,7 @@ def open_yolo(path: Path) -> YoloFolder:
     if not isinstance(content, dict):
         raise DataError(f"{settings} must hold `names`, the names of the classes; it holds no keys.")
     fields = _Fields(settings, content)
+    fields.check_keys()
     names, keypoints = fields.names(), fields.keypoints()
     places = _places(settings, content.get("path"), named=path.is_file())
     mirror, skeleton = fields.mirror(len(keypoints)), fields.skeleton(len(keypoints))
@@ -136,17 +138,25 @@ class _Fields:
         self.file, self.content = file, content
 
     def refuse(self, key: str, rule: str) -> DataError:
-        return DataError(f"{self.file}: {key} is {str(self.content.get(key))[:60]}; {rule}.")
+        said = f"is {str(self.content[key])[:60]}" if key in self.content else "is missing"
+        return DataError(f"{self.file}: {key} {said}; {rule}.")
+
+    def check_keys(self) -> None:
+        """Refuses a key that is a slip of the pen for a split or the names, which would be passed over in silence."""
+        for key in map(str, self.content):
+            meant = get_close_matches(key.lower(), (*SPLITS, "names"), n=1, cutoff=0.7)
+            if meant and meant[0] not in self.content and split_of(key) is None:
+                raise DataError(f"{self.file}: there is no key {key[:60]!r}; did you mean {meant[0]!r}?")
 
     def names(self) -> tuple[str, ...]:
         names = self.content.get("names")
         if isinstance(names, dict):
             places = [whole_text(key) for key in names]
             if None in places or sorted(map(int, names)) != list(range(len(names))):
-                raise self.refuse("names", "it must list the classes, or number them 0, 1, ...")
+                raise self.refuse("names", "it must list the classes, or number them from 0 on")
             names = [value for _, value in sorted(names.items(), key=lambda item: int(item[0]))]
         if not isinstance(names, list) or not names:
-            raise self.refuse("names", "it must list the classes, or number them 0, 1, ...")
+            raise self.refuse("names", "it must list the classes, or number them from 0 on")
         count = self.content.get("nc")
         if count is not None and whole_text(count) != len(names):
             raise self.refuse("nc", f"names has {len(names)} classes: make them agree")
@@ -279,8 +289,8 @@ class _Places:
         place = self._resolved(entry)
         if place is None:
             raise DataError(
-                f"{self.said}: {key} is {entry[:200]!r}; there is no such folder or list below {self.root}. Correct it,"
-                f" or move {self.said.name} into the data set's folder."
+                f"{self.said}: {key} is {entry[:200]!r}; there is no such folder or list below {self.root}."
+                + (self._same_here(entry) or f" Correct it, or move {self.said.name} into the data set's folder.")
             )
         if place.is_dir():
             files = list(walk(place))
@@ -304,6 +314,16 @@ class _Places:
                         return place
         return None
 
+    def _same_here(self, name: str, start: Path | None = None) -> str:
+        """Says of a path of another machine which of its ends is there, and what to write."""
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        for place in range(len(parts)):
+            end = "/".join(parts[place:])
+            with contextlib.suppress(ValueError):
+                if inside(self.root, end, start or self.base).exists():
+                    return f" Write {end!r}, which is there."
+        return ""
+
     def _list(self, file: Path) -> Iterator[Path]:
         """The images that the lines of a text name, relative to it or to the data set."""
         for number, line in enumerate(read_text(file).splitlines(), start=1):
@@ -317,5 +337,8 @@ class _Places:
                         there = inside(self.root, one, start)
                         place = place or (there if there.is_file() else None)
             if place is None or place.suffix.lower() not in EXTENSIONS:
-                raise DataError(f"{file}, line {number}: there is no image {name[:200]!r} below {self.root}.")
+                raise DataError(
+                    f"{file}, line {number}: there is no image {name[:200]!r} below {self.root}."
+                    + (self._same_here(name, file.parent) or " Correct the line, or remove it.")
+                )
             yield place

@@ -73,7 +73,10 @@ class DetectionTask(Task):
             )
         labels, count = all_labels(dataset.annotations.scenes), len(self.class_names or dataset.class_names)
         if len(labels) == 0:
-            raise ValueError(f"The data set {dataset.name!r} has no object in any of its {len(dataset)} images.")
+            raise ValueError(
+                f"The data set {dataset.name!r} has no object in any of its {len(dataset)} images; see what"
+                " `nexus data check` says of it."
+            )
         if labels.min() < 0 or labels.max() >= count:
             raise ValueError(
                 f"The data set {dataset.name!r} has labels from {labels.min()} to {labels.max()}, and the model has"

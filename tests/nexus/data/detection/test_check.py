@@ -193,7 +193,7 @@ def test_faults_of_yolo_folders(tmp_path):
     (root / "labels" / "a.txt").write_bytes(b"\xff\xfe0")
     assert_one_fault(root, "", "(not|no) text in UTF-8")
     (root / "data.yaml").write_text("nc: 3\n")
-    assert_one_fault(root, "", "names is None")
+    assert_one_fault(root, "", "names is missing")
     (root / "data.yaml").write_text("names: [a]\nkpt_shape: 3\n")
     assert_one_fault(root, "", "kpt_shape is 3")
     (root / "data.yaml").write_text("names: [\n")
