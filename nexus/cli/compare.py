@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nexus.cli.runs import recipe_of
-from nexus.core.documents import read_json
-from nexus.training.kept import RESULT, figures_at
+from nexus.training.kept import figures_at, read_result
 from nexus.training.recipe import leaves
 from nexus.visualization.curves import read_metrics
 
@@ -38,8 +37,10 @@ def _rows(title: str, columns: Sequence[dict[str, Any]], names: Sequence[str]) -
 
 def _figures(run: Path) -> dict[str, Any]:
     """The figures of the weights that were kept; of a run under way, those of its last validation."""
-    if (run / RESULT).is_file():
-        told = read_json(run / RESULT)
-        return {"step of model/": told["step"], **told["metrics"]}
+    if (told := read_result(run)) is not None:
+        step, metrics = told
+        return {"step of model/": step, **metrics}
     lines = read_metrics(run)
+    if not lines:
+        return {}
     return {"last step": lines[-1]["step"], **figures_at(lines, lines[-1]["step"])}

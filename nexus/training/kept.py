@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nexus.core.documents import read_json
 from nexus.core.files import write_whole
+from nexus.core.foreign import ForeignSettings
 
 RESULT = "result.json"
 
@@ -17,6 +19,24 @@ def figures_at(records: Sequence[Mapping[str, Any]], step: int) -> dict[str, flo
             if record["kind"] == "val" and wanted in (None, record["step"]):
                 return {name: value for name, value in record.items() if name not in ("kind", "step", "epoch")}
     return {}
+
+
+def read_result(run_dir: Path) -> tuple[int, Mapping[str, Any]] | None:
+    """Returns the step that `model/` is of, and its figures; None of a run that has not ended.
+
+    Raises:
+        FileError: The file says something else.
+    """
+    file = run_dir / RESULT
+    if not file.exists() and not file.is_symlink():
+        return None
+    told = ForeignSettings(read_json(file), str(file))
+    metrics = told.get("metrics", {})
+    if not isinstance(metrics, Mapping):
+        raise told.refuse("metrics", "it must be a mapping of figures")
+    if told.get("step") is None:
+        raise told.refuse("step", "it must be the step that model/ is of")
+    return told.integer("step", 0), metrics
 
 
 def write_result(run_dir: Path, step: int, epoch: Mapping[str, float], figures: Mapping[str, float]) -> None:

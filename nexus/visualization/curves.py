@@ -46,6 +46,8 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
             continue
         if not isinstance(record, dict):
             raise FileError(f"{where} is a {type(record).__name__}; each line of a run's metrics is a mapping.")
+        if lacking := [key for key in ("kind", "step") if key not in record]:
+            raise FileError(f"{where} has no {lacking[0]}; each line of a run's metrics says its kind and its step.")
         wrong = [key for key in NUMBERS if type(record.get(key, 0)) not in (int, float)]
         if wrong:
             raise FileError(f"{where}: {wrong[0]} is {repr(record[wrong[0]])[:60]}; it must be a number.")

@@ -77,3 +77,44 @@ def test_a_pattern_that_is_no_text():
 def test_more_classes_than_there_is_memory():
     with pytest.raises(ValueError, match=r"resnet18 cannot be built with .*num_classes"):
         nexus.create_model("resnet18", num_classes=10**15)
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text("model: {name: resnet18}\n")
+        (tmp_path / name / "metrics.jsonl").write_text('{"kind": "val", "step": 3, "top1": 0.5}\n')
+        (tmp_path / name / "result.json").write_text('{"step": 3, "metrics": {"top1": 0.5}}')
+    return tmp_path / "a", tmp_path / "b"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1}', "result.json: step is None; it must be the step that model/ is of"),
+        ('{"step": "3"}', "result.json: step is '3'; it must be a whole number"),
+        ('{"step": 3, "metrics": [1]}', "result.json: metrics is [1]; it must be a mapping of figures"),
+        ("[]", "result.json is a list; it must be a mapping"),
+    ],
+)
+def test_a_result_that_says_something_else(two_runs, text, message):
+    (two_runs[1] / "result.json").write_text(text)
+    assert message in said("compare", *two_runs)
+
+
+def test_lines_of_a_run_that_say_no_step(two_runs):
+    (two_runs[1] / "result.json").unlink()
+    (two_runs[1] / "metrics.jsonl").write_text('{"kind": "val"}\n{"kind": "val", "step": 1}\n')
+    assert "line 1 has no step; each line of a run's metrics says its kind and its step" in said("compare", *two_runs)
+    (two_runs[1] / "metrics.jsonl").write_text("")
+    assert CliRunner().invoke(app, ["compare", *map(str, two_runs)]).exit_code == 0
+
+
+def test_labels_that_are_a_link_to_nowhere(tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / folder / "train").mkdir(parents=True)
+    PIL.Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "images" / "train" / "a.png")
+    (tmp_path / "labels" / "train" / "a.txt").symlink_to(tmp_path / "gone.txt")
+    (tmp_path / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/train\nnames: [cat]\n")
+    assert "a.txt" in said("data", "check", tmp_path / "data.yaml")
