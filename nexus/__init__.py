@@ -19,6 +19,8 @@ _HOMES = {
     "Preprocessing": "nexus.core.preprocessing",
     "WeightInitMixin": "nexus.core.initialization",
     "fit": "nexus.training",
+    "find_lr": "nexus.training.rates",
+    "cross_validate": "nexus.training.folds",
     "evaluate": "nexus.evaluation",
     "Predictor": "nexus.predict",
 }
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from nexus.models.registry import create_model, list_models, model_info
     from nexus.predict import Predictor
     from nexus.training import fit
+    from nexus.training.folds import cross_validate
+    from nexus.training.rates import find_lr
 
 
 def _zoo() -> Any:

@@ -98,6 +98,10 @@ def train(
     allow_changes: Annotated[
         bool, option("--allow-changes", text="With --resume: go on though the data has changed.")
     ] = False,
+    find_lr: Annotated[bool, option("--find-lr", text="Show which learning rate to use, and stop.")] = False,
+    folds: Annotated[
+        int | None, option("--folds", value="K", text="Train K times, each time another part is held out.", min=2)
+    ] = None,
     show_list: Annotated[bool, option("--list", text="Show the recipes and stop.")] = False,
     imported: Imported = None,
 ) -> None:
@@ -108,14 +112,19 @@ def train(
     Every setting is in docs/training.md; a wrong key is answered with the nearest right one. Several processes:
     torchrun --nproc-per-node 2 -m nexus train ...
     """
-    from nexus.cli.train import order, run
+    from nexus.cli.train import order, run, show_folds, show_rates
     from nexus.training import list_recipes
 
     if show_list:
         typer.echo("\n".join(list_recipes()))
         return
     wanted = order(what, changes or [], data=data, pretrained=pretrained, run_dir=run_dir, resume=resume)
-    run(wanted, resume=resume, allow_changes=allow_changes, dry_run=dry_run)
+    if find_lr:
+        show_rates(wanted)
+    elif folds is not None:
+        show_folds(wanted, folds, resume=resume)
+    else:
+        run(wanted, resume=resume, allow_changes=allow_changes, dry_run=dry_run)
 
 
 @app.command("eval")

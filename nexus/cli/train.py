@@ -9,6 +9,7 @@ from typing import NamedTuple
 import typer
 
 from nexus.cli.output import fail, show_table
+from nexus.core.files import write_whole
 from nexus.data import ImageError, load_dataset
 from nexus.training import Trainer
 from nexus.training.recipe import Recipe
@@ -96,6 +97,31 @@ def run(wanted: Order, *, resume: bool, allow_changes: bool, dry_run: bool) -> N
     typer.echo(f"The model lies in {result.run_dir / 'model'}.")
     if result.metrics and os.environ.get("RANK", "0") == "0":
         typer.echo(f"Report: {_report(wanted)}")
+
+
+def show_rates(wanted: Order) -> None:
+    """Shows which learning rate to train with, and writes the curve beside where the run would be."""
+    from nexus.training.rates import range_test
+    from nexus.visualization.figures import to_png
+
+    with naming_check(wanted.recipe.data.source):
+        test = range_test(Trainer(wanted.recipe, wanted.folder, progress="off"))
+    picture = wanted.folder.with_name(f"{wanted.folder.name}-lr.png")
+    write_whole(picture, lambda part: part.write_bytes(to_png(test.plot())))
+    if test.suggestion is None:
+        typer.echo(f"The loss falls at no rate from {test.rates[0]:.1g} to {test.rates[-1]:.1g}; look at {picture}.")
+    else:
+        typer.echo(f"Train with lr={test.suggestion:.2g}, where the loss falls fastest. The curve: {picture}")
+
+
+def show_folds(wanted: Order, folds: int, *, resume: bool) -> None:
+    """Trains once for each fold, and shows the figures with their mean and deviation."""
+    from nexus.training.folds import run_folds
+
+    with naming_check(wanted.recipe.data.source):
+        found = run_folds(Trainer(wanted.recipe, wanted.folder, resume=resume), folds)
+    show_table(found.table())
+    typer.echo(f"The runs lie in {found.run_dir}/fold-1 to fold-{folds}; nexus compare shows them side by side.")
 
 
 def _report(wanted: Order) -> str:

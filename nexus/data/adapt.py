@@ -8,12 +8,14 @@ Names of classes come from `class_names` or `classes`, else they are "0", "1", .
 else every item is read once.
 """
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+from torch.utils.data import Subset
 
 from nexus.data.dataset import DataError, Sample
 from nexus.data.facets import Annotated, Captioned, Clips, Conversations, Labelled, Named, Pictured, Rays
@@ -82,6 +84,12 @@ class Adapted:
     def path(self, index: int) -> str:
         """Returns what messages call an item."""
         return f"{self.name}[{index}]"
+
+    def part(self, places: Sequence[int]) -> "Adapted":
+        """Returns the items at some positions, with the same classes."""
+        picked = copy.copy(self)
+        picked.source, picked.labels = Subset(self.source, list(places)), self.labels[list(places)]
+        return picked
 
     def _labels(self) -> np.ndarray:
         given = _first(self.source, ("labels", "targets"))

@@ -1,6 +1,8 @@
 """Training in one call."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from torch import nn
@@ -43,15 +45,52 @@ def fit(
     Raises:
         ValueError: A key is unknown or ambiguous, or model, data and recipe do not fit together.
     """
+    trainer = make_trainer(model, data, recipe=recipe, run_dir=run_dir, progress=progress, overrides=overrides)
+    trainer.resume, trainer.allow_changes = resume, allow_changes
+    return trainer.fit()
+
+
+def make_trainer(
+    model: nn.Module | str,
+    data: Any,
+    *,
+    recipe: Recipe | str | Path | None = None,
+    run_dir: str | Path | None = None,
+    progress: DisplayName = "auto",
+    overrides: Mapping[str, Any] = MappingProxyType({}),
+) -> Trainer:
+    """Returns the run that `fit` makes, before it is begun; arguments and errors are those of `fit`."""
+    _check_kinds(model, data)
+    settings, given_keys = _settings(model, data, recipe, overrides)
+    train: Any
+    held_out: Any
+    train, held_out = (None, None) if isinstance(data, str) else data if isinstance(data, tuple) else (data, None)
+    if train is None and not isinstance(data, str):
+        raise ValueError("data is None; give a source such as 'folder:PATH', a data set, or a pair (train, held-out).")
+    given = None if isinstance(model, str) else model
+    if recipe is None and "training.batch_size" not in given_keys and not isinstance(train, DataLoader):
+        train = train if train is None else as_dataset(train)
+        settings = with_fitting_batch(settings, train)
+    name = run_name(settings, settings.model.name or type(given).__name__)
+    folder = Path(run_dir) if run_dir is not None else new_folder(name)
+    return Trainer(settings, folder, model=given, train_data=cast(Any, train), val_data=held_out, progress=progress)
+
+
+def _check_kinds(model: object, data: object) -> None:
     if not isinstance(model, str | nn.Module):
         raise ValueError(
             f"model is {_shown(model)}; give a registered name, or a module that is made: nn.Linear(8, 2)."
         )
     if isinstance(data, tuple) and len(data) != 2:
         raise ValueError(f"data is {len(data)} values; give one data set, or a pair (train, held-out).")
+
+
+def _settings(
+    model: nn.Module | str, data: object, recipe: Recipe | str | Path | None, overrides: Mapping[str, Any]
+) -> tuple[Recipe, set[str]]:
+    """Returns the recipe with its changes, and which keys were changed."""
     base = recipe if isinstance(recipe, Recipe) else Recipe() if recipe is None else load_recipe(recipe)
-    tree = base.to_dict()
-    given_keys = set()
+    tree, given_keys = base.to_dict(), set()
     for name, value in overrides.items():
         is_section = isinstance(value, dict) and name in tree
         keys = {f"{name}.{key}": inner for key, inner in value.items()} if is_section else {full_path(name): value}
@@ -62,29 +101,7 @@ def fit(
         tree["model"]["name"] = model
     if isinstance(data, str):
         tree["data"]["source"] = data
-    train: Any
-    held_out: Any
-    train, held_out = (None, None) if isinstance(data, str) else data if isinstance(data, tuple) else (data, None)
-    if train is None and not isinstance(data, str):
-        raise ValueError("data is None; give a source such as 'folder:PATH', a data set, or a pair (train, held-out).")
-    given = None if isinstance(model, str) else model
-    settings = recipe_from_mapping(with_one_length(tree, given_keys))
-    if recipe is None and "training.batch_size" not in given_keys and not isinstance(train, DataLoader):
-        train = train if train is None else as_dataset(train)
-        settings = with_fitting_batch(settings, train)
-    name = run_name(settings, settings.model.name or type(given).__name__)
-    folder = Path(run_dir) if run_dir is not None else new_folder(name)
-    trainer = Trainer(
-        settings,
-        folder,
-        model=given,
-        train_data=cast(Any, train),
-        val_data=held_out,
-        resume=resume,
-        allow_changes=allow_changes,
-        progress=progress,
-    )
-    return trainer.fit()
+    return recipe_from_mapping(with_one_length(tree, given_keys)), given_keys
 
 
 def _shown(value: object) -> str:

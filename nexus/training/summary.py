@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from nexus.core.text import one_line
 from nexus.data.dataset import open_sample
 from nexus.data.facets import Annotated, Labelled, Pictured, class_names_of
 from nexus.data.images import image_size
@@ -40,9 +41,9 @@ def describe_start(parts: Parts, recipe: Recipe, world: World, run_dir: Path) ->
 
 
 def as_lines(told: Mapping[str, str]) -> str:
-    """Returns topics and what is told of them, a line each."""
+    """Returns topics and what is told of them, a line each; names out of files move no cursor."""
     width = max(map(len, told))
-    return "\n".join(f"{topic:{width}}  {text}" for topic, text in told.items())
+    return "\n".join(f"{topic:{width}}  {one_line(text)}" for topic, text in told.items())
 
 
 def _model(parts: Parts, recipe: Recipe) -> str:

@@ -96,6 +96,24 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
     return smoothed
 
 
+def plot_rates(
+    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float] | np.ndarray, suggestion: float | None
+) -> "Figure":
+    """Returns a figure of a range test: the loss of each step over its learning rate, and the suggested rate."""
+    figure = new_figure(6.4, 3.6)
+    axes = plain_axes(figure.subplots())
+    axes.plot(rates, losses, color=BLUE, alpha=0.25, linewidth=0.9)
+    axes.plot(rates, smoothed, color=BLUE, linewidth=1.8, label="loss, smoothed")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate", fontsize=9, color=INK)
+    low, high = float(np.min(smoothed)), float(np.max(smoothed[: max(1, int(np.argmin(smoothed)))]))
+    axes.set_ylim(low - 0.2 * (high - low) - 1e-3, high + 0.3 * (high - low) + 1e-3)
+    if suggestion is not None:
+        axes.axvline(suggestion, color=ORANGE, linewidth=1.6, label=f"suggested: lr={suggestion:.2g}")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def _plot_losses(axes: "Axes", train: Sequence[Record], val: Sequence[Record]) -> None:
     steps, values = _column(train, "loss")
     if len(values) > 50:
