@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import typer
 
@@ -12,6 +12,7 @@ from nexus.cli.output import fail, show_table
 from nexus.core.files import write_whole
 from nexus.data import ImageError, load_dataset
 from nexus.training import Trainer
+from nexus.training.batch_size import AUTO, with_largest_batch
 from nexus.training.recipe import Recipe
 from nexus.training.recipe_files import is_recipe
 from nexus.training.starting import new_folder, recipe_for, run_name
@@ -21,10 +22,22 @@ LARGEST_REPORTED = 2000
 
 
 class Order(NamedTuple):
-    """A run that was asked for."""
+    """A run that was asked for.
+
+    Attributes:
+        recipe: What to do.
+        folder: Where the run is kept.
+        auto: Whether the batch is the largest that fits into memory.
+    """
 
     recipe: Recipe
     folder: Path
+    auto: bool = False
+
+    def trainer(self, **settings: Any) -> Trainer:
+        """Returns the run, before it is begun, with the largest batch where that was asked for."""
+        made = Trainer(self.recipe, self.folder, **settings)
+        return with_largest_batch(made) if self.auto else made
 
 
 def order(
@@ -63,9 +76,11 @@ def order(
         fail(f"There is no folder {run_dir}, so no run to go on with; leave --resume out to start one.")
     if resume and run_dir is None and not is_recipe(what):
         fail(f"{what} is no run; --resume needs the run's folder: nexus train --resume runs/...")
+    auto = [change for change in changes if change in (f"batch_size={AUTO}", f"training.batch_size={AUTO}")]
+    changes = [change for change in changes if change not in auto]
     with naming_check(data or "SOURCE"):
         recipe = recipe_for(what, changes, data=data, pretrained=pretrained)
-    return Order(recipe, run_dir or _default_folder(what, recipe))
+    return Order(recipe, run_dir or _default_folder(what, recipe), bool(auto))
 
 
 @contextmanager
@@ -86,7 +101,7 @@ def _default_folder(what: str, recipe: Recipe) -> Path:
 
 def run(wanted: Order, *, resume: bool, allow_changes: bool, dry_run: bool) -> None:
     """Trains, or shows what would be done, and says what came of it."""
-    trainer = Trainer(wanted.recipe, wanted.folder, resume=resume, allow_changes=allow_changes)
+    trainer = wanted.trainer(resume=resume, allow_changes=allow_changes)
     if dry_run:
         show_table([{"what": topic, "how": text} for topic, text in trainer.preview().items()])
         return
@@ -105,7 +120,7 @@ def show_rates(wanted: Order) -> None:
     from nexus.visualization.figures import to_png
 
     with naming_check(wanted.recipe.data.source):
-        test = range_test(Trainer(wanted.recipe, wanted.folder, progress="off"))
+        test = range_test(wanted.trainer(progress="off"))
     picture = wanted.folder.with_name(f"{wanted.folder.name}-lr.png")
     write_whole(picture, lambda part: part.write_bytes(to_png(test.plot())))
     if test.suggestion is None:
@@ -119,7 +134,7 @@ def show_folds(wanted: Order, folds: int, *, resume: bool) -> None:
     from nexus.training.folds import run_folds
 
     with naming_check(wanted.recipe.data.source):
-        found = run_folds(Trainer(wanted.recipe, wanted.folder, resume=resume), folds)
+        found = run_folds(wanted.trainer(resume=resume), folds)
     show_table(found.table())
     typer.echo(f"The runs lie in {found.run_dir}/fold-1 to fold-{folds}; nexus compare shows them side by side.")
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from nexus.data.adapt import as_dataset
+from nexus.training.batch_size import AUTO, with_largest_batch
 from nexus.training.log import DisplayName
 from nexus.training.recipe import Recipe
 from nexus.training.recipe_files import full_path, load_recipe, recipe_from_mapping, set_key, with_one_length
@@ -40,7 +41,8 @@ def fit(
         progress: What to show on standard error: a "bar", "lines", "off", or "auto".
         **overrides: Changes of the recipe. A key that only one section has needs no section, `lr=3e-4`; a section is
             given as a mapping, `schedule={"name": "wsd"}`. Without a recipe and a `batch_size`, the batch fits the
-            data: 128, or less where it has fewer than 512 items.
+            data: 128, or less where it has fewer than 512 items. `batch_size="auto"` takes the largest that fits into
+            memory.
 
     Raises:
         ValueError: A key is unknown or ambiguous, or model, data and recipe do not fit together.
@@ -61,6 +63,8 @@ def make_trainer(
 ) -> Trainer:
     """Returns the run that `fit` makes, before it is begun; arguments and errors are those of `fit`."""
     _check_kinds(model, data)
+    auto = overrides.get("batch_size") == AUTO
+    overrides = {key: value for key, value in overrides.items() if not (auto and key == "batch_size")}
     settings, given_keys = _settings(model, data, recipe, overrides)
     train: Any
     held_out: Any
@@ -73,7 +77,8 @@ def make_trainer(
         settings = with_fitting_batch(settings, train)
     name = run_name(settings, settings.model.name or type(given).__name__)
     folder = Path(run_dir) if run_dir is not None else new_folder(name)
-    return Trainer(settings, folder, model=given, train_data=cast(Any, train), val_data=held_out, progress=progress)
+    trainer = Trainer(settings, folder, model=given, train_data=cast(Any, train), val_data=held_out, progress=progress)
+    return with_largest_batch(trainer) if auto else trainer
 
 
 def _check_kinds(model: object, data: object) -> None:
