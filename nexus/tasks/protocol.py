@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from nexus.data import Dataset
 
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From logits and labels to a scalar, as PyTorch's losses are called."""
+
+
 class Metrics(Protocol):
     """Figures over a data set, gathered batch by batch on every process.
 
@@ -218,6 +222,14 @@ class Task(Protocol):
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Outputs, dict[str, Tensor]]:
         """Runs the model on a batch with its targets. Returns its outputs and scalars; the trainer sums them."""
         ...
+
+    def with_loss(self, loss: Loss) -> Self:
+        """Returns the task with another loss than its own.
+
+        Raises:
+            ValueError: Models of this kind make their losses themselves.
+        """
+        raise ValueError(f"A loss is given, and models for {self.name} make their own; leave it out.")
 
     def predict(self, model: nn.Module, batch: Batch) -> Outputs:
         """Runs the model without targets. Returns outputs for `Metrics.update` and `results`."""

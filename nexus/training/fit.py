@@ -1,6 +1,6 @@
 """Training in one call."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -9,8 +9,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from nexus.data.adapt import as_dataset
+from nexus.tasks.protocol import Loss
 from nexus.training.batch_size import AUTO, with_largest_batch
-from nexus.training.log import DisplayName
+from nexus.training.log import Callback, DisplayName
 from nexus.training.recipe import Recipe
 from nexus.training.recipe_files import full_path, load_recipe, recipe_from_mapping, set_key, with_one_length
 from nexus.training.starting import new_folder, run_name, with_fitting_batch
@@ -26,6 +27,8 @@ def fit(
     resume: bool = False,
     allow_changes: bool = False,
     progress: DisplayName = "auto",
+    callbacks: Sequence[Callback] = (),
+    loss: Loss | None = None,
     **overrides: Any,
 ) -> FitResult:
     """Trains a model: `nexus.fit("vit_small_patch16_224", "folder:flowers", pretrained=True, epochs=10, lr=1e-4)`.
@@ -39,6 +42,8 @@ def fit(
         resume: Continue the run in `run_dir`.
         allow_changes: See `Trainer`.
         progress: What to show on standard error: a "bar", "lines", "off", or "auto".
+        callbacks: See `Trainer`, like `loss`: what watches the run and may end it.
+        loss: Of logits and labels, instead of a classifier's cross-entropy: `nn.CrossEntropyLoss(label_smoothing=0.1)`.
         **overrides: Changes of the recipe. A key that only one section has needs no section, `lr=3e-4`; a section is
             given as a mapping, `schedule={"name": "wsd"}`. Without a recipe and a `batch_size`, the batch fits the
             data: 128, or less where it has fewer than 512 items. `batch_size="auto"` takes the largest that fits into
@@ -49,6 +54,7 @@ def fit(
     """
     trainer = make_trainer(model, data, recipe=recipe, run_dir=run_dir, progress=progress, overrides=overrides)
     trainer.resume, trainer.allow_changes = resume, allow_changes
+    trainer.callbacks, trainer.loss = tuple(callbacks), loss
     return trainer.fit()
 
 

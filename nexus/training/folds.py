@@ -6,7 +6,7 @@ folds.
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def run_folds(trainer: Trainer, folds: int) -> Folds:
     given = trainer.train_data
     dataset = as_dataset(given) if given is not None else load_dataset(source.source, "train", root=source.root)
     if isinstance(dataset, Rays):
-        raise ValueError(f"{dataset.name!r} holds rays, which are not cut into folds.")
+        raise ValueError("The data holds rays, which are not cut into folds.")
     parts = cut(dataset, folds, trainer.recipe.training.seed)
     figures = []
     for number in range(folds):
@@ -124,7 +124,7 @@ def run_folds(trainer: Trainer, folds: int) -> Folds:
 
 
 def _run(
-    trainer: Trainer, dataset: Dataset, train: Sequence[int], held_out: Sequence[int], folder: Path
+    trainer: Trainer, dataset: Dataset, train: np.ndarray, held_out: np.ndarray, folder: Path
 ) -> Mapping[str, float]:
     """Returns the figures of one fold, of a run that has ended already or of a new one."""
     ended = read_result(folder) if trainer.resume else None
@@ -134,8 +134,8 @@ def _run(
         trainer.recipe,
         folder,
         model=copy.deepcopy(trainer.model),
-        train_data=part_of(dataset, train),
-        val_data=part_of(dataset, held_out),
+        train_data=part_of(dataset, train.tolist()),
+        val_data=part_of(dataset, held_out.tolist()),
         resume=trainer.resume,
         allow_changes=trainer.allow_changes,
         progress=trainer.progress,

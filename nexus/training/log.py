@@ -180,7 +180,12 @@ def _short(name: str, value: Any) -> str:
     return f"{value:.2%}" if name.startswith("top") else f"{value:.4g}"
 
 
-def announce(callbacks: Sequence[Callback], record: Record) -> None:
-    """Calls every callback with a record."""
+def announce(callbacks: Sequence[Callback], record: Record) -> bool:
+    """Calls every callback with a record; returns whether one of them wants the run to end, by `StopIteration`."""
+    stops = False
     for callback in callbacks:
-        callback(record)
+        try:
+            callback(record)
+        except StopIteration:
+            stops = True
+    return stops

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nexus.data import Dataset
+from nexus.tasks.protocol import Loss
 from nexus.training.assembly import Parts, assemble
 from nexus.training.checkpoint import (
     Checkpoint,
@@ -88,7 +89,9 @@ class Trainer:
         resume: Continue the run in `run_dir` from its newest whole checkpoint, or start it if there is none.
         allow_changes: Go on though the data is no longer what it was.
         progress: What to show on standard error: a "bar", "lines", "off", or "auto".
-        callbacks: Called with every record of the metrics, in the main process.
+        callbacks: Called with every record of the metrics, in the main process. One that raises `StopIteration` ends
+            the run there, as if it had its length.
+        loss: Called with a classifier's logits and the labels, instead of cross-entropy; returns a scalar.
     """
 
     def __init__(
@@ -103,11 +106,12 @@ class Trainer:
         allow_changes: bool = False,
         progress: DisplayName = "auto",
         callbacks: Sequence[Callback] = (),
+        loss: Loss | None = None,
     ) -> None:
         self.recipe, self.run_dir, self.resume, self.allow_changes = recipe, Path(run_dir), resume, allow_changes
         self.model, self.train_data, self.val_data = model, train_data, val_data
         check_display(progress)
-        self.progress, self.callbacks = progress, tuple(callbacks)
+        self.progress, self.callbacks, self.loss = progress, tuple(callbacks), loss
         self.changed: list[str] = []  # keys that a resumed run goes on with otherwise
 
     def fit(self) -> FitResult:
@@ -126,6 +130,8 @@ class Trainer:
             checkpoint = processes.main_alone(self._find_checkpoint)
             seed_everything(self.recipe.training.seed)
             parts = assemble(self.recipe, processes, self.model, self.train_data, self.val_data)
+            if self.loss is not None:
+                parts = replace(parts, task=parts.task.with_loss(self.loss))
             data = processes.main_alone(lambda: self._check_data(checkpoint, parts))
             engine = Engine(parts.model, parts.task, self.recipe, processes, parts.train.steps_per_epoch)
             processes.main_alone(lambda: save_recipe(self._told(), self.run_dir / "recipe.yaml"))
@@ -204,6 +210,7 @@ class Run:
         names = self.settings.all_loggers if main else ()
         self.loggers = make_loggers(names, self.run_dir, trainer.recipe.to_dict())
         self.callbacks = (*trainer.callbacks, *self.loggers) if main else ()
+        self.may_stop, self.stopped = bool(trainer.callbacks), False  # a callback may end the run
 
     def __enter__(self) -> "Run":
         return self
@@ -239,7 +246,11 @@ class Run:
     def _ended(self) -> bool:
         """Whether the run has its length, or got no better for as long as its recipe waits."""
         patience = self.settings.patience
-        return self.position.step >= self.length.steps or (patience is not None and self.position.stale >= patience)
+        return (
+            self.stopped
+            or self.position.step >= self.length.steps
+            or (patience is not None and self.position.stale >= patience)
+        )
 
     def finish(self) -> nn.Module | None:
         """Writes `model/`, says which weights it holds, and returns the model."""
@@ -269,7 +280,9 @@ class Run:
         figures, epoch = figures_at(self.metrics.records, self.kept), self.length.epoch_at(self.kept)
         write_result(self.run_dir, self.kept, epoch, figures)
         headline, stale = self.parts.task.headline, self.position.stale
-        if self.position.step < self.length.steps:
+        if self.stopped:
+            self.display.message(f"A callback ended the run at step {self.position.step}.")
+        elif self.position.step < self.length.steps:
             self.display.message(f"Stopped early: no better {headline} in {stale} validations.")
         if figures and self.settings.keep == "best":
             told = kept_sentence(self.kept, self.position.step, epoch, headline, figures[headline])
@@ -298,7 +311,7 @@ class Run:
                 saved = self._save()
                 if stopped:
                     self._leave(stop.signal_number, saved)
-            if ended:
+            if ended or self.stopped:
                 return
 
     def _part_ended(self) -> bool:
@@ -383,7 +396,8 @@ class Run:
     def _record(self, record: Record) -> None:
         self.metrics.write(record)
         self.display.record(record)
-        announce(self.callbacks, record)
+        asked = announce(self.callbacks, record)
+        self.stopped = self.stopped or (self.may_stop and self.world.any(asked))
 
     def _save(self) -> Path:
         """Saves a checkpoint and removes those that are no longer kept. All processes wait for it."""

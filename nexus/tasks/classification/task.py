@@ -20,7 +20,7 @@ from nexus.tasks.classification.classes import class_weights, match_classes
 from nexus.tasks.classification.explain import METHODS, guess
 from nexus.tasks.classification.metrics import AnswerMetrics
 from nexus.tasks.classification.prediction import Prediction
-from nexus.tasks.protocol import Task
+from nexus.tasks.protocol import Loss, Task
 from nexus.tasks.question import Method, Question
 from nexus.tasks.views import ImageInfo
 
@@ -39,6 +39,7 @@ class ClassificationTask(Task):
             is taken, and they are called "0", "1", ...
         label_smoothing: Share of a label that is spread over all classes (Szegedy et al. 2016, Sec. 7), in [0, 1).
         class_weights: What the loss of an image counts, by its class; empty is 1.
+        loss: From logits and labels to a scalar, instead of cross-entropy.
         codes: For each class of the data that is measured the model's index of it; empty means that they are the same.
     """
 
@@ -46,6 +47,7 @@ class ClassificationTask(Task):
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] = ()
     codes: tuple[int, ...] = ()
+    loss: Loss | None = None
 
     name = "classification"
     headline = "top1"
@@ -109,6 +111,8 @@ class ClassificationTask(Task):
         """Returns the model's outputs and its `cross_entropy`; labels are int64 (b,), or soft (b, k) from MixUp."""
         outputs = self.predict(model, batch)
         logits: Float[Tensor, "b k"] = outputs["logits"].float()
+        if self.loss is not None:
+            return outputs, {"loss": _scalar(self.loss(logits, batch["labels"]))}
         settings: dict[str, Any] = {"label_smoothing": self.label_smoothing}
         if self.class_weights:  # the mean over images, not over weights, so that parts of a batch add up to the whole
             weights = logits.new_tensor(self.class_weights)
@@ -116,6 +120,20 @@ class ClassificationTask(Task):
         else:
             loss = F.cross_entropy(logits, batch["labels"], **settings)
         return outputs, {"cross_entropy": loss}
+
+    def with_loss(self, loss: Loss) -> Self:
+        """Returns the task with another loss of logits and labels.
+
+        Raises:
+            ValueError: Something is set that only its own loss follows.
+        """
+        if self.label_smoothing or self.class_weights:
+            raise ValueError(
+                "A loss is given, and label_smoothing or class_weights, which it does not see; leave them out."
+            )
+        if not callable(loss):
+            raise ValueError(f"loss is {loss!r:.80}; it is called with logits and labels, as nn.CrossEntropyLoss() is.")
+        return replace(self, loss=loss)
 
     def predict(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the model's outputs, whose `logits` are (b, k).
@@ -178,3 +196,10 @@ class ClassificationTask(Task):
     def answer(self, question: Question) -> str:
         """Returns in a sentence what the model takes the image for."""
         return guess(question)
+
+
+def _scalar(loss: Any) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.ndim:
+        told = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+        raise ValueError(f"The loss gives {told}; it must give a scalar tensor, such as its mean over the batch.")
+    return loss
