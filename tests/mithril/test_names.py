@@ -355,6 +355,14 @@ def nested(depth):
     return data
 
 
+def exposed_twice(data):
+    """A graph that gives its first output twice."""
+    twice = json.loads(json.dumps(data))
+    twice["model"]["exposed"] *= 2
+    assert twice["model"]["exposed"]
+    return twice
+
+
 def test_limits_of_the_reader():
     data = json.loads(model().to_json())
     loop = json.loads(Model.create(output=(IOKey("x") * 2).tanh()).to_json())
@@ -367,6 +375,7 @@ def test_limits_of_the_reader():
         (everywhere(data, "out", "o" * 10_000), "model.connections"),
         ({**data, "extra": 1}, "there is no field 'extra'"),
         (everywhere(data, 4, 10**40), "too large"),
+        (exposed_twice(data), "has no name, or is given twice"),
     ]
     for bad, text in cases:
         with pytest.raises(MithrilError, match=text):

@@ -1,5 +1,6 @@
 """Files made to harm: each ends in one line that names it, in no time and with no memory."""
 
+import io
 import json
 import pickle
 import resource
@@ -14,7 +15,8 @@ from safetensors.torch import save_file
 import nexus
 from nexus.core.documents import FileError
 from nexus.core.files import read_state
-from nexus.core.loading import load_weights
+from nexus.core.loading import load_weights, misfits
+from nexus.core.pickles import unpickle
 
 MEGABYTES = 100
 
@@ -152,3 +154,26 @@ def test_settings_at_their_edges(tmp_path, place, value):
     with pytest.raises(ValueError, match=place[-1]) as refused:
         nexus.NexusModule.from_pretrained(tmp_path / "model")
     assert "\n" not in str(refused.value)
+
+
+def test_items_of_a_set_are_added_to_a_set_alone():
+    def nothing(*_):
+        raise AssertionError("a name was looked up")
+
+    whole = pickle.dumps({"names": {"a", "b"}}, protocol=4)
+    assert unpickle(io.BytesIO(whole), nothing, nothing) == {"names": {"a", "b"}}
+    into_a_list = pickle.PROTO + b"\x04" + pickle.EMPTY_LIST + pickle.MARK + b"K\x01" + pickle.ADDITEMS + pickle.STOP
+    with pytest.raises(pickle.UnpicklingError, match="its pickle adds items to a list"):
+        unpickle(io.BytesIO(into_a_list), nothing, nothing)
+
+
+def test_an_archive_without_a_pickle_is_told(tmp_path):
+    zipped(tmp_path / "a.pt", {"other/readme": b"1"})
+    with pytest.raises(FileError, match=r"a\.pt.*it is a zip archive without data\.pkl"):
+        read_state(tmp_path / "a.pt")
+
+
+def test_some_names_of_many_are_told_with_how_many_more():
+    few, many = ({name: torch.ones(1) for name in names} for names in ("abcdef", "abcdefgh"))
+    assert misfits({}, few, ()) == ["it lacks a, b, c, d, e, f"]
+    assert misfits({}, many, ()) == ["it lacks a, b, c, d, e, f and 2 more"]
