@@ -20,6 +20,7 @@ Source = Annotated[
 def check(
     source: Source,
     images: Annotated[bool, typer.Option(help="Also open every image.")] = True,
+    sheet: Annotated[Path | None, option("--sheet", value="FILE", text="Also draw some images, into a .png.")] = None,
     as_json: Json = False,
 ) -> None:
     """Name every fault with its file: nexus data check folder:photos.
@@ -28,14 +29,24 @@ def check(
     """
     from nexus.data.check import check_source
 
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise ValueError(f"--sheet is {sheet}; the picture is written as .png.")
     checked = check_source(source, images=images)
     if as_json:
         rows = [fault._asdict() for fault in checked.faults]
-        show_json({"images": checked.images, "objects": checked.objects, "classes": checked.classes, "faults": rows})
+        show_json({**checked._asdict(), "faults": rows})
     else:
         for fault in checked.faults:
             typer.echo(one_line(str(fault)))
-        show_table([{**checked._asdict(), "faults": len(checked.faults)}])
+        if checked.counts:
+            show_table(list(checked.counts))
+        totals = {key: value for key, value in checked._asdict().items() if key != "counts"}
+        show_table([{**totals, "faults": len(checked.faults)}])
+    if sheet is not None:
+        from nexus.cli.sheet import draw_source
+
+        said = f"Sheet: {sheet}" if draw_source(source, sheet) else "There is no image that can be drawn."
+        typer.echo(said, err=as_json)
     if checked.faults:
         raise typer.Exit(1)
 

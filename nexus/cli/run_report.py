@@ -1,7 +1,6 @@
 """`nexus report`: one page about a run, whatever the kind of its model."""
 
 import platform
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,11 @@ import torch
 from nexus import visualization
 from nexus.cli.report import write_report
 from nexus.cli.runs import own_data, recipe_of
+from nexus.cli.sheet import truth_of
 from nexus.core.files import write_whole
 from nexus.core.module import NexusModule
 from nexus.data import load_dataset
-from nexus.data.facets import Annotated, Labelled, Pictured
+from nexus.data.facets import Annotated, Pictured
 from nexus.evaluation import evaluate
 from nexus.predict import Predictor
 from nexus.tasks.protocol import Task
@@ -105,7 +105,7 @@ def _predictions(model: torch.nn.Module, dataset: Any) -> list[Section]:
         return []
     places = sorted({round(place) for place in np.linspace(0, len(dataset) - 1, SHOWN)})
     predictions = Predictor(model)([to_picture(dataset[place].image) for place in places])
-    truths = [_truth(dataset, place) for place in places]
+    truths = [truth_of(dataset, place) for place in places]
     drawn = [one.draw() for one in predictions]
     if isinstance(dataset, Annotated):  # captions of boxes are too small on a sheet
         pictures = [Picture.of(picture, truth) for picture, truth in zip(drawn, truths)]
@@ -113,14 +113,6 @@ def _predictions(model: torch.nn.Module, dataset: Any) -> list[Section]:
         pictures = [Picture.of(visualization.contact_sheet(drawn, truths), "images with predictions")]
     said = "Held-out images, and what the model says about them."
     return [Section(title="Predictions", text=said, pictures=pictures)]
-
-
-def _truth(dataset: Any, place: int) -> str:
-    """What the data says about one of its images."""
-    if isinstance(dataset, Annotated):
-        counts = Counter(dataset.class_names[one.label] for one in dataset.annotations.scenes[place].objects)
-        return "has " + (", ".join(f"{name} {count}" for name, count in counts.items()) or "no object")
-    return f"is {dataset.class_names[dataset.labels[place]]}" if isinstance(dataset, Labelled) else f"image {place}"
 
 
 def _answers_unasked(model: torch.nn.Module) -> bool:

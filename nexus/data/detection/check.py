@@ -54,21 +54,29 @@ def check_annotations(source: str | Path, *, images: bool = True) -> tuple[Annot
         source: Such as "coco:PATH", or a path whose kind is recognised.
         images: Whether to open the images too.
     """
+    splits, faults = check_splits(source, images=images)
+    if not splits:
+        return None, faults
+    first = next(iter(splits.values()))
+    return first.of([scene for one in splits.values() for scene in one.scenes]), faults
+
+
+def check_splits(source: str | Path, *, images: bool = True) -> tuple[dict[str | None, Annotations], list[Fault]]:
+    """Returns what can be read of each split, as in `check_annotations`; nothing where the source cannot be opened."""
     faults: list[Fault] = []
     try:
         splits = read_splits(source, faults.append)
     except DataError as error:
         said = str(error).removeprefix(f"{source}: ").removeprefix(f"{source} ")
-        return None, [*faults, Fault(str(source), "", said)]
-    first = next(iter(splits.values()))
-    annotations = first.of([scene for one in splits.values() for scene in one.scenes])
-    for scene in annotations.scenes:
+        return {}, [*faults, Fault(str(source), "", said)]
+    scenes = [scene for one in splits.values() for scene in one.scenes]
+    for scene in scenes:
         wrong = image_faults(scene) if images else []
         faults += wrong or object_faults(scene)
-    if not annotations.scenes and not faults:
+    if not scenes and not faults:
         faults.append(Fault(str(source), "", NO_IMAGE))
     faults += [] if faults else _unlabelled(source, splits)
-    return annotations, list(dict.fromkeys([*faults, *_shared(splits), *_untrained(splits)]))
+    return splits, list(dict.fromkeys([*faults, *_shared(splits), *_untrained(splits)]))
 
 
 def _unlabelled(source: str | Path, splits: dict[str | None, Annotations]) -> list[Fault]:

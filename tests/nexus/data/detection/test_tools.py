@@ -14,9 +14,9 @@ from nexus.data.detection import check_annotations, convert, read_coco
 from nexus.data.detection.check import read_annotations
 
 
-def photo(path, size=(40, 30)):
+def photo(path, size=(40, 30), colour=(90, 80, 70)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (90, 80, 70)).save(path)
+    Image.new("RGB", size, colour).save(path)
     return path
 
 
@@ -342,7 +342,7 @@ def test_what_runs_cannot_be(tmp_path, runs, words):
 @pytest.mark.parametrize("to", ["coco", "voc", "yolo"])
 def test_tools_are_converted_and_trained_on(tmp_path, to):
     for place in range(4):
-        photo(tmp_path / "set" / f"{place}.png")
+        photo(tmp_path / "set" / f"{place}.png", colour=(place, 80, 70))
         labelme(tmp_path / "set" / f"{place}.json", shape("cat", [[1, 1], [9, 1], [9, 9]]), image=f"{place}.png")
     convert(tmp_path / "set", tmp_path / "new", to)
     assert check_source(f"{to}:{tmp_path / 'new'}").faults == []
