@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+SHOWN = 5
+"""Objects that the representation names."""
+
+
 class Detection(NamedTuple):
     """One found object.
 
@@ -64,6 +68,11 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.found.scores)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{one.label} {one.score:.1%}" for one in self.top(SHOWN))
+        more = ", ..." if len(self) > SHOWN else ""
+        return f"Detections({self.path}, {self.height} x {self.width}, {len(self)} objects: {shown or 'none'}{more})"
 
     def __str__(self) -> str:
         shown = ", ".join(f"{one.label} {one.score:.1%}" for one in self.top())

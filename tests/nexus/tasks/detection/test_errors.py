@@ -102,3 +102,10 @@ def test_true_boxes_stand_beside_the_finds():
     scene = Scene("a.png", 100, 100, (Object(0, CAT),))
     picture = evaluation(scene, shifted).draw_errors(0, Image.new("RGB", (100, 100), "grey"))
     assert picture.getpixel((10 * 5, 20 * 5)) == (255, 255, 255)
+
+
+def test_the_representation_names_the_surest():
+    [one] = evaluation().results
+    assert repr(one) == (
+        "Detections(a.png, 100 x 100, 6 objects: cat 90.0%, cat 80.0%, cat 70.0%, dog 60.0%, cat 50.0%, ...)"
+    )
