@@ -14,6 +14,8 @@ _HOMES = {
     "create_model": "nexus.models.registry",
     "list_models": "nexus.models.registry",
     "model_info": "nexus.models.registry",
+    "register": "nexus.models.registry",
+    "ModelCard": "nexus.core.card",
     "NexusModule": "nexus.core.module",
     "Config": "nexus.core.config",
     "Preprocessing": "nexus.core.preprocessing",
@@ -28,12 +30,13 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from nexus.core.card import ModelCard
     from nexus.core.config import Config
     from nexus.core.initialization import WeightInitMixin
     from nexus.core.module import NexusModule
     from nexus.core.preprocessing import Preprocessing
     from nexus.evaluation import evaluate
-    from nexus.models.registry import create_model, list_models, model_info
+    from nexus.models.registry import create_model, list_models, model_info, register
     from nexus.predict import Predictor
     from nexus.training import fit
     from nexus.training.folds import cross_validate
