@@ -1,6 +1,7 @@
 """The names of CLIP's weights in the authors' files and in the hub's."""
 
 from nexus.core.formats import Format, State, join_keys
+from nexus.models.cv.image_text import HUB_TOWERS
 
 
 def _from_openai(state: State) -> State:
@@ -73,19 +74,9 @@ FORMATS = (
         "hub",
         detect=r"^vision_model\.embeddings\.class_embedding$",
         rename={
-            r"\.position_ids$": None,
-            r"^vision_model\.": "visual.",
-            r"^text_model\.": "text.",
+            **HUB_TOWERS,
             r"\.embeddings\.class_embedding$": ".cls_token",
-            r"\.embeddings\.patch_embedding\.": ".patch_embed.proj.",
-            r"\.embeddings\.position_embedding\.weight$": ".pos_embed",
-            r"\.embeddings\.token_embedding\.": ".token_embed.",
-            r"\.encoder\.layers\.": ".blocks.",
-            r"\.self_attn\.([qkv])_proj\.": r".attn.\1.",
-            r"\.self_attn\.out_proj\.": ".attn.proj.",
-            r"\.layer_norm(\d)\.": r".norm\1.",
             r"\.pre_layrnorm\.": ".norm_pre.",
-            r"\.(post_layernorm|final_layer_norm)\.": ".norm.",
             r"^visual_projection\.": "visual.head.",
             r"^text_projection\.": "text.head.",
         },

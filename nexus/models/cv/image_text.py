@@ -16,6 +16,21 @@ from nexus.core.module import NexusModule
 from nexus.core.parts import PartSpec
 from nexus.layers import EncoderBlock, collect
 
+HUB_TOWERS: Mapping[str, str | None] = {
+    r"\.position_ids$": None,
+    r"^vision_model\.": "visual.",
+    r"^text_model\.": "text.",
+    r"\.embeddings\.patch_embedding\.": ".patch_embed.proj.",
+    r"\.embeddings\.position_embedding\.weight$": ".pos_embed",
+    r"\.embeddings\.token_embedding\.": ".token_embed.",
+    r"\.encoder\.layers\.": ".blocks.",
+    r"\.self_attn\.([qkv])_proj\.": r".attn.\1.",
+    r"\.self_attn\.out_proj\.": ".attn.proj.",
+    r"\.layer_norm(\d)\.": r".norm\1.",
+    r"\.(post_layernorm|final_layer_norm)\.": ".norm.",
+}
+"""What transformers calls the weights of both towers, of CLIP and of SigLIP alike."""
+
 
 class ImageTower(nn.Module, ABC):
     """The tower for images."""

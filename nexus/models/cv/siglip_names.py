@@ -11,6 +11,7 @@ import re
 from einops import rearrange
 
 from nexus.core.formats import Format, State, join_keys
+from nexus.models.cv.image_text import HUB_TOWERS
 
 
 def _from_hub(state: State) -> State:
@@ -76,17 +77,7 @@ FORMATS = (
         "hub",
         detect=r"^vision_model\.embeddings\.patch_embedding\.",
         rename={
-            r"\.position_ids$": None,
-            r"^vision_model\.": "visual.",
-            r"^text_model\.": "text.",
-            r"\.embeddings\.patch_embedding\.": ".patch_embed.proj.",
-            r"\.embeddings\.position_embedding\.weight$": ".pos_embed",
-            r"\.embeddings\.token_embedding\.": ".token_embed.",
-            r"\.encoder\.layers\.": ".blocks.",
-            r"\.self_attn\.([qkv])_proj\.": r".attn.\1.",
-            r"\.self_attn\.out_proj\.": ".attn.proj.",
-            r"\.layer_norm(\d)\.": r".norm\1.",
-            r"\.(post_layernorm|final_layer_norm)\.": ".norm.",
+            **HUB_TOWERS,
             r"^visual\.head\.attention\.in_proj_": "visual.pool.qkv.",
             r"^visual\.head\.attention\.out_proj\.": "visual.pool.proj.",
             r"^visual\.head\.layernorm\.": "visual.pool.norm.",
