@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# More options for pytest, such as MORE="-k resnet".
+MORE ?=
+
 # Examples of each reader that `make fuzz` damages.
 FUZZ ?= 20000
 
@@ -11,13 +14,13 @@ demo: .venv/.demo
 	$(BIN)/nexus demo --output demo
 
 test: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" $(MORE)
 
 test-all: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(MORE)
 
 test-slow: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow" $(MORE)
 
 fuzz: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --examples $(FUZZ)
