@@ -115,6 +115,7 @@ def config_from_timm(values: Mapping[str, Any], config: Config, where: str) -> t
     if not isinstance(names, list | tuple):
         raise settings.refuse("label_names", "it must list names")
     _preprocessing(pretrained, where)
+    arguments.finish(frozenset())
     settings.finish(_TOP | _NO_PIXELS)
     try:
         return config.replace(**changes), tuple(str(name) for name in names)

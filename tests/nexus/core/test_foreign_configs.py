@@ -1,5 +1,6 @@
 """config.json of transformers and timm: every key is followed, changes nothing, or is refused by name."""
 
+import inspect
 import json
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 from nexus.core.documents import FileError
 from nexus.core.foreign import OF_TRANSFORMERS
 from nexus.core.module import NexusModule
-from nexus.core.weights import read_folder
-from nexus.models.registry import all_cards
+from nexus.core.timm_folders import _ARGUMENTS, _TRAINING, config_from_timm
+from nexus.core.weights import _timm_card, read_folder
+from nexus.models.registry import all_cards, list_models, model_info
 
 FAMILIES = {
     "vit": "ViTConfig",
@@ -104,6 +106,13 @@ FOLLOWED = [
     ("resnet18", {"num_classes": 0}),
     ("swin_tiny_patch4_window7_224", {"img_size": 56, "depths": [1, 1], "num_heads": [2, 4], "num_classes": 7}),
     ("efficientnet_b0", {"num_classes": 7}),
+    ("tf_efficientnet_lite0", {"num_classes": 5}),
+    ("mixer_b16_224", {"img_size": 32, "num_classes": 7}),
+    ("vit_small_patch14_dinov2", {"img_size": 56, "depth": 2, "patch_size": 8, "embed_dim": 96}),
+    ("vit_small_patch14_reg4_dinov2", {"img_size": 56, "depth": 2, "num_classes": 7}),
+    ("eva02_tiny_patch14_336", {"img_size": 56, "depth": 2, "num_classes": 7}),
+    ("eva02_base_patch14_448", {"img_size": 56, "depth": 1}),
+    ("vgg11", {"in_chans": 1, "num_classes": 0}),
 ]
 REFUSED = [
     ("vit_tiny_patch16_224", {"img_size": 64, "depth": 1, "act_layer": "relu"}, "act_layer"),
@@ -123,7 +132,48 @@ def test_arguments_of_timm_are_followed(timm, tmp_path, architecture, arguments)
     side = arguments.get("img_size", 64)
     image = torch.randn(2, arguments.get("in_chans", 3), side, side)
     with torch.no_grad():
-        assert (ours(image)["logits"] - theirs(image)).abs().max() <= 1e-4
+        wanted = theirs(image)
+        assert (ours(image)["logits"] - wanted).abs().max() <= 1e-4 * max(1.0, wanted.abs().max().item())
+
+
+ARCHITECTURES = {
+    "vit_tiny_patch16_224": "VisionTransformer",
+    "vit_small_patch14_dinov2": "VisionTransformer",
+    "eva02_tiny_patch14_336": "Eva",
+    "swin_tiny_patch4_window7_224": "SwinTransformer",
+    "mixer_b16_224": "MlpMixer",
+    "resnet18": "ResNet",
+    "vgg11_bn": "VGG",
+    "efficientnet_b0": "EfficientNet",
+    "tf_efficientnetv2_s": "EfficientNet",
+}
+OTHER_VALUES = {
+    bool: lambda old: not old,
+    int: lambda old: 2 * old,
+    float: lambda old: old + 0.25,
+    str: lambda old: "other",
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_no_argument_of_timm_is_passed_over(timm, architecture):
+    """Every argument of its class: it changes our configuration, acts in training alone, or is refused by name."""
+    given = {"architecture": architecture, "pretrained_cfg": {"input_size": [3, 224, 224]}}
+    config = model_info(architecture).config if architecture in list_models() else _timm_card(architecture).config
+    before = config_from_timm(given, config, "config.json")[0]
+    signature = inspect.signature(getattr(timm.models, ARCHITECTURES[architecture]).__init__)
+    asked = [one for one in signature.parameters.values() if one.name not in ("self", "args", "kwargs", "global_pool")]
+    assert len(asked) > 5
+    for one in asked:
+        change = OTHER_VALUES.get(type(one.default), lambda old: [3, 5])
+        arguments = {one.name: change(one.default)}
+        try:
+            found = config_from_timm({**given, "model_args": arguments}, config, "config.json")[0]
+        except FileError as error:
+            said = str(error)
+            assert one.name in said or _ARGUMENTS.get(one.name, one.name) in said, said
+        else:
+            assert found != before or one.name in _TRAINING, one.name
 
 
 @pytest.mark.parametrize(("architecture", "arguments", "message"), REFUSED)
