@@ -202,3 +202,15 @@ def test_images_in_a_square_are_those_of_transformers(transformers, shape, more)
 def test_other_squares_are_refused(settings, message):
     with pytest.raises(FileError, match=message):
         preprocessing_from_hub(SMALL_SAM | settings)
+
+
+def test_the_processors_that_use_torchvision_round_a_few_pixels_otherwise(transformers):
+    """Those that transformers takes by default resize whole numbers by torchvision: two levels of 255 apart at most."""
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (150, 210, 3), dtype=np.uint8))
+    for name in PROCESSORS.keys() - {"Siglip2ImageProcessor", "SamImageProcessor"}:
+        expected = theirs(getattr(transformers, name)(), image)
+        preprocessing = preprocessing_from_hub({"image_processor_type": name})
+        apart = abs(eval_transform(preprocessing)(image).numpy() - expected)
+        level = 1 / 255 / np.array(preprocessing.std)[:, None, None]
+        assert (apart <= 2.02 * level).all(), name
+        assert (apart > 1e-3).mean() < 0.05, name
