@@ -112,6 +112,7 @@ def train(
     Every setting is in docs/training.md; a wrong key is answered with the nearest right one. Several processes:
     torchrun --nproc-per-node 2 -m nexus train ...
     """
+    from nexus.cli.output import fail
     from nexus.cli.train import order, run, show_folds, show_rates
     from nexus.training import list_recipes
 
@@ -119,6 +120,9 @@ def train(
         typer.echo("\n".join(list_recipes()))
         return
     wanted = order(what, changes or [], data=data, pretrained=pretrained, run_dir=run_dir, resume=resume)
+    asked = {"--dry-run": dry_run, "--find-lr": find_lr, "--folds": folds is not None}
+    if len(several := [name for name, given in asked.items() if given]) > 1:
+        fail(f"{' and '.join(several)} do different things; give one of them.")
     if find_lr:
         show_rates(wanted)
     elif folds is not None:

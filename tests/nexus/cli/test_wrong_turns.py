@@ -111,6 +111,12 @@ def test_lines_of_a_run_that_say_no_step(two_runs):
     assert CliRunner().invoke(app, ["compare", *map(str, two_runs)]).exit_code == 0
 
 
+def test_ways_to_train_that_exclude_each_other():
+    words = ("train", "digits/vit_tiny", "--find-lr", "--folds", "3")
+    assert "--find-lr and --folds do different things; give one of them" in said(*words)
+    assert "--dry-run and --folds do different things" in said("train", "digits/vit_tiny", "--folds", "3", "--dry-run")
+
+
 def test_labels_that_are_a_link_to_nowhere(tmp_path):
     for folder in ("images", "labels"):
         (tmp_path / folder / "train").mkdir(parents=True)
