@@ -30,6 +30,7 @@ from nexus.layers.frozen_norm import freeze_batch_norm
 from nexus.layers.mlp import Mlp
 from nexus.layers.perceptron import Perceptron
 from nexus.layers.post_norm import CrossAttention, PostNormBlock
+from nexus.layers.sine_positions import sine_positions
 from nexus.models.cv.detector import Detector, counted
 from nexus.models.cv.rcnn.pyramid import backbone_maps, freeze_stages, make_backbone
 from nexus.models.cv.resnet import Bottleneck, ResNet
@@ -93,25 +94,6 @@ class DETRConfig(Config):
             )
         if min(self.num_layers) < 1:
             raise ValueError(f"num_layers is {self.num_layers}; encoder and decoder need at least 1 block each.")
-
-
-def sine_positions(seen: Bool[Tensor, "b h w"], embed_dim: int, dtype: torch.dtype) -> Float[Tensor, "b h*w d"]:
-    """Returns sines and cosines of each place's row, then of its column, as shares of its own image (A.4).
-
-    Args:
-        seen: Where a map shows the image; the rest is padding.
-        embed_dim: Half of it is for the row, half for the column.
-        dtype: Of the result.
-    """
-    half = embed_dim // 2
-    period = 10_000 ** (2 * (torch.arange(half, device=seen.device, dtype=dtype) // 2) / half)
-    waves = []
-    for axis in (1, 2):
-        place = seen.to(dtype).cumsum(axis)
-        whole = place.narrow(axis, place.shape[axis] - 1, 1)
-        angle = (place / (whole + 1e-6) * 2 * math.pi)[..., None] / period
-        waves.append(torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], dim=-1).flatten(3))
-    return torch.cat(waves, dim=-1).flatten(1, 2)
 
 
 class DecoderBlock(nn.Module):

@@ -23,6 +23,7 @@ from nexus.layers import (
     resample_position_embedding,
 )
 from nexus.layers.channel_norm import ChannelNorm
+from nexus.layers.windows import cut_windows, join_windows
 from nexus.models.cv.sam.config import SAMConfig
 
 MOST_BIASES = 1 << 24
@@ -108,12 +109,8 @@ class PlacedAttention(nn.Module):
         read like the rest (as the authors do)."""
         if self.window is None:
             return self._attend(x)
-        size, (rows, columns) = self.window, x.shape[1:3]
-        x = F.pad(x, (0, 0, 0, -columns % size, 0, -rows % size))
-        down, across = x.shape[1] // size, x.shape[2] // size
-        windows = rearrange(x, "b (down h) (across w) d -> (b down across) h w d", down=down, across=across)
-        pattern = "(b down across) h w d -> b (down h) (across w) d"
-        return rearrange(self._attend(windows), pattern, down=down, across=across)[:, :rows, :columns]
+        windows, counts = cut_windows(x, self.window)
+        return join_windows(self._attend(windows), counts, (x.shape[1], x.shape[2]))
 
     def _attend(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
         rows = x.shape[1]

@@ -6,6 +6,8 @@ Dims: b images, p prompts of an image, q tokens, n tokens of the image, k masks,
 e one head's width.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -62,19 +64,21 @@ class TwoWayBlock(nn.Module):
     """Tokens attend to each other and to the image, go through an MLP, and the image attends to them (Fig. 14).
 
     Args:
-        config: Of the model.
+        width: Of the tokens and of the image's.
+        heads: Of every attention.
+        mlp_dim: Width inside the MLP.
+        eps: Of the layer norms.
         first: In the first block the tokens are replaced by what they read of each other; later it is added.
     """
 
-    def __init__(self, config: SAMConfig, *, first: bool) -> None:
+    def __init__(self, width: int, heads: int, mlp_dim: int, *, eps: float = 1e-5, first: bool) -> None:
         super().__init__()
-        width, heads, eps = config.embed_dim, config.decoder_num_heads, config.decoder_norm_eps
         self.first = first
         self.self_attn = NarrowAttention(width, width, heads)
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.token_to_image = NarrowAttention(width, width // 2, heads)
         self.norm2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = Mlp(width, config.decoder_mlp_dim, activation=nn.ReLU)
+        self.mlp = Mlp(width, mlp_dim, activation=nn.ReLU)
         self.norm3 = nn.LayerNorm(width, eps=eps)
         self.image_to_token = NarrowAttention(width, width // 2, heads)
         self.norm4 = nn.LayerNorm(width, eps=eps)
@@ -107,8 +111,11 @@ class MaskDecoder(nn.Module):
         width, count = config.embed_dim, config.num_masks + 1
         self.iou_token = nn.Parameter(torch.randn(1, width))
         self.mask_tokens = nn.Parameter(torch.randn(count, width))
-        self.blocks = nn.ModuleList([TwoWayBlock(config, first=not number) for number in range(config.decoder_depth)])
-        self.final_attn = NarrowAttention(width, width // 2, config.decoder_num_heads)
+        heads, mlp_dim, eps = config.decoder_num_heads, config.decoder_mlp_dim, config.decoder_norm_eps
+        self.blocks = nn.ModuleList(
+            [TwoWayBlock(width, heads, mlp_dim, eps=eps, first=not number) for number in range(config.decoder_depth)]
+        )
+        self.final_attn = NarrowAttention(width, width // 2, heads)
         self.norm = nn.LayerNorm(width)
         self.upscaling = nn.Sequential(
             nn.ConvTranspose2d(width, width // 4, 2, stride=2),
@@ -131,18 +138,36 @@ class MaskDecoder(nn.Module):
         rows = embeddings.shape[2]
         start = self.tokens(sparse)
         image = rearrange(embeddings[:, None] + dense, "b p d h w -> b p (h w) d")
-        tokens, places = start, rearrange(positions, "d h w -> (h w) d")
-        for block in self.blocks:
-            tokens, image = block(tokens, image, start, places)
+        places = rearrange(positions, "d h w -> (h w) d")
+        tokens, image = look_both_ways(self.blocks, start, image, places)
         tokens = self.norm(tokens + self.final_attn(tokens + start, image + places, image))
         iou_token, mask_tokens = tokens[:, :, 0], tokens[:, :, 1 : 1 + len(self.mask_tokens)]
         painted = self.upscaling(rearrange(image, "b p (h w) d -> (b p) d h w", h=rows))
-        brushes = torch.stack([mlp(token) for mlp, token in zip(self.mask_mlps, mask_tokens.unbind(2))], dim=2)
-        masks = rearrange(brushes, "b p k d -> (b p) k d") @ painted.flatten(2)
-        masks = rearrange(masks, "(b p) k (h w) -> b p k h w", p=start.shape[1], h=SCALE * rows)
-        return masks, self.iou_head(iou_token)
+        return paint(self.mask_mlps, mask_tokens, painted), self.iou_head(iou_token)
 
     def tokens(self, sparse: Float[Tensor, "b p q d"]) -> Float[Tensor, "b p _ d"]:
         """Returns the tokens that the blocks work on: of the IoU, of each mask, and of the prompt."""
         own = torch.cat([self.iou_token, self.mask_tokens])
         return torch.cat([own.expand(*sparse.shape[:2], -1, -1), sparse], dim=2)
+
+
+def look_both_ways(
+    blocks: Iterable[nn.Module],
+    start: Float[Tensor, "b p q d"],
+    image: Float[Tensor, "b #p n d"],
+    places: Float[Tensor, "n d"],
+) -> tuple[Float[Tensor, "b p q d"], Float[Tensor, "b p n d"]]:
+    """Returns tokens and image after two-way blocks; `start` are the tokens as they come, `places` the positions."""
+    tokens = start
+    for block in blocks:
+        tokens, image = block(tokens, image, start, places)
+    return tokens, image
+
+
+def paint(
+    mlps: Iterable[nn.Module], tokens: Float[Tensor, "b p k d"], painted: Float[Tensor, "bp e low_h low_w"]
+) -> Float[Tensor, "b p k low_h low_w"]:
+    """Returns the logits of masks: each token, through its MLP, says what each pixel's vector counts."""
+    brushes = torch.stack([mlp(token) for mlp, token in zip(mlps, tokens.unbind(2))], dim=2)
+    masks = rearrange(brushes, "b p k e -> (b p) k e") @ painted.flatten(2)
+    return rearrange(masks, "(b p) k (h w) -> b p k h w", p=tokens.shape[1], h=painted.shape[2])

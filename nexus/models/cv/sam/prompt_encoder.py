@@ -3,7 +3,8 @@
 Kirillov et al., "Segment Anything", 2023, Appendix A, "Prompt encoder". Positions are random Fourier features:
 Tancik et al., "Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains", 2020.
 
-Dims: b batch of prompts, n points, h w tokens of the image down and across, d width.
+Dims: b batch of prompts (of `encode`: images, each with p prompts), n points, q tokens of a prompt, h w tokens of the
+image down and across, d width.
 """
 
 import math
@@ -14,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nexus.layers.channel_norm import ChannelNorm
-from nexus.models.cv.sam.config import SAMConfig
+from nexus.models.cv.sam.prompts import Prompts
 
 NEGATIVE, POSITIVE, NO_POINT = 0, 1, -1
 """Labels of points: not of the object, of the object, and a place that holds none."""
@@ -43,12 +44,18 @@ class FourierPositions(nn.Module):
 
 
 class PromptEncoder(nn.Module):
-    """Points and boxes become tokens, a mask is added to the image's embedding."""
+    """Points and boxes become tokens, a mask is added to the image's embedding.
 
-    def __init__(self, config: SAMConfig) -> None:
+    Args:
+        width: Of the embedding and the tokens.
+        narrow: Channels inside the encoder of masks.
+        patch_size: Side in pixels of one of the embedding's tokens.
+        always_ended: Whether a token of no point follows boxes too, as in SAM 2; in SAM it follows points alone.
+    """
+
+    def __init__(self, width: int, narrow: int, patch_size: int, *, always_ended: bool = False) -> None:
         super().__init__()
-        width, narrow = config.embed_dim, config.mask_dim
-        self.patch_size = config.patch_size
+        self.patch_size, self.always_ended = patch_size, always_ended
         self.positions = FourierPositions(width)
         self.point_embed = nn.Parameter(torch.randn(2, width))
         self.corner_embed = nn.Parameter(torch.randn(2, width))
@@ -63,6 +70,24 @@ class PromptEncoder(nn.Module):
             nn.GELU(),
             nn.Conv2d(narrow, width, 1),
         )
+
+    def encode(
+        self, prompts: Prompts, grid: tuple[int, int]
+    ) -> tuple[Float[Tensor, "b p q d"], Float[Tensor, "b #p d #h #w"]]:
+        """Returns the tokens of points and boxes, and what masks (or their lack) add to an image of `grid` patches."""
+        images, count = next(value for value in prompts if value is not None).shape[:2]
+        points, labels, boxes, masks = (None if value is None else value.flatten(0, 1) for value in prompts)
+        if points is None and boxes is None:
+            sparse = self.no_point.new_zeros(images * count, 0, self.no_point.shape[1])
+        else:
+            sparse = self.sparse(grid, points, labels, boxes)
+        dense = self.dense(None if masks is None else masks[:, None])
+        dense = (
+            dense[None].expand(images, *dense.shape)
+            if masks is None
+            else rearrange(dense, "(b p) d h w -> b p d h w", b=images)
+        )
+        return rearrange(sparse, "(b p) q d -> b p q d", b=images), dense
 
     def sparse(
         self,
@@ -82,10 +107,10 @@ class PromptEncoder(nn.Module):
         tokens = []
         if points is not None:
             assert labels is not None
-            if boxes is None:
-                points = torch.cat([points, points.new_zeros(len(points), 1, 2)], dim=1)
-                labels = torch.cat([labels, labels.new_full((len(labels), 1), NO_POINT)], dim=1)
             tokens.append(self._points(grid, points, labels))
+        if boxes is None or self.always_ended:
+            count = next(len(value) for value in (points, boxes) if value is not None)
+            tokens.append(self.no_point.expand(count, 1, -1))
         if boxes is not None:
             tokens.append(
                 self._places(grid, rearrange(boxes, "b (corner xy) -> b corner xy", xy=2)) + self.corner_embed

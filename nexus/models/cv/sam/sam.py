@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -37,7 +36,7 @@ class SAM(NexusModule):
     def __init__(self, config: SAMConfig | Mapping[str, Any]) -> None:
         super().__init__(config)
         self.image_encoder = ImageEncoder(self.config)
-        self.prompt_encoder = PromptEncoder(self.config)
+        self.prompt_encoder = PromptEncoder(self.config.embed_dim, self.config.mask_dim, self.config.patch_size)
         self.mask_decoder = MaskDecoder(self.config)
 
     def forward(
@@ -103,29 +102,11 @@ class SAM(NexusModule):
     ) -> dict[str, Tensor]:
         """Returns `low_res_masks` and `iou_scores` for prompts with both leading dimensions. Values are not checked."""
         grid = (embeddings.shape[-2], embeddings.shape[-1])
-        sparse, dense = self.encode_prompts(prompts, grid)
+        sparse, dense = self.prompt_encoder.encode(prompts, grid)
         positions = self.prompt_encoder.positions.grid(grid)
         masks, scores = self.mask_decoder(embeddings, positions, sparse, dense)
         chosen = slice(1, None) if multimask else slice(0, 1)
         return {"iou_scores": scores[:, :, chosen], "low_res_masks": masks[:, :, chosen]}
-
-    def encode_prompts(
-        self, prompts: Prompts, grid: tuple[int, int]
-    ) -> tuple[Float[Tensor, "b p q d"], Float[Tensor, "b #p d #h #w"]]:
-        """Returns the tokens of points and boxes, and what masks (or their lack) add to an image of `grid` patches."""
-        images, count = next(value for value in prompts if value is not None).shape[:2]
-        points, labels, boxes, masks = (None if value is None else value.flatten(0, 1) for value in prompts)
-        if points is None and boxes is None:
-            sparse = self.prompt_encoder.no_point.new_zeros(images * count, 0, self.config.embed_dim)
-        else:
-            sparse = self.prompt_encoder.sparse(grid, points, labels, boxes)
-        dense = self.prompt_encoder.dense(None if masks is None else masks[:, None])
-        dense = (
-            dense[None].expand(images, *dense.shape)
-            if masks is None
-            else rearrange(dense, "(b p) d h w -> b p d h w", b=images)
-        )
-        return rearrange(sparse, "(b p) q d -> b p q d", b=images), dense
 
     def _check_embedding(self, embedding: Any) -> None:
         if not isinstance(embedding, Tensor) or embedding.ndim != 4 or embedding.shape[1] != self.config.embed_dim:
