@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from torch import Tensor, nn
 
 from nexus.tasks.promptable.asking import prompts_of, read_texts
+from nexus.tasks.promptable.encoded import SamClicker
 from nexus.tasks.promptable.segments import Segments
 from nexus.tasks.promptable.session import PromptSession
 from nexus.tasks.protocol import Task
@@ -66,6 +67,10 @@ class PromptableTask(Task):
                 " (--box 425,600,700,875), or 'everything'; in Python prompts={'points': [[500, 375]]}."
             )
         return PromptSession(self, model, prompts_of(prompts))  # pyrefly: ignore[bad-argument-type]
+
+    def clicker(self, model: nn.Module) -> SamClicker:
+        """Returns the model ready to encode images once and to answer clicks on them."""
+        return SamClicker(model)  # pyrefly: ignore[bad-argument-type]
 
     def read_prompts(self, texts: Sequence[str]) -> Any:
         """Returns the one prompt that a command line writes; see `read_texts`."""
