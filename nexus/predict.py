@@ -221,9 +221,11 @@ def _check_count(name: str, value: Any) -> None:
 
 
 def _check_range(item: _Item, preprocessing: Preprocessing | None) -> None:
-    """Raises ValueError for floats above 1, unless the model's mean says that it takes values in units of their own."""
-    values = item.source
-    if not isinstance(values, np.ndarray | Tensor) or (preprocessing is not None and max(preprocessing.mean) > 1):
+    """Raises ValueError for floats above 1, unless the model takes values in units of their own, or stretches them."""
+    values, free = item.source, False
+    if preprocessing is not None:
+        free = max(preprocessing.mean) > 1 or preprocessing.levels == "image"
+    if free or not isinstance(values, np.ndarray | Tensor):
         return
     floating = values.is_floating_point() if isinstance(values, Tensor) else np.issubdtype(values.dtype, np.floating)
     if floating and (highest := float(values.max())) > 1.001:

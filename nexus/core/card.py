@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from nexus.core.module import NexusModule
 
 
+BY_HAND = "by-hand:"
+"""Before the address of a weight file that only a person with a browser can fetch."""
 LONG_NAMES = {"image-classification": "classification", "object-detection": "detection"}
 """What model hubs call two of the tasks."""
 
@@ -37,7 +39,7 @@ class Weights:
     Attributes:
         tag: Tells several files of one variant apart: `resnet50.tv2_in1k`.
         url: Where the file is, `https://...` or `hf-hub:org/repo` (with `#file` for a file that is not the default), or
-            `package:name/file` inside an installed Python package.
+            `package:name/file` inside an installed Python package, or `by-hand:https://...` for a browser alone.
         sha256: The digest, or its first digits where only those are published; empty if none is.
         licence: Of the weights, as their authors state it.
         preprocessing: The preprocessing that the weights were evaluated with.

@@ -10,7 +10,8 @@ LARGEST_SIDE = 1 << 14
 """Pixels of a side of an image that a configuration may ask for."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "spline"]
+Levels = Literal["type", "image"]
 HALF = (0.5, 0.5, 0.5)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -30,9 +31,12 @@ class Preprocessing(Config):
             proportions (SigLIP 2's NaFlex), "none" expects the right size.
         resize_size: Pixels of the shorter side before the crop; None means the smaller side of `image_size`.
             With "squash": (height, width) before the crop; None means no crop. With "patches": a side of one.
-        interpolation: Filter of the resize (always antialiased).
+        interpolation: Filter of the resize (always antialiased): Pillow's, or "spline", a cubic spline through the
+            pixels after a Gaussian, as scikit-image has it at order 3.
         rounding: Whose choice of whole pixels is followed where the centre, or a side of an image scaled "within", lies
             between two: "torchvision", "transformers", or "sam" (the nearest one, as Segment Anything has it).
+        levels: What becomes 0 and 1: "type" the lowest and highest number of 8 or 16 bits (floats stay as they are),
+            "image" those of the image itself after the resize, all channels together.
         mean: Per channel, in units of the [0, 1] range; its length is the number of channels.
         std: Per channel, likewise.
     """
@@ -42,6 +46,7 @@ class Preprocessing(Config):
     resize_size: int | tuple[int, int] | None = None
     interpolation: Interpolation = "bicubic"
     rounding: Literal["torchvision", "transformers", "sam"] = "torchvision"
+    levels: Levels = "type"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 

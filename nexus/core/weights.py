@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nexus.core import hub, packages
-from nexus.core.card import ModelCard, Weights
+from nexus.core.card import BY_HAND, ModelCard, Weights
 from nexus.core.catalogue import catalogue
 from nexus.core.config import Config, nearest
 from nexus.core.documents import FileError, read_bytes, read_json
-from nexus.core.download import download, offline, reachable
+from nexus.core.download import check_sha256, download, home, offline, reachable
 from nexus.core.files import SUFFIXES, WeightsError, beside, write_whole
 from nexus.core.foreign import hub_labels
 from nexus.core.formats import State
@@ -127,12 +127,26 @@ def fetch_weights(weights: Weights) -> Path:
     Raises:
         WeightsError: It cannot be had; the message says where it is and where to put it.
     """
+    if weights.url.startswith(BY_HAND):
+        return _fetched_by_hand(weights.url.removeprefix(BY_HAND), weights.sha256)
     if weights.url.startswith(packages.PREFIX):
         return packages.package_file(weights.url, weights.sha256)
     if not weights.url.startswith(hub.PREFIX):
         return download(weights.url, sha256=weights.sha256)
     repo, _, name = weights.url.removeprefix(hub.PREFIX).partition("#")
     return hub.hub_file(repo, [name]) if name else hub.hub_weights(repo)
+
+
+def _fetched_by_hand(address: str, sha256: str) -> Path:
+    folder, _, name = address.rpartition("/")
+    path = home() / "weights" / name
+    if not path.is_file():
+        raise WeightsError(
+            f"{name} lies in a folder that a browser opens and a program does not: {folder}. Fetch it there and put it"
+            f" at {path}, or name its place instead of the model."
+        )
+    check_sha256(path, sha256)
+    return path
 
 
 def _published(file: Path, card: ModelCard, weights: Weights) -> Source:
@@ -158,7 +172,13 @@ def _bare_file(path: Path, cls: type[NexusModule]) -> Source:
             f"{path.name} is not a published file, so nothing says which model it is for. "
             "Name the class, VisionTransformer.from_pretrained(...), or create the model and load_weights into it."
         )
-    return Source(path, cls, cls.config_class() if cls.config_class else {})
+    return Source(path, cls, cls.config_class() if cls.config_class else {}, _agreed_preprocessing(cls))
+
+
+def _agreed_preprocessing(cls: type[NexusModule]) -> Preprocessing | None:
+    """What all published weights of a class were evaluated with; None where they differ, or there are none."""
+    known = {weights.preprocessing for card, weights in _all_weights() if card.model_class is cls}
+    return known.pop() if len(known) == 1 else None
 
 
 def _is_base(cls: type[torch.nn.Module]) -> bool:

@@ -18,6 +18,7 @@ from PIL import Image as PIL
 from torch import Tensor
 
 from nexus.data.images import ImageError, as_array, image_size, match_channels, to_tensor
+from nexus.data.spline import resize_by_spline
 
 FILTERS = {
     "nearest": PIL.Resampling.NEAREST,
@@ -27,6 +28,9 @@ FILTERS = {
     "box": PIL.Resampling.BOX,
     "hamming": PIL.Resampling.HAMMING,
 }
+"""Pillow's, by name."""
+SPLINE = "spline"
+"""The filter that Pillow does not have."""
 
 
 class Transform(Protocol):
@@ -60,7 +64,14 @@ def resize(
     interpolation: str = "bicubic",
     box: tuple[float, float, float, float] | None = None,
 ) -> Any:
-    """Returns the image, or its part `box` (left, top, right, bottom), at `size` (height, width), antialiased."""
+    """Returns the image, or its part `box` (left, top, right, bottom), at `size` (height, width), antialiased.
+
+    A "spline" (see `nexus.data.spline`) sees whole pixels of the part alone, and gives an array.
+    """
+    if interpolation == SPLINE:
+        left, top, right, bottom = map(round, box or (0, 0, *image_size(image)[::-1]))
+        part = resize_by_spline(as_array(image)[top:bottom, left:right], size)
+        return part if part.dtype == np.uint8 else part.astype(np.float32)
     if isinstance(image, PIL.Image):
         if box is None and image.size == size[::-1]:
             return image

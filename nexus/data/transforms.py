@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nexus.core.config import Config
-from nexus.core.preprocessing import Preprocessing
+from nexus.core.preprocessing import Levels, Preprocessing
 from nexus.data.augment import ColorJitter, RandAugment, RandomErasing
 from nexus.data.geometry import (
     CentreCrop,
@@ -103,11 +103,19 @@ class AugmentConfig(Config):
         )
 
 
-class Normalize:
-    """Pixels to the model's numbers: uint8 is divided by 255, then `mean` is subtracted and divided by `std`."""
+FLAT = 1e-8
+"""An image whose highest and lowest value are no further apart is divided by this instead."""
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]):
-        self.mean, self.std = tuple(mean), tuple(std)
+
+class Normalize:
+    """Pixels to the model's numbers: scaled to [0, 1] as `levels` says, then less `mean` and divided by `std`.
+
+    uint8 is divided by 255, or, with the levels "image", each image is stretched from its own lowest to its own highest
+    value.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], levels: Levels = "type"):
+        self.mean, self.std, self.levels = tuple(mean), tuple(std), levels
         scale, shift = 1 / np.array(std, dtype=np.float64), -np.array(mean, dtype=np.float64) / np.array(std)
         self._floats = _per_channel(scale), _per_channel(shift)
         self._bytes = _per_channel(scale / 255), _per_channel(shift)
@@ -123,13 +131,22 @@ class Normalize:
             raise ImageError(
                 f"the image has {channels} channels and mean and std have {len(self.mean)}; they must agree."
             )
+        if self.levels == "image":
+            images = np.stack([_stretched(image) for image in images])
         scale, shift = self._bytes if images.dtype == np.uint8 else self._floats
         # NumPy moves bytes into planes four times as fast as torch converts across strides.
         planes = torch.from_numpy(np.array(images.transpose(0, 3, 1, 2), order="C"))
         return planes.float().mul_(scale).add_(shift)
 
     def __repr__(self) -> str:
-        return f"Normalize(mean={self.mean}, std={self.std})"
+        levels = "" if self.levels == "type" else f", levels={self.levels!r}"
+        return f"Normalize(mean={self.mean}, std={self.std}{levels})"
+
+
+def _stretched(image: np.ndarray) -> np.ndarray:
+    """Returns an image whose lowest value is 0 and whose highest is 1, float32."""
+    low, high = float(image.min()), float(image.max())
+    return ((image.astype(np.float64) - low) / max(high - low, FLAT)).astype(np.float32)
 
 
 def _per_channel(values: np.ndarray) -> Tensor:
@@ -187,7 +204,7 @@ def resize_steps(preprocessing: Preprocessing) -> list[Transform]:
 def eval_transform(preprocessing: Preprocessing) -> Compose:
     """Returns the deterministic transform that the preprocessing describes."""
     steps = [MatchChannels(preprocessing.in_channels), *resize_steps(preprocessing)]
-    return Compose(steps, Normalize(preprocessing.mean, preprocessing.std))
+    return Compose(steps, Normalize(preprocessing.mean, preprocessing.std, preprocessing.levels))
 
 
 def train_transform(preprocessing: Preprocessing, augment: AugmentConfig | None = None) -> Compose:
@@ -214,4 +231,4 @@ def train_transform(preprocessing: Preprocessing, augment: AugmentConfig | None 
         steps.append(RandAugment(augment.rand_augment, augment.rand_augment_magnitude))
     if augment.erase:
         steps.append(RandomErasing(augment.erase))
-    return Compose(steps, Normalize(preprocessing.mean, preprocessing.std))
+    return Compose(steps, Normalize(preprocessing.mean, preprocessing.std, preprocessing.levels))

@@ -100,7 +100,7 @@ def published(state: State) -> State:
 
 
 SAMS = Family(
-    variants=("sam_vit_*",),
+    variants=("sam_vit_*", "medsam_vit_*"),
     tiny=SMALL,
     image_size=(64, 64),
     read=ours,

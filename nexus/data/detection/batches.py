@@ -81,7 +81,7 @@ class DetectionTransform:
         self, dataset: DetectionDataset, indices: Sequence[int], rngs: Sequence[np.random.Generator]
     ) -> dict[str, Any]:
         """Returns the batch of the samples at `indices`, each with its own source of chance."""
-        normalize = Normalize(self.preprocessing.mean, self.preprocessing.std)
+        normalize = Normalize(self.preprocessing.mean, self.preprocessing.std, self.preprocessing.levels)
         samples = [_sample(dataset, index) for index in indices]
         views = []
         for sample, rng in zip(samples, rngs):

@@ -8,6 +8,7 @@ from nexus.models.cv.eva02 import EVA02, EVA02Config
 from nexus.models.cv.hivit import HiViT, HiViTConfig
 from nexus.models.cv.hivit_mae import HiViTMAE, HiViTMAEConfig
 from nexus.models.cv.mae import MAE, MAEConfig
+from nexus.models.cv.medsam import MedSAM
 from nexus.models.cv.mlp_mixer import MixerConfig, MLPMixer
 from nexus.models.cv.rcnn import (
     CascadeRCNN,
@@ -59,6 +60,7 @@ __all__ = [
     "MLPMixer",
     "MaskRCNN",
     "MaskRCNNConfig",
+    "MedSAM",
     "MixerConfig",
     "RTDETRConfig",
     "ResNet",

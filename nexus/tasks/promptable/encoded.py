@@ -13,12 +13,13 @@ from torch import Tensor
 
 from nexus.data import eval_transform
 from nexus.data.images import Image, image_size
+from nexus.models.cv.medsam import MedSAM, mask_probabilities
 from nexus.models.cv.sam import SAM, Prompts
 from nexus.models.cv.sam.mask_decoder import SCALE
 from nexus.models.cv.sam.prompts import read_prompts
 from nexus.tasks.clicks import Clicks, Guess
 from nexus.tasks.promptable.asking import Asked, is_ambiguous, scaled
-from nexus.tasks.promptable.everything import Picture, at_size
+from nexus.tasks.promptable.everything import Everything, Picture, at_size
 from nexus.tasks.promptable.picture import padded
 from nexus.tasks.source import preprocessing_of
 
@@ -61,6 +62,7 @@ def prompts_in(frame: Frame, model: SAM, asked: Asked) -> Prompts:
     Raises:
         ValueError: There is none, or one does not fit.
     """
+    check_question(model, asked)
     rows, columns = (SCALE * side // model.config.patch_size for side in frame.sides)
     like = next(model.parameters())
     prompts = read_prompts(asked.places, like, frame.size, (rows, columns))
@@ -89,8 +91,26 @@ def best_of(low: Float[Tensor, "p k h w"], scores: Float[Tensor, "p k"]) -> tupl
     return low[places, best][:, None], scores[places, best][:, None]
 
 
-def masks_of(frame: Frame, low: Float[Tensor, "k low_h low_w"]) -> Bool[np.ndarray, "k h w"]:
-    """Returns low-resolution logits as masks of the image as given."""
+def check_question(model: SAM, question: Asked | Everything) -> None:
+    """Raises ValueError where a model was not trained for what it is asked: MedSAM answers a box with one mask."""
+    if not isinstance(model, MedSAM):
+        return
+    other = ["everything"] if isinstance(question, Everything) else [key for key in question.places if key != "boxes"]
+    if other or (isinstance(question, Asked) and question.multimask):
+        told = ", ".join(other) or "all masks of an ambiguous prompt"
+        raise ValueError(
+            f"MedSAM was trained to answer a box with one mask, and is asked for {told}; give boxes"
+            " (--box 425,600,700,875), or take a SAM."
+        )
+
+
+def masks_of(model: SAM, frame: Frame, low: Float[Tensor, "k low_h low_w"]) -> Bool[np.ndarray, "k h w"]:
+    """Returns low-resolution logits as masks of the image as given.
+
+    MedSAM's authors enlarge probabilities in one step, SAM's logits in two.
+    """
+    if isinstance(model, MedSAM):
+        return (mask_probabilities(low, frame.size) > 0.5).cpu().numpy()
     return (at_size(low, frame.sides, frame.inside, frame.size) > 0).cpu().numpy()
 
 
@@ -113,7 +133,11 @@ class SamClicker:
         return encoded.embedding.nbytes
 
     def ask(self, encoded: Encoded, clicks: Clicks, memory: Tensor | None = None) -> Sequence[Guess]:
-        """Returns three guesses for a first point, which may mean several things, and one for all else."""
+        """Returns three guesses for a first point, which may mean several things, and one for all else.
+
+        MedSAM, which answers boxes alone, is not shown the mask that it gave before.
+        """
+        memory = None if isinstance(self.model, MedSAM) else memory
         prompts = prompts_in(encoded.frame, self.model, Asked(_places(clicks, memory), None))
         with torch.inference_mode():
             low, scores = answers(self.model, encoded.embedding, prompts, is_ambiguous(prompts))
@@ -123,7 +147,7 @@ class SamClicker:
     def mask(self, encoded: Encoded, guess: Guess) -> Bool[np.ndarray, "h w"]:
         """Returns the mask of a guess."""
         with torch.inference_mode():
-            return masks_of(encoded.frame, guess.memory[None])[0]
+            return masks_of(self.model, encoded.frame, guess.memory[None])[0]
 
 
 def _places(clicks: Clicks, memory: Tensor | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from nexus.data.detection.rle import encode
 from nexus.data.geometry import crop as cut
 from nexus.models.cv.sam import SAM
 from nexus.tasks.promptable.asking import Asked
-from nexus.tasks.promptable.encoded import answers, frame_of, masks_of, prompts_in
+from nexus.tasks.promptable.encoded import answers, check_question, frame_of, masks_of, prompts_in
 from nexus.tasks.promptable.everything import Crop, Everything, Picture, segment_everything
 from nexus.tasks.promptable.picture import padded
 from nexus.tasks.promptable.segments import Segment, Segments
@@ -36,6 +36,7 @@ class PromptSession(OneByOne):
     def push(self, view: View) -> Segments:
         """Returns the masks of one image."""
         question, info = self._question(view.number), view.info
+        check_question(self.sam, question)
         assert isinstance(view.pixels, Tensor)
         picture = padded(self.sam, view.pixels)
         with torch.inference_mode():
@@ -69,5 +70,5 @@ class PromptSession(OneByOne):
         return [
             Segment(encode(mask), score, number)
             for number, (logits, own) in enumerate(zip(low, scores))
-            for mask, score in zip(masks_of(frame, logits), own.tolist())
+            for mask, score in zip(masks_of(self.sam, frame, logits), own.tolist())
         ]

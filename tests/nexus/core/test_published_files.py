@@ -33,6 +33,7 @@ NAMES = [
     "mae_hivit_base",
     "mae_vit_base_patch16_224",
     "maskrcnn_resnet50_fpn",
+    "medsam_vit_base",
     "mixer_b16_224",
     "resnet18",
     "rtdetr_r18",

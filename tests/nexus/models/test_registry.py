@@ -64,7 +64,10 @@ def test_cards_are_complete():
         tags = [weights.tag for weights in card.weights]
         assert len(set(tags)) == len(tags), card.name
         for weights in card.weights:
-            assert weights.url.startswith(("hf-hub:", "https://", "package:")), (card.name, weights.tag)
+            assert weights.url.startswith(("hf-hub:", "https://", "package:", "by-hand:https://")), (
+                card.name,
+                weights.tag,
+            )
             assert weights.licence != "unknown", (card.name, weights.tag)
             assert all(metric.source for metric in weights.metrics), (card.name, weights.tag)
             card.config.replace(**weights.changes)

@@ -8,6 +8,7 @@ from nexus.models.cv.cards import (
     eva02,
     hivit,
     mae,
+    medsam,
     mlp_mixer,
     rcnn,
     resnet,
