@@ -41,9 +41,12 @@ ELSEWHERE = {
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """Returns the hint that ends an error about an unknown word: the nearest known one, or all if none is near."""
+    """Returns the hint that ends an error about an unknown word: the nearest known one, or all if none is near.
+
+    A number is no other number misspelt: to one, all are named.
+    """
     known = sorted(words)
-    close = difflib.get_close_matches(word[:LONGEST_SHOWN], known, n=1, cutoff=0.5)
+    close = [] if word.isdigit() else difflib.get_close_matches(word[:LONGEST_SHOWN], known, n=1, cutoff=0.5)
     if close:
         return f"Did you mean {close[0]!r}?"
     first = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")

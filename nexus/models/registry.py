@@ -1,6 +1,7 @@
 """Names of model variants, and what is created from them. `nexus.models` fills it: each card registers itself."""
 
 import fnmatch
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, overload
@@ -95,6 +96,13 @@ def create_model(
     return _create(name, pretrained, changes)
 
 
+def _reason(error: RuntimeError) -> str:
+    asked = re.search(r"allocate (\d+) bytes", str(error))
+    if asked:
+        return f"one of its tensors would take {int(asked[1]) / 2**30:,.0f} GiB, more memory than there is."
+    return str(error).splitlines()[0][:200]
+
+
 def _create(name: str, pretrained: bool, changes: dict[str, Any]) -> NexusModule:
     if "/" in name or ":" in name:
         if not pretrained:
@@ -107,8 +115,7 @@ def _create(name: str, pretrained: bool, changes: dict[str, Any]) -> NexusModule
     try:
         model = card.model_class(config)
     except RuntimeError as error:  # torch's, of memory
-        said = str(error).splitlines()[0][:200]
-        raise ValueError(f"{name} cannot be built with {changes}: {said}") from error
+        raise ValueError(f"{name} cannot be built with {changes}: {_reason(error)}") from error
     model.card = card
     model.preprocessing = card.preprocessing.fitted(changes)
     return model

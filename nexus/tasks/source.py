@@ -38,7 +38,8 @@ def open_model(source: nn.Module | str | Path, device: torch.device | str | None
         if not (folder / "model" / "config.json").is_file():
             if (folder / "model").is_dir():
                 raise ValueError(
-                    f"{folder / 'model'} lacks config.json, without which nobody knows what its weights are."
+                    f"{folder / 'model'} lacks config.json, without which nobody knows what its weights are. Copy the"
+                    " file from where the folder came from, or write the model again: `nexus train` with --resume."
                 )
             if (folder / "recipe.yaml").is_file():
                 raise ValueError(

@@ -14,7 +14,7 @@ from nexus.training.batch_size import AUTO, with_largest_batch
 from nexus.training.log import Callback, DisplayName
 from nexus.training.recipe import Recipe
 from nexus.training.recipe_files import full_path, load_recipe, recipe_from_mapping, set_key, with_one_length
-from nexus.training.starting import new_folder, run_name, with_fitting_batch
+from nexus.training.starting import config_fields, new_folder, run_name, with_fitting_batch
 from nexus.training.trainer import FitResult, Trainer
 
 
@@ -44,8 +44,9 @@ def fit(
         progress: What to show on standard error: a "bar", "lines", "off", or "auto".
         callbacks: See `Trainer`, like `loss`: what watches the run and may end it.
         loss: Of logits and labels, instead of a classifier's cross-entropy: `nn.CrossEntropyLoss(label_smoothing=0.1)`.
-        **overrides: Changes of the recipe. A key that only one section has needs no section, `lr=3e-4`; a section is
-            given as a mapping, `schedule={"name": "wsd"}`. Without a recipe and a `batch_size`, the batch fits the
+        **overrides: Changes of the recipe. A key that only one section has needs no section, `lr=3e-4`, nor does
+            one of a named model's configuration, `drop_path_rate=0.1`; a section is given as a mapping,
+            `schedule={"name": "wsd"}`. Without a recipe and a `batch_size`, the batch fits the
             data: 128, or less where it has fewer than 512 items. `batch_size="auto"` takes the largest that fits into
             memory.
 
@@ -102,9 +103,12 @@ def _settings(
     """Returns the recipe with its changes, and which keys were changed."""
     base = recipe if isinstance(recipe, Recipe) else Recipe() if recipe is None else load_recipe(recipe)
     tree, given_keys = base.to_dict(), set()
+    fields = config_fields(model) if isinstance(model, str) else ()
     for name, value in overrides.items():
         is_section = isinstance(value, dict) and name in tree
-        keys = {f"{name}.{key}": inner for key, inner in value.items()} if is_section else {full_path(name): value}
+        keys = (
+            {f"{name}.{key}": inner for key, inner in value.items()} if is_section else {full_path(name, fields): value}
+        )
         for path, inner in keys.items():
             set_key(tree, path, inner)
             given_keys.add(path)

@@ -11,7 +11,7 @@ from nexus.core.config import Config, field_types, nearest, shown
 from nexus.core.documents import parse_yaml, read_yaml
 from nexus.core.files import write_whole
 from nexus.core.text import as_message
-from nexus.training.recipe import Recipe
+from nexus.training.recipe import ModelRecipe, Recipe
 
 FOLDER = Path(__file__).parent / "recipes"
 C = TypeVar("C", bound=Config)
@@ -43,31 +43,55 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     return override_recipe(recipe, overrides)
 
 
-def override_recipe(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
-    """Returns the recipe with changes such as `"lr=3e-4"`; a key that only one section has needs no section."""
+def override_recipe(recipe: Recipe, overrides: Iterable[str], fields: Collection[str] = ()) -> Recipe:
+    """Returns the recipe with changes such as `"lr=3e-4"`; a key that only one section has needs no section.
+
+    Args:
+        recipe: What is changed.
+        overrides: The changes, `key=value`.
+        fields: Names of the model's configuration, which need no section either.
+    """
     tree, given = recipe.to_dict(), set()
     for text in overrides:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise ValueError(f"The change {text!r} is not of the form section.key=value, such as optimizer.lr=3e-4.")
-        path = full_path(name.strip())
+        path = full_path(name.strip(), fields)
         given.add(path)
         set_key(tree, path, parse_yaml(value, f"The change {text!r}"))
     return recipe_from_mapping(with_one_length(tree, given))
 
 
-def full_path(name: str) -> str:
+def full_path(name: str, fields: Collection[str] = ()) -> str:
     """Returns the path of a key that may be given without its section; unknown ones are left to the recipe's check.
 
+    Args:
+        name: A key of the recipe, or of the model's configuration where the recipe has none of this name.
+        fields: The names in the model's configuration.
+
     Raises:
-        ValueError: Several sections have the key.
+        ValueError: Several sections have the key, or it is nearest to one of the model's configuration.
     """
-    if "." in name:
+    section, _, leaf = name.rpartition(".")
+    if section == "model" and leaf not in field_types(ModelRecipe) and leaf in fields:
+        raise ValueError(f"There is no key {name!r}. Did you mean 'model.config.{leaf}', or {leaf!r} for short?")
+    if section:
         return name
     paths = [path for path in key_paths() if path.count(".") == 1 and path.endswith(f".{name}")]
     if len(paths) > 1:
         raise ValueError(f"{name!r} is ambiguous: {', '.join(paths)}; give its section.")
-    return paths[0] if paths else name
+    return paths[0] if paths else _of_config(name, fields)
+
+
+def _of_config(name: str, fields: Collection[str]) -> str:
+    """Returns the path of a name that is none of the recipe's; one that is nearest to the model's names is refused."""
+    if name in fields:
+        return f"model.config.{name}"
+    leaves = {path.rpartition(".")[2] for path in key_paths()}
+    near = [] if name in ELSEWHERE else difflib.get_close_matches(name, {*leaves, *fields}, n=1, cutoff=0.6)
+    if near and near[0] not in leaves:
+        raise ValueError(f"There is no key {shown(name)}. Did you mean {near[0]!r}, of the model's configuration?")
+    return name
 
 
 def with_one_length(tree: dict[str, Any], given: Collection[str]) -> dict[str, Any]:

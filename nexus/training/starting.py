@@ -7,7 +7,7 @@ from typing import Any
 from nexus.core.config import nearest
 from nexus.data import load_dataset
 from nexus.data.facets import Rays
-from nexus.models.registry import list_models
+from nexus.models.registry import list_models, model_info
 from nexus.training.recipe import Recipe, TrainingRecipe
 from nexus.training.recipe_files import full_path, is_recipe, list_recipes, load_recipe, override_recipe
 
@@ -32,9 +32,16 @@ def recipe_for(
         recipe = recipe.replace(data=recipe.data.replace(source=data))
     if pretrained:
         recipe = recipe.replace(model=recipe.model.replace(pretrained=True))
-    recipe = override_recipe(recipe, changes)
-    given = {full_path(change.partition("=")[0].strip()) for change in changes}
+    fields = config_fields(recipe.model.name)
+    recipe = override_recipe(recipe, changes, fields)
+    given = {full_path(change.partition("=")[0].strip(), fields) for change in changes}
     return recipe if is_recipe(name) or "training.batch_size" in given else with_fitting_batch(recipe)
+
+
+def config_fields(model: str | None) -> tuple[str, ...]:
+    """Returns the names in the configuration of a registered model; of what is none, no names."""
+    known = model is not None and model.partition(".")[0] in list_models()
+    return tuple(model_info(model).settings) if known else ()
 
 
 def _of_model(name: str) -> Recipe:

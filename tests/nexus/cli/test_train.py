@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from nexus.cli import main
 from nexus.cli.commands import app
 from nexus.data import load_dataset
+from nexus.training.fit import make_trainer
 from nexus.training.recipe_files import load_recipe
 from nexus.training.starting import recipe_for
 
@@ -84,9 +85,20 @@ def test_a_recipe_takes_other_data(photos, nexus):
     assert recipe_for("resnet18", ["batch_size=2"], pretrained=True).model.pretrained
 
 
+def test_the_models_own_settings_need_no_section(photos):
+    wanted = recipe_for("resnet18", ["hidden_dim=8", "image_size=64", "model.config.act='silu'"], data="folder:photos")
+    assert wanted.model.config == {"hidden_dim": 8, "act": "silu"}
+    assert wanted.data.image_size == 64  # a key of the recipe comes first
+    assert recipe_for("digits/vit_tiny", ["num_heads=2"]).model.config["num_heads"] == 2
+    trainer = make_trainer("resnet18", "folder:photos", overrides={"hidden_dim": 16, "image_size": 32})
+    assert trainer.recipe.model.config == {"hidden_dim": 16}
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
+        (["resnet18", "--data", "folder:photos", "model.hidden_dim=8"], "Did you mean 'model.config.hidden_dim', or"),
+        (["resnet18", "--data", "folder:photos", "hiden_dim=8"], "Did you mean 'hidden_dim', of the"),
         (["resnt18", "--data", "folder:photos"], "Did you mean 'resnet18'?"),
         (["resnet18", "--data", "folder:photo"], "There is no folder photo"),
         (["resnet18", "--data", "folder:photos", "epoch=3"], "Did you mean 'training.epochs'?"),

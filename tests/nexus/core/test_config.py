@@ -83,3 +83,8 @@ def test_counts_of_stages_are_bounded_one_by_one():
 
     with pytest.raises(ValueError, match=r"ResNetConfig.num_layers is \(-1, 1, 1, 1\); it must be at least 0\."):
         create_model("resnet18", num_layers=(-1, 1, 1, 1))
+
+
+def test_a_number_is_no_other_number_misspelt():
+    assert nearest("10", ["0", "1", "2"]) == "Known: 0, 1, 2."
+    assert nearest("cot", ["cat", "dog"]) == "Did you mean 'cat'?"

@@ -82,6 +82,13 @@ def test_a_plain_pickle_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_an_npz_of_an_array_without_numbers(tmp_path):
+    np.savez(tmp_path / "w.npz", none=np.zeros((0, 3), np.float32), one=np.float32(2.5))
+    state = read_state(tmp_path / "w.npz")
+    assert state["none"].shape == (0, 3)
+    assert state["one"].item() == 2.5
+
+
 def test_objects_in_npz_are_refused(tmp_path):
     np.savez(tmp_path / "w.npz", a=np.array([Evil(tmp_path / "ran")], dtype=object))
     (tmp_path / "ran").unlink(missing_ok=True)
