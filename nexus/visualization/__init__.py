@@ -1,6 +1,7 @@
 """Pictures of what a model sees and says. Figures are matplotlib's, made without pyplot and its global state."""
 
 from nexus.visualization.attention import attention_map, attention_rollout, plot_attention_maps
+from nexus.visualization.clicks import draw_clicks, plot_clicks
 from nexus.visualization.confusion import plot_confusion_matrix
 from nexus.visualization.curves import plot_training_curves
 from nexus.visualization.detection_errors import draw_marks, plot_precision_recall
@@ -20,10 +21,12 @@ __all__ = [
     "attention_rollout",
     "caption",
     "contact_sheet",
+    "draw_clicks",
     "draw_marks",
     "object_gradcam",
     "overlay",
     "plot_attention_maps",
+    "plot_clicks",
     "plot_confusion_matrix",
     "plot_guesses",
     "plot_heat",

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 
-FIGURES = (("top1", "top5"), ("AP", "AP50"))
+FIGURES = (("top1", "top5"), ("AP", "AP50"), ("mIoU_1", "mIoU_3"))
 """What is drawn of a validation, the figure that matters first."""
 NUMBERS = ("step", "epoch", "loss", "lr")
 """What stands as a number in every line that has it."""
-LABELS = {"top1": "top 1", "top5": "top 5"}
+LABELS = {"top1": "top 1", "top5": "top 5", "mIoU_1": "mIoU, 1 click", "mIoU_3": "mIoU, 3 clicks"}
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

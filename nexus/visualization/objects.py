@@ -50,7 +50,7 @@ def draw_objects(
     colours = [PALETTE[label % len(PALETTE)] for label in labels]
     picture = image.convert("RGB")
     for mask, colour in zip(masks or (), colours):
-        picture = _tinted(picture, mask, colour)
+        picture = tinted(picture, mask, colour)
     picture = enlarge(picture, side)
     scale = picture.width / image.width
     draw = ImageDraw.Draw(picture)
@@ -66,7 +66,8 @@ def draw_objects(
     return picture
 
 
-def _tinted(picture: Image.Image, mask: np.ndarray, colour: str) -> Image.Image:
+def tinted(picture: Image.Image, mask: Bool[np.ndarray, "h w"], colour: str) -> Image.Image:
+    """Returns the picture with the inside of a mask of its size in a colour that it shines through."""
     if mask.shape != (picture.height, picture.width):
         raise ValueError(f"A mask is {mask.shape}; the image is {(picture.height, picture.width)} (h, w).")
     cover = Image.fromarray(np.where(mask, 115, 0).astype(np.uint8))

@@ -21,11 +21,11 @@ from nexus.tasks.session import OneByOne
 from nexus.tasks.source import preprocessing_of
 from nexus.tasks.views import ImageInfo, View
 
-Questions = list[Asked | Everything] | Asked | Everything
+Questions = list[Asked | Everything] | Asked | Everything | None
 
 
 class PromptSession(OneByOne):
-    """Each image is asked what is asked of all, or of it."""
+    """Each image is asked what is asked of all, or of it. Without questions it measures, and answers nothing."""
 
     sam: SAM
 
@@ -49,6 +49,11 @@ class PromptSession(OneByOne):
         return Segments(info.path, info.height, info.width, tuple(segments), info.image)
 
     def _question(self, number: int) -> Asked | Everything:
+        if self.questions is None:
+            raise ValueError(
+                f"A model for {self.sam.task} answers prompts: give a point (--point 500,375), a box"
+                " (--box 425,600,700,875), or 'everything'; in Python prompts={'points': [[500, 375]]}."
+            )
         if not isinstance(self.questions, list):
             return self.questions
         if number >= len(self.questions):

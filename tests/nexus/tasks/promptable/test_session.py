@@ -156,10 +156,3 @@ def test_the_command_asks_and_writes(saved, image, tmp_path):
     row = json.loads((tmp_path / "a.coco.json").read_text())[0]
     assert row["category_id"] == row["image_id"] == 1
     assert row["segmentation"]["size"] == list(SIZE)
-
-
-def test_it_cannot_be_trained_or_measured(model, tmp_path):
-    with pytest.raises(ValueError, match=r"is asked about images \(nexus predict\), and cannot be trained or measured"):
-        nexus.evaluate(model, "digit-scenes:4")
-    with pytest.raises(ValueError, match="cannot be trained"):
-        nexus.fit(model, "digit-scenes:4", run_dir=tmp_path / "run")
