@@ -32,7 +32,8 @@ NEXUS = [
     {"tasks"},
     {"training", "evaluation", "predict"},
     {"deploy", "proofs"},
-    {"cli", "app"},
+    {"app"},
+    {"cli"},
 ]
 
 
@@ -200,7 +201,7 @@ def test_help_does_not_wait_for_torch():
     assert not loaded_after("import nexus.cli") & {"torch", "numpy", "matplotlib", "PIL"}
 
 
-FRAME = ("training", "evaluation", "predict.py", "deploy", "cli")
+FRAME = ("training", "evaluation", "predict.py", "deploy", "app", "cli")
 
 
 def declared(folder: str, base: str) -> set[str]:

@@ -296,6 +296,38 @@ def explain(
 
 
 @app.command()
+def annotate(
+    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="With images; or one image.")],
+    model: Annotated[
+        str | None, option("--model", "-m", value="MODEL", text="sam_vit_base, a run, a weight file, ...")
+    ] = None,
+    output: Annotated[
+        Path | None, option("--output", "-o", value="FOLDER", text="What is kept. [default: FOLDER-annotations]")
+    ] = None,
+    classes: Annotated[str | None, option("--classes", value="WORDS", text="To begin with: 'cat, red car'.")] = None,
+    export: Annotated[
+        str | None, option("--export", value="FORMAT", text="Write coco, yolo, yolo-boxes or png, and stop.")
+    ] = None,
+    port: Annotated[int, option("--port", value="N", text="Of the page; 0 takes a free one.", min=0, max=65535)] = 8910,
+    imported: Imported = None,
+    device: Device = None,
+) -> None:
+    """Mark objects by clicks on a page: nexus annotate photos.
+
+    The page is for a browser on this machine; a model that answers clicks (--model) draws the masks. Each change is
+    kept at once, and who calls the command again goes on.
+    """
+    from nexus.cli.annotate import run, write
+
+    if export is not None and (model, classes, device) != (None, None, None):
+        fail("--export writes what was marked before, without a model or a page; give it --output alone.")
+    if export is not None:
+        write(source, output, export)
+    else:
+        run(source, model, output, classes, port, device)
+
+
+@app.command()
 def models(
     pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Of names, such as 'vit_*'.")] = "*",
     task: Annotated[str | None, option("--task", value="TASK", text="classification, detection, ...")] = None,
