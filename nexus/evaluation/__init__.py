@@ -4,6 +4,7 @@ from typing import Any
 
 from nexus.evaluation.evaluate import evaluate
 from nexus.evaluation.features import Features, LinearProbe, Probe, extract_features, knn_scores, probe
+from nexus.evaluation.surfaces import SurfaceDistances, dice, surface_distances
 from nexus.tasks.report import Report
 from nexus.tasks.table import offered
 
@@ -12,10 +13,13 @@ __all__ = [
     "LinearProbe",
     "Probe",
     "Report",
+    "SurfaceDistances",
+    "dice",
     "evaluate",
     "extract_features",
     "knn_scores",
     "probe",
+    "surface_distances",
 ]
 
 
