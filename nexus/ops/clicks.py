@@ -6,10 +6,47 @@ the middle of the error, to measure).
 Dims: n masks, h w pixels.
 """
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from nexus.core.config import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptConfig(Config):
+    """How a promptable segmenter is asked in training. Defaults are the paper's ("Training algorithm").
+
+    Attributes:
+        rounds: Clicks into the error of the mask before, after the first prompt.
+        refinements: Further rounds without a new click, in which the last mask alone is new: one at the end, the others
+            at random places.
+        box_share: How often the first prompt is a box; else it is a point of the object.
+        box_noise: Standard deviation by which the sides of a box are moved, as a share of its width or height.
+        max_box_noise: Pixels that a side is moved by at most.
+        max_objects: Objects of an image that are asked about in a step; of more, as many are drawn.
+    """
+
+    rounds: int = 8
+    refinements: int = 2
+    box_share: float = 0.5
+    box_noise: float = 0.1
+    max_box_noise: float = 20.0
+    max_objects: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("rounds", 0), ("refinements", 0), ("max_objects", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"PromptConfig.{name} is {getattr(self, name)}; it must be at least {least}.")
+        if not 0 <= self.box_share <= 1:
+            raise ValueError(f"PromptConfig.box_share is {self.box_share}; it is a share, from 0 to 1.")
+        if not (0 <= self.box_noise < math.inf and 0 <= self.max_box_noise < math.inf):
+            raise ValueError("PromptConfig.box_noise and max_box_noise must be at least 0 and finite.")
 
 
 def random_clicks(

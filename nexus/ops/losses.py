@@ -1,8 +1,13 @@
-"""Losses of dense detectors. Each returns one value per prediction; the caller weighs and sums them.
+"""Losses of dense predictions. Each returns one value per prediction; the caller weighs and sums them.
 
 Distribution focal: Li et al. 2020, https://arxiv.org/abs/2006.04388
+Focal: Lin et al. 2017, https://arxiv.org/abs/1708.02002
+Dice: Milletari et al. 2016, https://arxiv.org/abs/1606.04797
+
+Dims: n predictions, h w pixels of a mask.
 """
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -31,3 +36,26 @@ def distribution_focal_loss(logits: Float[Tensor, "*n bins"], targets: Float[Ten
 def ciou_loss(predicted: Float[Tensor, "*n 4"], targets: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
     """1 - CIoU of boxes in xyxy."""
     return 1 - ciou(predicted, targets)
+
+
+def mask_focal_loss(
+    logits: Float[Tensor, "*n h w"], targets: Float[Tensor, "*n h w"], *, alpha: float = 0.25, gamma: float = 2.0
+) -> Float[Tensor, "*n"]:
+    """Mean over pixels of the cross-entropy, each pixel weighed by how wrong it is (Lin et al., Eq. 5).
+
+    Args:
+        logits: Of a pixel being inside.
+        targets: 1 inside, 0 outside.
+        alpha: Weight of pixels inside; those outside have `1 - alpha`.
+        gamma: Power of the error that weighs a pixel.
+    """
+    wrong = (targets - logits.sigmoid()).abs()
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return ((alpha * targets + (1 - alpha) * (1 - targets)) * wrong**gamma * entropy).mean(dim=(-2, -1))
+
+
+def dice_loss(logits: Float[Tensor, "*n h w"], targets: Float[Tensor, "*n h w"]) -> Float[Tensor, "*n"]:
+    """1 - the Dice coefficient of probabilities and targets; 1 is added above and below, so that empty masks agree."""
+    inside = logits.sigmoid()
+    both, either = (inside * targets).sum(dim=(-2, -1)), (inside + targets).sum(dim=(-2, -1))
+    return 1 - (2 * both + 1) / (either + 1)

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from nexus.core.config import nearest
 from nexus.data import Loader
 from nexus.data.batch import split
 from nexus.data.foreign_loader import ForeignLoader
@@ -42,6 +43,7 @@ class Engine:
         settings = recipe.training
         self.task, self.world, self.settings = task, world, settings
         self.head = freeze_all_but_head(model) if settings.linear_probe else None
+        self.frozen = freeze(model, settings.freeze)
         if settings.gradient_checkpointing:
             checkpoint_activations(model)
         self.model = model.to(world.device)
@@ -68,6 +70,8 @@ class Engine:
         """Puts the modules that are trained in training mode."""
         if self.head is None:
             self.module.train()
+            for module in self.frozen:
+                module.eval()
         else:
             self.module.eval()
             self.head.train()
@@ -247,6 +251,23 @@ def freeze_all_but_head(model: nn.Module) -> nn.Module:
     raise ValueError(
         f"training.linear_probe needs a model with a layer `head`; {type(model).__name__} has {', '.join(children)}."
     )
+
+
+def freeze(model: nn.Module, starts: Sequence[str]) -> list[nn.Module]:
+    """Freezes the parameters whose names begin so, and returns the modules whose names do.
+
+    Raises:
+        ValueError: No parameter's name begins with some start.
+    """
+    parameters, modules = dict(model.named_parameters()), dict(model.named_modules())
+    for start in starts:
+        found = [parameter for name, parameter in parameters.items() if start and name.startswith(start)]
+        if not found:
+            parts = {name.partition(".")[0] + "." for name in parameters}
+            raise ValueError(f"training.freeze: no parameter starts with {start!r}. {nearest(start, parts)}")
+        for parameter in found:
+            parameter.requires_grad_(False)
+    return [module for name, module in modules.items() if name and f"{name}.".startswith(tuple(starts))]
 
 
 def checkpoint_activations(model: nn.Module) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from nexus.core.config import Config
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import AugmentConfig
+from nexus.ops.clicks import PromptConfig
 
 
 def _at_least(config: Config, **bounds: float) -> None:
@@ -211,6 +212,8 @@ class TrainingRecipe(Config):
         patience: Stop after so many validations in a row without a new best; None trains to the end.
         keep: What `model/` holds in the end: the weights that were "best" on held-out data, or the "last".
         linear_probe: Train the head alone; all else is frozen and in evaluation mode.
+        freeze: Starts of the names of parameters that stay as they are, such as "image_encoder."; modules whose names
+            start so are in evaluation mode.
         seed: Of the weights, the order of the data and the augmentation.
         compile: Use `torch.compile`.
         channels_last: Keep images and convolutions in the NHWC layout.
@@ -240,6 +243,7 @@ class TrainingRecipe(Config):
     patience: int | None = None
     keep: Literal["best", "last"] = "best"
     linear_probe: bool = False
+    freeze: tuple[str, ...] = ()
     seed: int = 0
     compile: bool = False
     channels_last: bool = False
@@ -269,6 +273,11 @@ class TrainingRecipe(Config):
         )
         _at_least(self, **one, keep_checkpoints=1, validate_every=1, log_every=1, seed=0)
         _above(self, "clip_norm")
+        if self.linear_probe and self.freeze:
+            raise ValueError(
+                f"TrainingRecipe.freeze is {list(self.freeze)} and linear_probe is true, which freezes the rest too;"
+                " leave one out."
+            )
         if self.seed >= 2**63:
             raise ValueError(f"TrainingRecipe.seed is {self.seed}; it must be below 2**63.")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -286,7 +295,11 @@ class TrainingRecipe(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Config):
-    """Everything that decides a run; `load_recipe` reads one."""
+    """Everything that decides a run; `load_recipe` reads one.
+
+    Attributes:
+        prompts: How a promptable segmenter is asked in training; None is as in its paper. Other kinds have no such key.
+    """
 
     model: ModelRecipe = ModelRecipe()
     data: DataRecipe = DataRecipe()
@@ -294,16 +307,18 @@ class Recipe(Config):
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     training: TrainingRecipe = TrainingRecipe()
+    prompts: PromptConfig | None = None
 
 
-KIND_KEYS = ("training.label_smoothing", "training.class_weights", "data.sampling")
+KIND_KEYS = ("training.label_smoothing", "training.class_weights", "data.sampling", "prompts")
 """Keys that some kinds of model follow, as their tasks say in `settings`; the others refuse them."""
 
 
 def kind_settings(recipe: Recipe) -> dict[str, Any]:
     """Returns those of `KIND_KEYS` that are set, with their values."""
-    values = leaves(recipe.to_dict())
-    return {key: values[key] for key in KIND_KEYS if values[key]}
+    tree = recipe.to_dict()
+    values = {**tree, **leaves(tree)}
+    return {key: values[key] for key in KIND_KEYS if values.get(key)}
 
 
 # Keys that a resumed run may change: they say where and how it runs, not what it computes.

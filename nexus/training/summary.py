@@ -52,7 +52,8 @@ def _model(parts: Parts, recipe: Recipe) -> str:
     start = settings.checkpoint or ("published weights" if settings.pretrained else "fresh weights")
     start = start if settings.name else "weights as given"
     probe = ", the head alone is trained" if recipe.training.linear_probe else ""
-    return f"{settings.name or type(model).__name__}, {total:,} parameters, {start}{probe}"
+    frozen = f", frozen: {', '.join(recipe.training.freeze)}" if recipe.training.freeze else ""
+    return f"{settings.name or type(model).__name__}, {total:,} parameters, {start}{probe}{frozen}"
 
 
 def _data(parts: Parts, recipe: Recipe) -> str:

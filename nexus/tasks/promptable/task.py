@@ -6,16 +6,20 @@ Dims: b images, c channels, h w pixels.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from torch import nn
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
 
 from nexus.core.preprocessing import Preprocessing
 from nexus.data.detection.batches import DetectionTransform
 from nexus.data.detection.scene import Object, Scene
-from nexus.data.facets import Annotated
+from nexus.data.facets import Annotated, class_names_of
 from nexus.data.transforms import AugmentConfig
-from nexus.models.cv.sam import SAM
+from nexus.models.cv.medsam import MedSAM
+from nexus.models.cv.sam import SAM, Targets
+from nexus.ops.clicks import PromptConfig
 from nexus.tasks.promptable.asking import prompts_of, read_texts
 from nexus.tasks.promptable.encoded import Encoded, Frame, SamClicker
 from nexus.tasks.promptable.metrics import PromptMetrics
@@ -37,11 +41,14 @@ class PromptableTask(Task):
 
     Attributes:
         class_names: Of the objects that it is measured on, for the figures of each; what a mask shows has no name.
+        prompting: How objects are asked about in training.
     """
 
     class_names: tuple[str, ...] = ()
+    prompting: PromptConfig = PromptConfig()
 
     name = "promptable-segmentation"
+    settings = ("prompts",)
     headline = "mIoU_1"
 
     @classmethod
@@ -56,9 +63,20 @@ class PromptableTask(Task):
         return task
 
     @classmethod
-    def for_run(cls, model: nn.Module, dataset: "Dataset", recipe: Any) -> NoReturn:
-        """Raises ValueError: these models are asked and measured here, not trained."""
-        raise ValueError(f"A model for {cls.name} cannot be trained here.")
+    def for_run(cls, model: nn.Module, dataset: "Dataset", recipe: Any) -> Self:
+        """Returns the task that trains `model` by the recipe's `prompts`.
+
+        Raises:
+            ValueError: The model is trained otherwise, or the recipe shards weights.
+        """
+        if isinstance(model, MedSAM) or not isinstance(model, SAM):
+            raise ValueError(
+                f"Clicks and corrections train a SAM, not a {type(model).__name__}; load its weights as a SAM"
+                " (model.name=sam_vit_base, model.checkpoint=FILE) to go on with them."
+            )
+        if recipe.training.sharding == "fsdp":  # FSDP gathers weights for `forward`, not to encode an image alone
+            raise ValueError("training.sharding is 'fsdp', which a promptable segmenter cannot use; 'none' is DDP.")
+        return cls(class_names_of(dataset), recipe.prompts or PromptConfig())
 
     def check_data(self, dataset: "Dataset") -> None:
         """Raises ValueError unless the data set has objects, and each of them a mask; crowds do not count."""
@@ -95,6 +113,16 @@ class PromptableTask(Task):
         if preprocessing is None:
             raise ValueError(f"A model for {self.name} needs images, and nothing says how they become its input.")
         return DetectionTransform(preprocessing, augment or AugmentConfig()), DetectionTransform(preprocessing)
+
+    def losses(self, model: nn.Module, batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Returns the model's outputs and its losses; `targets` of the batch are those of `DetectionTransform`."""
+        sam = cast("SAM", getattr(model, "module", model))  # DDP's is inside
+        images = filled_up(batch["images"], sam.config.image_size)
+        chosen = [drawn(target["masks"] > 0, self.prompting.max_objects) for target in batch["targets"]]
+        masks = [filled_up(one[None], sam.config.image_size)[0] for one in chosen]
+        image = torch.cat([torch.full((len(one),), place, device=one.device) for place, one in enumerate(masks)])
+        outputs = model(images, targets=Targets(torch.cat(masks), image, self.prompting))
+        return outputs, outputs["losses"]
 
     def predict(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Asks about the objects of the batch's `scenes` click by click.
@@ -144,3 +172,8 @@ class PromptableTask(Task):
     def draw(self, image: "Image", result: Segments) -> "Image":
         """Returns the image with the masks drawn on it."""
         return result.draw_on(image)
+
+
+def drawn(masks: Bool[Tensor, "n h w"], most: int) -> Bool[Tensor, "_ h w"]:
+    """Returns the masks of an image, or of more than `most` as many at random."""
+    return masks if len(masks) <= most else masks[torch.randperm(len(masks), device=masks.device)[:most]]

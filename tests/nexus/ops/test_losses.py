@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from nexus.ops.losses import ciou_loss, distribution_focal_loss
+from nexus.ops.losses import ciou_loss, dice_loss, distribution_focal_loss, mask_focal_loss
 
 
 def plain(formula, *tensors):
@@ -50,3 +50,31 @@ def test_ciou_loss_equals_torchvision_in_value_and_gradient(torchvision):
     value.sum().backward()
     expected.sum().backward()
     torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_mask_focal_loss_equals_torchvision_in_value_and_gradient(torchvision):
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=generator)
+    targets = (torch.rand(2, 3, 4, 5, generator=generator) < 0.3).double()
+    mine, other = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    value = mask_focal_loss(mine, targets)
+    expected = torchvision.ops.sigmoid_focal_loss(other, targets, alpha=0.25, gamma=2).mean(dim=(-2, -1))
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    value.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(mine.grad, other.grad, rtol=1e-9, atol=1e-15)
+
+
+def test_dice_loss():
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(6, 4, 5, dtype=torch.float64, generator=generator)
+    targets = (torch.rand(6, 4, 5, generator=generator) < 0.3).double()
+
+    def formula(rows, truth):
+        pairs = [(1 / (1 + math.exp(-x)), t) for row, line in zip(rows, truth) for x, t in zip(row, line)]
+        return 1 - (2 * sum(p * t for p, t in pairs) + 1) / (sum(p + t for p, t in pairs) + 1)
+
+    torch.testing.assert_close(dice_loss(logits, targets), plain(formula, logits, targets))
+    empty = torch.full((1, 4, 5), -100.0)
+    assert dice_loss(empty, torch.zeros(1, 4, 5)) == 0
+    assert dice_loss(-empty, torch.ones(1, 4, 5)) == 0

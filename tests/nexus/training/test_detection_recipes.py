@@ -24,8 +24,10 @@ NARROW = {
 }
 """What makes a published recipe small enough to be run here; all else stays."""
 SMALL = ["data.num_workers=0", "training.batch_size=2", "training.epochs=1", "training.num_threads=1"]
+OTHERS = ("yolo", "sam")
+"""Of these there are files of their own."""
 COCO = [name for name in list_recipes() if name.startswith("coco/") and "yolo" not in name]
-SCENES = [name for name in list_recipes() if name.startswith("digit-scenes/") and "yolo" not in name]
+SCENES = [name for name in list_recipes() if name.startswith("digit-scenes/") and not any(x in name for x in OTHERS)]
 
 
 def few_steps(recipe, folder):

@@ -171,3 +171,9 @@ def paint(
     brushes = torch.stack([mlp(token) for mlp, token in zip(mlps, tokens.unbind(2))], dim=2)
     masks = rearrange(brushes, "b p k e -> (b p) k e") @ painted.flatten(2)
     return rearrange(masks, "(b p) k (h w) -> b p k h w", p=tokens.shape[1], h=painted.shape[2])
+
+
+def enlarge(masks: Float[Tensor, "b p k low_h low_w"], size: tuple[int, int]) -> Float[Tensor, "b p k h w"]:
+    """Returns low-resolution logits at `size`: bilinear."""
+    large = F.interpolate(masks.flatten(0, 1), size=size, mode="bilinear", align_corners=False)
+    return large.unflatten(0, masks.shape[:2])

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -14,8 +13,9 @@ from nexus.core.parts import PartSpec
 from nexus.models.cv.sam.config import SAMConfig
 from nexus.models.cv.sam.hub import config_from_hub
 from nexus.models.cv.sam.image_encoder import ImageEncoder, fit_encoder
-from nexus.models.cv.sam.mask_decoder import SCALE, MaskDecoder
+from nexus.models.cv.sam.mask_decoder import SCALE, MaskDecoder, enlarge
 from nexus.models.cv.sam.names import FORMATS
+from nexus.models.cv.sam.practice import Targets, practise
 from nexus.models.cv.sam.prompt_encoder import PromptEncoder
 from nexus.models.cv.sam.prompts import Prompts, read_prompts, repeat_for
 
@@ -48,6 +48,7 @@ class SAM(NexusModule):
         masks: Float[Tensor, "b p low_h low_w"] | None = None,
         *,
         multimask: bool = True,
+        targets: Targets | None = None,
     ) -> dict[str, Any]:
         """Answers p prompts about each of b normalized images. Values of prompts are not checked; `predict` does that.
 
@@ -59,13 +60,17 @@ class SAM(NexusModule):
             masks: Logits, four to the side of a patch: `low_res_masks` of an earlier answer.
             multimask: Several masks for each prompt, as is right for one that is ambiguous, such as a single point;
                 otherwise one, as is right for the others.
+            targets: Objects to learn from, instead of prompts, which are then made up; see `practise`.
 
         Returns:
+            With `targets`, `losses` (`focal`, `dice` and `iou`, weighed: their sum is minimised) and `embeddings`. Else
             `masks` (b, p, k, H, W), logits, above 0 inside; `iou_scores` (b, p, k), how good each is said to be;
             `low_res_masks` (b, p, k, low_h, low_w), logits; `embeddings` (b, d, h, w) of the images.
         """
         self.image_encoder.checkpointing = self.checkpointing
         embeddings = self.image_encoder(images)
+        if targets is not None:
+            return {"losses": practise(self, embeddings, targets), "embeddings": embeddings}
         answer = self.decode(embeddings, Prompts(points, labels, boxes, masks), multimask=multimask)
         size = (images.shape[-2], images.shape[-1])
         return {"masks": enlarge(answer["low_res_masks"], size), **answer, "embeddings": embeddings}
@@ -137,12 +142,6 @@ class SAM(NexusModule):
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> SAMConfig:
         return config_from_hub(mapping)
-
-
-def enlarge(masks: Float[Tensor, "b p k low_h low_w"], size: tuple[int, int]) -> Float[Tensor, "b p k h w"]:
-    """Returns low-resolution logits at `size`: bilinear."""
-    large = F.interpolate(masks.flatten(0, 1), size=size, mode="bilinear", align_corners=False)
-    return large.unflatten(0, masks.shape[:2])
 
 
 def _encode(model: SAM, images: Tensor) -> Mapping[str, Tensor]:
