@@ -8,19 +8,23 @@ MORE ?=
 # Examples of each reader that `make fuzz` damages.
 FUZZ ?= 20000
 
-.PHONY: demo test test-all test-slow fuzz check format lint types bench docs clean
+.PHONY: demo test test-all test-slow test-browser fuzz check format lint types bench docs clean
 
 demo: .venv/.demo
 	$(BIN)/nexus demo --output demo
 
 test: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" $(MORE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not browser" $(MORE)
 
 test-all: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(MORE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not browser" $(MORE)
 
 test-slow: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow" $(MORE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow and not browser" $(MORE)
+
+# The pages in a real browser without a window: Debian's chromium, or the one that NEXUS_CHROMIUM names.
+test-browser: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser -m browser $(MORE)
 
 fuzz: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --examples $(FUZZ)

@@ -17,7 +17,7 @@ export const KEYS = [
     ["delete", "Delete", "Remove the object", (app) => app.removeActive()],
     ["backspace", "", "", (app) => app.removeActive()],
     ["escape", "Esc", "Give up what is being drawn, or let go of the object", (app) => app.escape()],
-    ["1-9", "1 – 9", "Class of the object, and of the next ones", null],
+    ["1-9", "1–9", "Class of the object, and of the next ones", null],
     ["n", "N", "Name a new class", (app) => app.nameClass()],
     ["ctrl+z", "Ctrl Z", "Undo", (app) => app.undo()],
     ["ctrl+shift+z", "Ctrl Shift Z", "Redo", (app) => app.redo()],

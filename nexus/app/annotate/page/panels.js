@@ -18,8 +18,19 @@ export function make(tag, attributes = {}, ...children) {
 const small = (label, text, onclick, more = {}) =>
   make("button", { class: "small", type: "button", title: label, "aria-label": label, onclick, ...more }, text);
 
+// The rows are made anew when something in them has changed, but never under the hands of who writes a name into one.
+let shownClasses = "";
+
 export function showClasses(app) {
-  find("classes").replaceChildren(...app.project.classes.map((one, index) => classRow(app, one, index)));
+  const list = find("classes"), { classes, used } = app.project;
+  const now = JSON.stringify([classes, used]);
+  if (list.querySelector(".name input")) return;
+  if (now !== shownClasses) list.replaceChildren(...classes.map((one, index) => classRow(app, one, index)));
+  shownClasses = now;
+  classes.forEach((one, index) => {
+    list.children[index].classList.toggle("chosen", one.id === app.label);
+    list.children[index].setAttribute("aria-current", one.id === app.label);
+  });
 }
 
 function classRow(app, one, index) {
@@ -30,21 +41,19 @@ function classRow(app, one, index) {
   });
   const name = make("span", { class: "name" }, one.name);
   const used = app.project.used[one.id] ?? 0;
-  const row = make("li", {
-    class: one.id === app.label ? "chosen" : "", "aria-current": one.id === app.label ? "true" : null,
-    onclick: () => app.chooseClass(index), ondblclick: () => rename(app, one, name),
-  }, color, make("kbd", {}, index < 9 ? String(index + 1) : ""), name, make("span", { class: "count" }, used || ""),
+  return make("li", { onclick: () => app.chooseClass(index), ondblclick: () => rename(app, one, name) }, color, make("kbd", {}, index < 9 ? String(index + 1) : ""), name, make("span", { class: "count" }, used || ""),
   small(`Rename ${one.name}`, "✎", (event) => { stop(event); rename(app, one, name); }),
   small(used ? `${one.name} has objects` : `Remove ${one.name}`, "×", (event) => { stop(event); app.removeClass(one.id); },
     { disabled: used > 0 || app.project.classes.length === 1 }));
-  return row;
 }
 
 function rename(app, one, place) {
   const input = make("input", { value: one.name, maxlength: 100, "aria-label": "New name", onclick: (event) => event.stopPropagation() });
   const finish = (keep) => {
     input.onblur = null;
-    if (keep && input.value.trim() && input.value.trim() !== one.name) app.changeClass(one.id, { name: input.value.trim() });
+    const text = input.value.trim();
+    place.replaceChildren(one.name);
+    if (keep && text && text !== one.name) app.changeClass(one.id, { name: text });
     else showClasses(app);
   };
   input.onblur = () => finish(true);
