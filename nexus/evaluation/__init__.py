@@ -5,20 +5,25 @@ from typing import Any
 from nexus.evaluation.evaluate import evaluate
 from nexus.evaluation.features import Features, LinearProbe, Probe, extract_features, knn_scores, probe
 from nexus.evaluation.surfaces import SurfaceDistances, dice, surface_distances
+from nexus.ops.contours import ClipScores, clip_scores, contour_accuracy, region_similarity
 from nexus.tasks.report import Report
 from nexus.tasks.table import offered
 
 __all__ = [
+    "ClipScores",
     "Features",
     "LinearProbe",
     "Probe",
     "Report",
     "SurfaceDistances",
+    "clip_scores",
+    "contour_accuracy",
     "dice",
     "evaluate",
     "extract_features",
     "knn_scores",
     "probe",
+    "region_similarity",
     "surface_distances",
 ]
 
