@@ -70,6 +70,11 @@ def inside_images(batch: Float[Tensor, "b c h w"], sizes: Int[Tensor, "b 2"]) ->
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
+def fill_padding(batch: Float[Tensor, "b c h w"], sizes: Int[Tensor, "b 2"], value: float) -> Float[Tensor, "b c h w"]:
+    """Returns the batch with `value` where there is no image."""
+    return torch.where(inside_images(batch, sizes), batch, value)
+
+
 def check_targets(targets: Sequence[Target], num_images: int, num_classes: int, *extra: str) -> None:
     """Raises unless there is one target per image with fitting `boxes` (n, 4), `labels` (n,), and `extra` keys.
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from nexus.ops.boxes import iou, pairwise
+from nexus.ops.boxes import ciou, iou, pairwise
 
 BACKGROUND, IGNORED = -1, -2
 
@@ -52,6 +52,8 @@ def match_aligned(
     top_k: int,
     alpha: float = 0.5,
     beta: float = 6.0,
+    complete: bool = False,
+    eps: float | None = None,
 ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
     """Gives each object its `top_k` predictions of the best `score^alpha * IoU^beta` whose point lies inside it.
 
@@ -68,6 +70,8 @@ def match_aligned(
         top_k: Most predictions for one object.
         alpha: Power of the score of the object's class.
         beta: Power of the overlap.
+        complete: Whether the overlap is CIoU, below 0 as 0, rather than IoU.
+        eps: Added to an object's largest alignment before it divides; None only keeps it from being 0.
 
     Returns:
         The index of an object or `BACKGROUND`, and the quality that the prediction shall learn as its score: the
@@ -79,14 +83,15 @@ def match_aligned(
     x, y = points.T
     x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
     inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)
-    overlaps = pairwise(iou, boxes, predicted).clamp(min=0) * inside
+    overlaps = pairwise(ciou if complete else iou, boxes, predicted).clamp(min=0) * inside
     alignment = scores.T[labels] ** alpha * overlaps**beta
     best = alignment.topk(min(top_k, count), dim=1).indices
     wanted = torch.zeros_like(inside).scatter(1, best, True) & inside
     matches = torch.where(wanted, overlaps, -1.0).argmax(dim=0)
     chosen = wanted & (matches == torch.arange(len(boxes), device=matches.device)[:, None])
     alignment, overlaps = alignment * chosen, overlaps * chosen
-    share = alignment / alignment.amax(dim=1, keepdim=True).clamp(min=torch.finfo(alignment.dtype).tiny)
+    largest = alignment.amax(dim=1, keepdim=True)
+    share = alignment / (largest.clamp(min=torch.finfo(alignment.dtype).tiny) if eps is None else largest + eps)
     quality = (share * overlaps.amax(dim=1, keepdim=True)).amax(dim=0)
     return torch.where(chosen.any(dim=0), matches, BACKGROUND), quality
 

@@ -10,6 +10,7 @@ from nexus.proofs.image_text import CLIPS, SIGLIPS
 from nexus.proofs.rcnn import RCNNS
 from nexus.proofs.sam import SAMS
 from nexus.proofs.vit import DINO, DINO_REGISTERS, EVA, MASKED, MIXER, VIT
+from nexus.proofs.yolo_world import YOLO_WORLDS
 from nexus.proofs.yolov10 import YOLOV10
 
 FAMILIES: tuple[Family, ...] = (
@@ -30,6 +31,7 @@ FAMILIES: tuple[Family, ...] = (
     *RCNNS,
     *DETRS,
     YOLOV10,
+    YOLO_WORLDS,
     SAMS,
 )
 

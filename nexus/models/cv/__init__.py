@@ -27,6 +27,7 @@ from nexus.models.cv.siglip import SigLIP, SigLIPConfig
 from nexus.models.cv.swin_transformer import SwinConfig, SwinTransformer
 from nexus.models.cv.vgg import VGG, VGGConfig
 from nexus.models.cv.vit import VisionTransformer, ViTConfig
+from nexus.models.cv.yolo_world import YOLOWorld, YOLOWorldConfig
 from nexus.models.cv.yolov10 import YOLOv10, YOLOv10Config
 
 from nexus.models.cv import cards  # isort: skip  (the cards need the classes)
@@ -73,6 +74,8 @@ __all__ = [
     "VGGConfig",
     "ViTConfig",
     "VisionTransformer",
+    "YOLOWorld",
+    "YOLOWorldConfig",
     "YOLOv10",
     "YOLOv10Config",
 ]

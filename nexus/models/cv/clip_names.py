@@ -13,7 +13,8 @@ def _from_openai(state: State) -> State:
     return join_keys(converted, ("attnpool.k", "attnpool.v"), "attnpool.kv")
 
 
-def _from_hub(state: State) -> State:
+def join_hub(state: State) -> State:
+    """Returns weights renamed from the hub with q, k and v joined, and positions with their leading axes."""
     return join_keys(_with_axes(state), ("q", "k", "v"), "qkv")
 
 
@@ -80,6 +81,6 @@ FORMATS = (
             r"^visual_projection\.": "visual.head.",
             r"^text_projection\.": "text.head.",
         },
-        convert=_from_hub,
+        convert=join_hub,
     ),
 )

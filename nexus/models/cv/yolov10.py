@@ -12,7 +12,7 @@ Dims: b images, c channels, n places of all maps, k classes, r bins of a distanc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,21 +25,17 @@ from nexus.core.config import Config, nearest
 from nexus.core.formats import Format
 from nexus.core.parts import PartSpec
 from nexus.layers.conv_norm import ConvNorm
-from nexus.layers.detector_input import Size, Target, inside_images, sizes_tensor
+from nexus.layers.csp import Bottleneck, CSPStage, PyramidPooling, conv_unit
+from nexus.layers.detector_input import Size, Target, fill_padding, sizes_tensor
 from nexus.models.cv.detector import Detector, counted
 from nexus.models.cv.yolov10_blocks import (
+    CompactBlock,
     Downsample,
     LargeDepthwise,
     PartialAttention,
-    PyramidPooling,
-    Stage,
-    conv_unit,
 )
-from nexus.ops.anchors import grid_points
-from nexus.ops.box_coder import boxes_to_distances, distances_to_boxes
+from nexus.ops.aligned import Places, aligned_losses, boxes_from_bins, places_of
 from nexus.ops.boxes import full_precision
-from nexus.ops.losses import ciou_loss, distribution_focal_loss
-from nexus.ops.matching import match_aligned
 
 STRIDES = (8, 16, 32)
 STAGES = ("stage2", "stage3", "stage4", "stage5", "top_down4", "top_down3", "bottom_up4", "bottom_up5")
@@ -146,18 +142,6 @@ class Head(nn.Module):
         return torch.cat(logits, dim=1), torch.cat(bins, dim=1)
 
 
-class Places(NamedTuple):
-    """Where predictions are made.
-
-    Attributes:
-        points: (n, 2), x and y in pixels.
-        strides: (n, 1), pixels.
-    """
-
-    points: Tensor
-    strides: Tensor
-
-
 class YOLOv10(Detector):
     """Object detector. `config` is a `YOLOv10Config` or a mapping of its fields. Images may have any size."""
 
@@ -185,16 +169,13 @@ class YOLOv10(Detector):
         self.one_to_one = Head((p3, p4, p5), config)
         self.one_to_one.load_state_dict(self.one_to_many.state_dict())
 
-    def _stage(self, name: str, in_dim: int, dim: int, depth: int) -> Stage:
-        config = self.config
-        return Stage(
-            in_dim,
-            dim,
-            depth,
-            shortcut=name.startswith("stage"),
-            compact=name in config.compact,
-            large_kernel=name in config.large_kernel,
-        )
+    def _stage(self, name: str, in_dim: int, dim: int, depth: int) -> CSPStage:
+        half, config = dim // 2, self.config
+        if name in config.compact:
+            large = name in config.large_kernel
+            return CSPStage(in_dim, dim, [CompactBlock(half, large_kernel=large) for _ in range(depth)])
+        shortcut = name.startswith("stage")
+        return CSPStage(in_dim, dim, [Bottleneck(half, shortcut=shortcut) for _ in range(depth)])
 
     def detect(
         self, batch: Float[Tensor, "b c h w"], sizes: Sequence[Size], targets: Sequence[Target] | None
@@ -207,7 +188,7 @@ class YOLOv10(Detector):
             batch = fill_padding(batch, sizes_tensor(sizes, batch), self.config.padding_value)
         features = self._backbone(batch)
         maps = self._neck(*features)
-        places = self._places(maps)
+        places = places_of(maps, STRIDES)
         trained = maps if self.config.shared_gradient else [x.detach() for x in maps]
         logits, bins = self.one_to_one(trained if targets is not None else maps)
         boxes = boxes_from_bins(bins, places)
@@ -253,11 +234,6 @@ class YOLOv10(Detector):
             return checkpoint(stage, x, use_reentrant=False)
         return stage(x)
 
-    def _places(self, maps: Sequence[Tensor]) -> Places:
-        points = [grid_points((x.shape[-2], x.shape[-1]), (s, s), like=x) for x, s in zip(maps, STRIDES)]
-        strides = [one.new_full((len(one), 1), stride) for one, stride in zip(points, STRIDES)]
-        return Places(torch.cat(points), torch.cat(strides))
-
     def _losses(
         self,
         head: str,
@@ -269,31 +245,11 @@ class YOLOv10(Detector):
     ) -> dict[str, Float[Tensor, ""]]:
         """Returns the weighted losses of one head, as means over the qualities of its answers."""
         config = self.config
-        logits, bins = full_precision(logits), full_precision(bins)
-        points, strides = places
-        predicted = boxes_from_bins(bins, places)
-        wanted = torch.zeros_like(logits)
-        box_loss, bin_loss, total = bins.sum() * 0, bins.sum() * 0, logits.new_zeros(())
-        for image, target in enumerate(targets):
-            boxes = target["boxes"].to(predicted)
-            matches, quality = match_aligned(
-                logits[image].detach().sigmoid(), predicted[image].detach(), points, boxes, target["labels"],
-                top_k=top_k, alpha=config.alpha, beta=config.beta,
-            )  # fmt: skip
-            used = (matches >= 0).nonzero()[:, 0]
-            mine, weight = boxes[matches[used]], quality[used]
-            wanted[image, used, target["labels"][matches[used]]] = weight
-            total = total + weight.sum()
-            box_loss = box_loss + (ciou_loss(predicted[image, used], mine) * weight).sum()
-            sides = boxes_to_distances(mine, points[used]) / strides[used]
-            misses = distribution_focal_loss(bins[image, used], sides.clamp(0, config.num_bins - 1.01))
-            bin_loss = bin_loss + (misses.mean(dim=1) * weight).sum()
-        total = total.clamp(min=1)
-        classification = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+        losses = aligned_losses(logits, bins, places, targets, top_k=top_k, alpha=config.alpha, beta=config.beta)
         return {
-            f"classification_{head}": config.class_weight * classification / total,
-            f"box_{head}": config.box_weight * box_loss / total,
-            f"bins_{head}": config.bins_weight * bin_loss / total,
+            f"classification_{head}": config.class_weight * losses.classification,
+            f"box_{head}": config.box_weight * losses.box,
+            f"bins_{head}": config.bins_weight * losses.bins,
         }
 
     def fuse(self) -> "YOLOv10":
@@ -325,21 +281,9 @@ def _neck(model: YOLOv10, *features: Tensor) -> Mapping[str, Tensor]:
 def _head(model: YOLOv10, p3: Tensor, p4: Tensor, p5: Tensor, sizes: Tensor) -> Mapping[str, Tensor]:
     maps = [p3, p4, p5]
     logits, bins = model.one_to_one(maps)
-    boxes = boxes_from_bins(bins, model._places(maps))
+    boxes = boxes_from_bins(bins, places_of(maps, STRIDES))
     found = best_places(logits, boxes, sizes, model.config.max_detections)
     return {"pred_logits": logits, "pred_boxes": boxes, **counted(found)}
-
-
-def fill_padding(batch: Float[Tensor, "b c h w"], sizes: Int[Tensor, "b 2"], value: float) -> Float[Tensor, "b c h w"]:
-    """Returns the batch with `value` where there is no image."""
-    return torch.where(inside_images(batch, sizes), batch, value)
-
-
-def boxes_from_bins(bins: Float[Tensor, "b n 4 r"], places: Places) -> Float[Tensor, "b n 4"]:
-    """Returns boxes, xyxy in pixels: a side's distance is the mean of its distribution (GFL, Eq. 4), in strides."""
-    steps = torch.arange(bins.shape[-1], device=bins.device, dtype=bins.dtype)
-    distances = (bins.softmax(dim=-1) @ steps) * places.strides
-    return distances_to_boxes(distances, places.points)
 
 
 def best_places(

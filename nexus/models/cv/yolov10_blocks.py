@@ -1,9 +1,6 @@
 """The blocks of YOLOv10: what backbone, neck and head are made of.
 
 Wang et al., "YOLOv10: Real-Time End-to-End Object Detection", 2024. https://arxiv.org/abs/2405.14458
-CSP blocks: Wang et al., "CSPNet", 2019, https://arxiv.org/abs/1911.11929, gathered as in ELAN, 2022,
-https://arxiv.org/abs/2211.04800. SPP: He et al., 2014, https://arxiv.org/abs/1406.4729.
-
 Dims: b images, c d channels, h w places of a map.
 """
 
@@ -13,32 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nexus.layers.conv_norm import ConvNorm
+from nexus.layers.csp import conv_unit
 
-NORM_EPS, NORM_MOMENTUM = 1e-3, 0.03
-POOL_KERNEL, POOL_ROUNDS = 5, 3
 HEAD_DIM = 64
-
-
-def conv_unit(
-    in_dim: int, dim: int, kernel: int = 1, stride: int = 1, *, groups: int = 1, act: bool = True
-) -> ConvNorm:
-    """A convolution, its normalization, and SiLU."""
-    activation = nn.SiLU() if act else None
-    return ConvNorm(in_dim, dim, kernel, stride, groups=groups, act=activation, eps=NORM_EPS, momentum=NORM_MOMENTUM)
-
-
-class Bottleneck(nn.Module):
-    """Two 3x3 convolutions, with the input added."""
-
-    def __init__(self, dim: int, *, shortcut: bool) -> None:
-        super().__init__()
-        self.conv1 = conv_unit(dim, dim, 3)
-        self.conv2 = conv_unit(dim, dim, 3)
-        self.shortcut = shortcut
-
-    def forward(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
-        y = self.conv2(self.conv1(x))
-        return x + y if self.shortcut else y
 
 
 class LargeDepthwise(nn.Module):
@@ -86,39 +60,6 @@ class CompactBlock(nn.Module):
         return x + self.layers(x)
 
 
-class Stage(nn.Module):
-    """Half of the channels goes through blocks one after another; all that arises is gathered.
-
-    Args:
-        in_dim: Channels that come.
-        dim: Channels that leave.
-        depth: Number of blocks.
-        shortcut: Whether plain blocks add their input.
-        compact: Whether the blocks are compact inverted ones, which always do.
-        large_kernel: Whether those have a 7x7 convolution.
-    """
-
-    def __init__(
-        self, in_dim: int, dim: int, depth: int, *, shortcut: bool, compact: bool = False, large_kernel: bool = False
-    ) -> None:
-        super().__init__()
-        half = dim // 2
-        self.conv1 = conv_unit(in_dim, 2 * half)
-        self.conv2 = conv_unit((2 + depth) * half, dim)
-        self.blocks = nn.ModuleList(
-            [
-                CompactBlock(half, large_kernel=large_kernel) if compact else Bottleneck(half, shortcut=shortcut)
-                for _ in range(depth)
-            ]
-        )
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        parts = list(self.conv1(x).chunk(2, dim=1))
-        for block in self.blocks:
-            parts.append(block(parts[-1]))
-        return self.conv2(torch.cat(parts, dim=1))
-
-
 class Downsample(nn.Module):
     """Channels first, then space: a 1x1 convolution, and a depthwise one of stride 2 (Sec. 3.2)."""
 
@@ -129,21 +70,6 @@ class Downsample(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d _ _"]:
         return self.conv2(self.conv1(x))
-
-
-class PyramidPooling(nn.Module):
-    """The map, and its maxima over ever larger surroundings: pooling of 5, 9 and 13 by three poolings of 5."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.conv1 = conv_unit(dim, dim // 2)
-        self.conv2 = conv_unit(dim // 2 * (1 + POOL_ROUNDS), dim)
-
-    def forward(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
-        maps = [self.conv1(x)]
-        for _ in range(POOL_ROUNDS):
-            maps.append(F.max_pool2d(maps[-1], POOL_KERNEL, 1, POOL_KERNEL // 2))
-        return self.conv2(torch.cat(maps, dim=1))
 
 
 class MapAttention(nn.Module):

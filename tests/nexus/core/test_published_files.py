@@ -45,6 +45,8 @@ NAMES = [
     "tf_efficientnetv2_b0",
     "vgg11",
     "vit_tiny_patch16_224",
+    "yolo_world_v1_s",
+    "yolo_world_v2_s",
     "yolov10n",
 ]
 

@@ -15,13 +15,16 @@ from nexus.proofs import family_of
 NAMES = {card.model_class: card.name for card in reversed(all_cards())}
 MORE = ("clip_resnet50", "dinov2_vits14_reg", "efficientnet_b0", "rtdetr_v2_r18", "vit_tiny_patch16_224")
 # Suppression: how many boxes survive depends on their values, so that there is no one graph.
-NO_GRAPH = ("proposals", "second_stage", "branches")
+NO_GRAPH = ("proposals", "second_stage", "branches", "objects")
 
 
 def small(name: str) -> tuple[NexusModule, tuple[int, int]]:
     torch.manual_seed(0)
     card, family = model_info(name), family_of(name)
-    model = card.model_class(family.small(card.config)).eval()
+    config = family.small(card.config)
+    if getattr(config, "num_classes", 1) == 0:  # a detector of words, which has none yet
+        config = config.replace(num_classes=4)
+    model = card.model_class(config).eval()
     height, width = family.image_size
     many = 32 if isinstance(model, Detector) else 1
     return model, (-height % many + height, -width % many + width)

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from nexus import create_model, list_models, model_info
+from nexus.layers.detector_input import fill_padding
 from nexus.models.cv import YOLOv10
-from nexus.models.cv.yolov10 import VARIANTS, YOLOv10Config, best_places, fill_padding
+from nexus.models.cv.yolov10 import VARIANTS, YOLOv10Config, best_places
 from nexus.ops.matching import BACKGROUND, match_aligned
 from nexus.proofs.yolov10 import Written, in_the_authors_names
 

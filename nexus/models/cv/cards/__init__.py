@@ -18,5 +18,6 @@ from nexus.models.cv.cards import (
     swin_transformer,
     vgg,
     vit,
+    yolo_world,
     yolov10,
 )
