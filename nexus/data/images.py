@@ -77,7 +77,7 @@ def load_image(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None
     """
     image = open_image(source, max_pixels=max_pixels, name=name)
     if isinstance(image, PIL.Image):
-        with _decoding(name or _name_of(source)):
+        with decoding(name or _name_of(source)):
             image.load()
     return image
 
@@ -93,7 +93,7 @@ def open_image(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None
         with naming(name):
             return as_array(source)
     if isinstance(source, PIL.Image):
-        with _decoding(name):
+        with decoding(name):
             return _plain(source if _orientation(source) == 1 else ImageOps.exif_transpose(source))
     if isinstance(source, io.IOBase):
         raise ImageError(f"{name} is an open file; give its path, or what it holds: file.read().")
@@ -115,7 +115,7 @@ def file_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
             return image_size(_decode_npy(_read(Path(path), name), max_pixels, name))
         file.seek(0)
         image = _open(file, max_pixels, name)
-        with _decoding(name):
+        with decoding(name):
             turned = _orientation(image) in (5, 6, 7, 8)
         return (image.width, image.height) if turned else (image.height, image.width)
 
@@ -136,7 +136,7 @@ def naming(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _decoding(name: str) -> Iterator[None]:
+def decoding(name: str) -> Iterator[None]:
     """Likewise for anything that a decoder raises: about hostile bytes that may be any exception."""
     with naming(name):
         try:
@@ -253,7 +253,7 @@ def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
 
 def _decode(data: bytes, max_pixels: int, name: str) -> Image:
     image = _open(io.BytesIO(data), max_pixels, name)
-    with _decoding(name):
+    with decoding(name):
         # An image that only needs decoding can wait: a crop may ask for fewer of its pixels.
         if image.format == "JPEG" and image.mode in ("RGB", "L") and _orientation(image) == 1:
             return image

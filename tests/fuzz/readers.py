@@ -238,6 +238,14 @@ READERS = {
         Reader("cvat", tool_seeds.cvat, _annotated("cvat"), {"annotations.xml": "xml"}),
         Reader("cvat video", tool_seeds.cvat_video, _annotated("cvat"), {"annotations.xml": "xml"}),
         Reader("label studio", tool_seeds.label_studio, _annotated("label-studio"), {"project.json": "json"}),
+        Reader("label images", tool_seeds.label_images, _annotated("label-images"), {"masks/a.png": "png"}),
+        Reader("label tiff", tool_seeds.label_tiff, _annotated("label-images"), {"masks/a.tif": "bytes"}),
+        Reader(
+            "class images",
+            tool_seeds.class_images,
+            _annotated("class-images"),
+            {"masks/a.png": "png", "classes.json": "json"},
+        ),
         Reader("via", tool_seeds.via, _annotated("via"), {"p.json": "json"}),
         Reader("via table", tool_seeds.via_table, _annotated("via"), {"p.csv": "table"}),
         Reader(

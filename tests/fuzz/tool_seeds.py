@@ -127,3 +127,33 @@ def kaggle_masks(folder: Path) -> None:
     picture(folder / "train_images" / "a.png")
     picture(folder / "train_images" / "b.png")
     put(folder / "train.csv", "ImageId,EncodedPixels,ClassId\na.png,2 2 4 1 11 2,3\nb.png,,1\n")
+
+
+def label_images(folder: Path) -> None:
+    """An image whose objects are told apart by numbers of 8 bits."""
+    picture(folder / "images" / "a.png")
+    _numbers().save(_made(folder / "masks") / "a.png")
+
+
+def label_tiff(folder: Path) -> None:
+    """The same in 16 bits."""
+    picture(folder / "images" / "a.png")
+    _numbers().convert("I;16").save(_made(folder / "masks") / "a.tif")
+
+
+def class_images(folder: Path) -> None:
+    """The same as classes, which have names."""
+    label_images(folder)
+    put(folder / "classes.json", {"1": "cat", "2": "dog"})
+
+
+def _numbers() -> Image.Image:
+    image = Image.new("L", SIZE)
+    image.paste(1, (1, 1, 6, 6))
+    image.paste(2, (8, 2, 15, 9))
+    return image
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

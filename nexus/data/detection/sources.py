@@ -17,6 +17,7 @@ from nexus.data.dataset import DataError
 from nexus.data.detection.coco import root_of
 from nexus.data.detection.coco_folder import coco_files, read_split, split_in
 from nexus.data.detection.cvat import cvat_files, read_cvat
+from nexus.data.detection.label_images import looks_like_label_images, open_label_images
 from nexus.data.detection.label_studio import read_label_studio
 from nexus.data.detection.labelme import labelme_classes, labelme_files, read_labelme
 from nexus.data.detection.scene import AnnotatedFiles, Annotations, Fault, Polygons, Report, Scene, refuse
@@ -168,6 +169,9 @@ def kinds_at(path: Path) -> list[str]:
         found.add("cvat" if "cvat" in found else "voc")
     if {SETTINGS, "labels", *CLASS_LISTS} & names or any(_has_labels(child) for child in children(path)):
         found.add("yolo")
+    if looks_like_label_images(path):
+        labels = any(file.name not in CLASS_LISTS for file in walk(path, [".txt"]))
+        found = {"label-images", *(found if labels else found - {"yolo"})}
     return sorted(found)
 
 
@@ -219,6 +223,11 @@ def _cvat(path: Path) -> Opened:
     return root, [Part(split, partial(read_cvat, root, files, split)) for split, files in cvat_files(path).items()]
 
 
+def _label_images(path: Path, *, classes: bool) -> Opened:
+    root, readers = open_label_images(path, classes=classes)
+    return root, [Part(split, read) for split, read in readers.items()]
+
+
 def _each(kind: str, read: Callable[[Path, Path, Report], Annotations], endings: Sequence[str], path: Path) -> Opened:
     """The parts of a tool that keeps all images of a split in one file."""
     files = [path] if path.is_file() else [file for file in walk(path, endings) if kind_of_file(file) == kind]
@@ -238,6 +247,8 @@ FORMATS: dict[str, Callable[[Path], Opened]] = {
     "labelme": _labelme,
     "cvat": _cvat,
     "label-studio": partial(_each, "label-studio", read_label_studio, (".json",)),
+    "label-images": partial(_label_images, classes=False),
+    "class-images": partial(_label_images, classes=True),
     "via": partial(_each, "via", read_via, (".json", ".csv")),
     "open-images": partial(_each, "open-images", read_open_images, (".csv",)),
     "kaggle": partial(_each, "kaggle", read_kaggle, (".csv", ".tsv")),

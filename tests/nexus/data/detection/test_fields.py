@@ -208,6 +208,8 @@ EMPTY = {
     "cvat": ("annotations.xml", "<annotations><meta><task></task></meta></annotations>"),
     "labelme": ("readme.txt", ""),
     "label-studio": ("project.json", []),
+    "label-images": ("images/readme.txt", ""),
+    "class-images": ("classes.txt", "cat"),
     "via": ("p.json", {"_via_settings": {}, "_via_img_metadata": {}}),
     "open-images": ("train-annotations-bbox.csv", "ImageID,LabelName,XMin,XMax,YMin,YMax\n"),
     "kaggle": ("train.csv", "image_id,bbox\n"),
