@@ -12,20 +12,27 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def sine_positions(seen: Bool[Tensor, "b h w"], embed_dim: int, dtype: torch.dtype) -> Float[Tensor, "b h*w d"]:
+def sine_positions(
+    seen: Bool[Tensor, "b h w"], embed_dim: int, dtype: torch.dtype, *, temperature: float = 10_000
+) -> Float[Tensor, "b h*w d"]:
     """Returns sines and cosines of each place's row, then of its column, as shares of its own image.
 
     Args:
         seen: Where a map shows the image; the rest is padding.
         embed_dim: Half of it is for the row, half for the column.
         dtype: Of the result.
+        temperature: How many times slower than the first wave the last one nearly is.
     """
-    half = embed_dim // 2
-    period = 10_000 ** (2 * (torch.arange(half, device=seen.device, dtype=dtype) // 2) / half)
-    waves = []
+    shares = []
     for axis in (1, 2):
         place = seen.to(dtype).cumsum(axis)
-        whole = place.narrow(axis, place.shape[axis] - 1, 1)
-        angle = (place / (whole + 1e-6) * 2 * math.pi)[..., None] / period
-        waves.append(torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], dim=-1).flatten(3))
-    return torch.cat(waves, dim=-1).flatten(1, 2)
+        shares.append(place / (place.narrow(axis, place.shape[axis] - 1, 1) + 1e-6))
+    return sine_waves(torch.stack(shares, dim=-1), embed_dim // 2, temperature=temperature).flatten(1, 2)
+
+
+def sine_waves(values: Float[Tensor, "*n k"], dim: int, *, temperature: float = 10_000) -> Float[Tensor, "*n k*dim"]:
+    """Returns sines and cosines in turn, `dim` of each value, of 2 pi times the value and of slower waves."""
+    period = temperature ** (2 * (torch.arange(dim, device=values.device, dtype=values.dtype) // 2) / dim)
+    angle = (values * 2 * math.pi)[..., None] / period
+    waves = torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], dim=-1)
+    return waves.flatten(-3)

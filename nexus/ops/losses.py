@@ -38,20 +38,27 @@ def ciou_loss(predicted: Float[Tensor, "*n 4"], targets: Float[Tensor, "*n 4"]) 
     return 1 - ciou(predicted, targets)
 
 
-def mask_focal_loss(
-    logits: Float[Tensor, "*n h w"], targets: Float[Tensor, "*n h w"], *, alpha: float = 0.25, gamma: float = 2.0
+def focal_loss(
+    logits: Float[Tensor, "*n"], targets: Float[Tensor, "*n"], *, alpha: float = 0.25, gamma: float = 2.0
 ) -> Float[Tensor, "*n"]:
-    """Mean over pixels of the cross-entropy, each pixel weighed by how wrong it is (Lin et al., Eq. 5).
+    """Cross-entropy of each answer, weighed by how wrong it is (Lin et al., Eq. 5).
 
     Args:
-        logits: Of a pixel being inside.
-        targets: 1 inside, 0 outside.
-        alpha: Weight of pixels inside; those outside have `1 - alpha`.
-        gamma: Power of the error that weighs a pixel.
+        logits: Of a yes.
+        targets: 1 where yes is right, 0 where no is.
+        alpha: Weight where yes is right; where no is right it is `1 - alpha`.
+        gamma: Power of the error that weighs an answer.
     """
     wrong = (targets - logits.sigmoid()).abs()
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return ((alpha * targets + (1 - alpha) * (1 - targets)) * wrong**gamma * entropy).mean(dim=(-2, -1))
+    return (alpha * targets + (1 - alpha) * (1 - targets)) * wrong**gamma * entropy
+
+
+def mask_focal_loss(
+    logits: Float[Tensor, "*n h w"], targets: Float[Tensor, "*n h w"], *, alpha: float = 0.25, gamma: float = 2.0
+) -> Float[Tensor, "*n"]:
+    """Mean over the pixels of a mask of their focal loss; targets are 1 inside, 0 outside."""
+    return focal_loss(logits, targets, alpha=alpha, gamma=gamma).mean(dim=(-2, -1))
 
 
 def dice_loss(logits: Float[Tensor, "*n h w"], targets: Float[Tensor, "*n h w"]) -> Float[Tensor, "*n"]:

@@ -51,6 +51,12 @@ def pixel_boxes(boxes: Float[Tensor, "b q 4"], sizes: Int[Tensor, "b 2"]) -> Flo
     return cxcywh_to_xyxy(full_precision(boxes)) * sizes.flip(1).repeat(1, 2)[:, None]
 
 
+def inverse_sigmoid(x: Float[Tensor, "*n"], eps: float = 1e-5) -> Float[Tensor, "*n"]:
+    """Returns the logit of x, where both x and 1 - x count as `eps` at least."""
+    x = x.clamp(0, 1)
+    return (x.clamp(min=eps) / (1 - x).clamp(min=eps)).log()
+
+
 def softmax_cost(logits: Float[Tensor, "q k"], labels: Int[Tensor, " n"]) -> Float[Tensor, "q n"]:
     """Less for a likelier class: minus its probability."""
     return -logits.softmax(dim=-1)[:, labels]

@@ -5,6 +5,7 @@ import fnmatch
 from nexus.proofs.convolutional import EFFICIENTNETS, RESNET, SWIN, VGG
 from nexus.proofs.detr import DETRS
 from nexus.proofs.family import Family
+from nexus.proofs.grounding_dino import GROUNDING_DINOS
 from nexus.proofs.hivit import HIVIT, HIVIT_MAE
 from nexus.proofs.image_text import CLIPS, SIGLIPS
 from nexus.proofs.rcnn import RCNNS
@@ -33,6 +34,7 @@ FAMILIES: tuple[Family, ...] = (
     YOLOV10,
     YOLO_WORLDS,
     SAMS,
+    GROUNDING_DINOS,
 )
 
 

@@ -5,6 +5,7 @@ from nexus.models.cv.detr import DETR, DETRConfig
 from nexus.models.cv.dinov2 import DINOv2, DINOv2Config
 from nexus.models.cv.efficient_net import EfficientNet, EfficientNetConfig
 from nexus.models.cv.eva02 import EVA02, EVA02Config
+from nexus.models.cv.grounding_dino import GroundingDINO, GroundingDINOConfig
 from nexus.models.cv.hivit import HiViT, HiViTConfig
 from nexus.models.cv.hivit_mae import HiViTMAE, HiViTMAEConfig
 from nexus.models.cv.mae import MAE, MAEConfig
@@ -51,6 +52,8 @@ __all__ = [
     "EfficientNetConfig",
     "FasterRCNN",
     "FasterRCNNConfig",
+    "GroundingDINO",
+    "GroundingDINOConfig",
     "HiViT",
     "HiViTConfig",
     "HiViTMAE",

@@ -1,86 +1,28 @@
 """The decoder of RT-DETR: queries read a few places around their boxes, and move the boxes, block by block.
 
-Zhu et al., "Deformable DETR", 2021, Sec. 4.1 and A.4. https://arxiv.org/abs/2010.04159
 Zhang et al., "DINO: DETR with Improved DeNoising Anchor Boxes", 2022, Sec. 3.3 to 3.5 (denoising, looking forward
 twice). https://arxiv.org/abs/2203.03605
 
 Boxes are `cx cy w h` from 0 to 1 across the batch's images; "logits" of a box are those before the sigmoid.
 
-Dims: b images, n places of all levels, q queries, d width, k classes, l blocks, s places a head reads.
+Dims: b images, n places of all levels, q queries, d width, k classes, l blocks.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nexus.layers.deformable_attention import DeformableAttention, Sampling
 from nexus.layers.mlp import Mlp
 from nexus.layers.perceptron import Perceptron
 from nexus.layers.post_norm import CrossAttention
 from nexus.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from nexus.ops.deformable import deformable_attention
-from nexus.ops.set_prediction import Objects, Pairs
-
-OFFSET_SCALE = 0.5
-Sampling = Literal["bilinear", "nearest"]
-
-
-class DeformableAttention(nn.Module):
-    """Each head of each query reads `num_points` places of each level, at learned offsets from the query's box.
-
-    Args:
-        embed_dim: Width of queries and memory; a multiple of `num_heads`.
-        num_heads: Number of heads.
-        num_points: Places that a head reads, per level.
-        sampling: "nearest" reads whole pixels, as the "dsp" variants of RT-DETR v2 do.
-    """
-
-    def __init__(self, embed_dim: int, num_heads: int, num_points: Sequence[int], sampling: Sampling) -> None:
-        super().__init__()
-        self.num_heads, self.num_points, self.sampling = num_heads, tuple(num_points), sampling
-        places = num_heads * sum(num_points)
-        self.sampling_offsets = nn.Linear(embed_dim, places * 2)
-        self.attention_weights = nn.Linear(embed_dim, places)
-        self.value_proj = nn.Linear(embed_dim, embed_dim)
-        self.output_proj = nn.Linear(embed_dim, embed_dim)
-        self._init_weights()
-
-    def forward(
-        self,
-        query: Float[Tensor, "b q d"],
-        boxes: Float[Tensor, "b q 4"],
-        memory: Float[Tensor, "b n d"],
-        sizes: Sequence[tuple[int, int]],
-    ) -> Float[Tensor, "b q d"]:
-        heads = self.num_heads
-        values = rearrange(self.value_proj(memory), "b n (heads e) -> b n heads e", heads=heads)
-        offsets = rearrange(self.sampling_offsets(query), "b q (heads s two) -> b q heads s two", heads=heads, two=2)
-        weights = rearrange(self.attention_weights(query), "b q (heads s) -> b q heads s", heads=heads).softmax(-1)
-        scale = offsets.new_tensor([OFFSET_SCALE / points for points in self.num_points for _ in range(points)])
-        centre, extent = boxes[:, :, None, None, :2], boxes[:, :, None, None, 2:]
-        locations = centre + offsets * scale[:, None] * extent
-        read = deformable_attention(values, sizes, locations, weights, self.num_points, method=self.sampling)
-        return self.output_proj(read)
-
-    def _init_weights(self) -> None:
-        """Heads look in directions around the box, and further with each point (Deformable DETR, A.4)."""
-        angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
-        direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
-        direction = direction / direction.abs().amax(-1, keepdim=True)
-        steps = torch.cat([torch.arange(1, points + 1) for points in self.num_points])
-        with torch.no_grad():
-            self.sampling_offsets.bias.copy_((direction[:, None] * steps[:, None]).flatten())
-        for weight in (self.sampling_offsets.weight, self.attention_weights.weight, self.attention_weights.bias):
-            nn.init.zeros_(weight)
-        for layer in (self.value_proj, self.output_proj):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+from nexus.ops.set_prediction import Objects, Pairs, inverse_sigmoid
 
 
 class DecoderBlock(nn.Module):
@@ -186,12 +128,6 @@ class Decoder(nn.Module):
             earlier, boxes = moved, moved.detach()
         logits, answers = zip(*found)
         return Answers(torch.stack(logits), torch.stack(answers), x)
-
-
-def inverse_sigmoid(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """Returns the logit of x, which is kept 1e-5 away from 0 and 1."""
-    x = x.clamp(0, 1)
-    return (x.clamp(min=1e-5) / (1 - x).clamp(min=1e-5)).log()
 
 
 class Denoising(NamedTuple):

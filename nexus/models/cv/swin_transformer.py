@@ -45,6 +45,7 @@ class SwinConfig(Config):
         num_layers: Blocks in each stage.
         num_heads: Heads in each stage.
         window_size: Tokens along the side of a window. A smaller map is one window.
+        pad_windows: A smaller map is padded to a window instead, and shifted like others: the authors' detectors.
         dropout: After attention and in the MLP.
         attention_dropout: On attention weights.
         drop_path_rate: Of the last block; rises linearly from 0 at the first. The paper trains with 0.2 (T), 0.3 (S)
@@ -59,6 +60,7 @@ class SwinConfig(Config):
     num_layers: tuple[int, ...] = (2, 2, 6, 2)
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
     window_size: int = 7
+    pad_windows: bool = False
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
     norm_eps: float = 1e-5
@@ -87,12 +89,15 @@ class Partition(NamedTuple):
     shift: Size
 
     @classmethod
-    def of(cls, size: Size, window_size: int, shifted: bool) -> "Partition":
-        """A map at most as large as the window is one window, unshifted; others are padded to whole windows."""
-        window = (min(size[0], window_size), min(size[1], window_size))
+    def of(cls, size: Size, window_size: int, shifted: bool, pad: bool = False) -> "Partition":
+        """A map at most as large as the window is one window, unshifted, unless it is to be padded, too; others are
+        padded to whole windows.
+        """
+        least = 0 if pad else window_size
+        window = (window_size, window_size) if pad else (min(size[0], window_size), min(size[1], window_size))
         padded = (-(-size[0] // window[0]) * window[0], -(-size[1] // window[1]) * window[1])
         half = window_size // 2 if shifted else 0
-        return cls(window, padded, (half if size[0] > window_size else 0, half if size[1] > window_size else 0))
+        return cls(window, padded, (half if size[0] > least else 0, half if size[1] > least else 0))
 
 
 def cut(x: Float[Tensor, "b h w d"], window: Size) -> Float[Tensor, "bm n d"]:
@@ -167,8 +172,8 @@ class SwinBlock(nn.Module):
         self, embed_dim: int, num_heads: int, size: Size, shifted: bool, drop_path: float, config: SwinConfig
     ) -> None:
         super().__init__()
-        self.window_size, self.shifted = config.window_size, shifted
-        self.part = Partition.of(size, config.window_size, shifted)
+        self.window_size, self.shifted, self.pad_windows = config.window_size, shifted, config.pad_windows
+        self.part = Partition.of(size, config.window_size, shifted, config.pad_windows)
         self.register_buffer("mask", shift_mask(self.part) if any(self.part.shift) else None, persistent=False)
         self.norm1 = nn.LayerNorm(embed_dim, eps=config.norm_eps)
         self.attn = WindowAttention(embed_dim, num_heads, self.part.window, config)
@@ -200,7 +205,7 @@ class SwinBlock(nn.Module):
     def _windows(self, x: Float[Tensor, "b h w d"]) -> tuple[Tensor, Partition, Tensor | None]:
         """Returns the normalized tokens by window: padded with zeros below and to the right, then shifted."""
         height, width = x.shape[1:3]
-        part = Partition.of((height, width), self.window_size, self.shifted)
+        part = Partition.of((height, width), self.window_size, self.shifted, self.pad_windows)
         x = self.norm1(x)
         if part.padded != (height, width):
             x = F.pad(x, (0, 0, 0, part.padded[1] - width, 0, part.padded[0] - height))

@@ -28,6 +28,7 @@ FAMILIES = {
     "siglip": "SiglipConfig",
     "siglip2": "Siglip2Config",
     "sam": "SamConfig",
+    "grounding-dino": "GroundingDinoConfig",
 }
 
 

@@ -28,6 +28,7 @@ NAMES = [
     "efficientnet_b0",
     "eva02_tiny_patch14_336",
     "fasterrcnn_resnet50_fpn",
+    "grounding_dino_tiny",
     "hivit_tiny",
     "keypointrcnn_resnet50_fpn",
     "mae_hivit_base",

@@ -7,6 +7,7 @@ from torch import nn
 from nexus.core.module import NexusModule
 from nexus.core.parts import Part, run_parts
 from nexus.models.cv.detector import Detector
+from nexus.models.cv.grounding_dino import GroundingDINO
 from nexus.models.cv.masked_autoencoder import MaskedAutoencoder
 from nexus.models.cv.sam import SAM
 from nexus.models.registry import all_cards, model_info
@@ -48,7 +49,11 @@ def test_parts_compose_to_the_model(made):
                     torch.testing.assert_close(row[:count], one, rtol=1e-5, atol=1e-5)
             return
         wanted = model(**inputs)
-    own = {MaskedAutoencoder: ("predictions", "mask"), SAM: ("masks", "iou_scores", "low_res_masks")}
+    own = {
+        MaskedAutoencoder: ("predictions", "mask"),
+        SAM: ("masks", "iou_scores", "low_res_masks"),
+        GroundingDINO: ("pred_logits", "pred_boxes"),
+    }
     names = {"embeddings", *next((own[kind] for kind in own if isinstance(model, kind)), ("logits",))}
     for name in names:
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-5, atol=1e-5)

@@ -6,6 +6,7 @@ from nexus.models.cv.cards import (
     dinov2,
     efficient_net,
     eva02,
+    grounding_dino,
     hivit,
     mae,
     medsam,
