@@ -296,9 +296,10 @@ class GroundingDINO(NexusModule):
             for name, weight in block.named_parameters():
                 if weight.ndim > 1 and "sampling_offsets" not in name and "attention_weights" not in name:
                     nn.init.xavier_uniform_(weight)
-        for layer in [*[proj[0] for proj in self.input_proj], self.text_proj, self.selection.proj]:
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for layer in [*self.input_proj.modules(), self.text_proj, self.selection.proj]:
+            if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
         for head in (self.selection.bbox_embed, self.decoder.bbox_embed):
             nn.init.zeros_(head.last.weight)
             nn.init.zeros_(head.last.bias)
