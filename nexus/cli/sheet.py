@@ -9,10 +9,12 @@ import numpy as np
 from nexus import visualization
 from nexus.core.files import write_whole
 from nexus.data import DataError, ImageError, load_dataset
+from nexus.data.clips.check import LOOKS, looks_of
+from nexus.data.clips.folders import is_clip_folder
 from nexus.data.detection.check import check_splits
 from nexus.data.detection.scene import AnnotatedFiles, Scene
 from nexus.data.detection.sources import FORMATS, kinds_at
-from nexus.data.facets import Annotated, Labelled
+from nexus.data.facets import Annotated, Clips, Labelled
 from nexus.visualization.objects import draw_objects
 from nexus.visualization.pictures import to_picture
 
@@ -27,6 +29,9 @@ def draw_source(source: str, file: Path) -> bool:
     """
     pictures, captions = [], []
     for data in _opened(source):
+        if isinstance(data, Clips):
+            pictures, captions = _of_clips(data)
+            continue
         for place in sorted({round(place) for place in np.linspace(0, len(data) - 1, MOST)}):
             try:
                 picture = to_picture(data[place].image)
@@ -41,8 +46,22 @@ def draw_source(source: str, file: Path) -> bool:
     return True
 
 
+def _of_clips(data: Any) -> tuple[list[Any], list[str]]:
+    """A row for each of some clips: frames spread over it, and the objects in them."""
+    pictures, captions = [], []
+    for place in sorted({round(place) for place in np.linspace(0, len(data) - 1, MOST // LOOKS)}):
+        try:
+            looks = looks_of(data[place])
+        except (ImageError, DataError):
+            continue
+        pictures += [picture for picture, _ in looks]
+        captions += [f"{Path(data.path(place)).name}\n{caption}" for _, caption in looks]
+    return pictures, captions
+
+
 def _opened(source: str) -> list[Any]:
     kind = source.partition(":")[0]
+    source = f"clips:{source}" if is_clip_folder(Path(source)) else source
     if kind in FORMATS or kinds_at(Path(source)):
         splits, _ = check_splits(source, images=False)
         first = next(iter(splits.values()), None)

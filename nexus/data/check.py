@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nexus.data.clips.check import check_clips
+from nexus.data.clips.folders import is_clip_folder
 from nexus.data.dataset import DataError
 from nexus.data.datasets import load_dataset
 from nexus.data.detection.check import NO_IMAGE, check_splits
 from nexus.data.detection.scene import Fault, all_labels
 from nexus.data.detection.sources import FORMATS, find_source
+from nexus.data.facets import Clips
 from nexus.data.images import ImageError, image_size
 from nexus.data.places import SPLITS
 
@@ -44,7 +47,9 @@ def check_source(source: str, *, images: bool = True) -> Checked:
         images: Whether to open every image too.
     """
     kind, colon, _ = source.partition(":")
-    if not colon and Path(source).exists():
+    if not colon and is_clip_folder(Path(source)):
+        kind, source = "clips", f"clips:{source}"
+    elif not colon and Path(source).exists():
         try:
             kind, path = find_source(source)
         except DataError as error:
@@ -106,6 +111,8 @@ def _check_images(source: str, images: bool) -> Checked:
         except ValueError:
             if split == "train":
                 raise
+    if all(isinstance(data, Clips) for data in opened.values()):
+        return _check_clips(source, opened, images)
     for data in opened.values():
         count, names = count + len(data), data.class_names
         for place in range(len(data)) if images else ():
@@ -120,3 +127,12 @@ def _check_images(source: str, images: bool) -> Checked:
         faults += _same_files({split: list(map(data.path, range(len(data)))) for split, data in opened.items()})
     counts = _counts(names, {split: data.labels for split, data in opened.items()}) if names else []
     return Checked(count, None, len(names), faults, _range(sizes), counts)
+
+
+def _check_clips(source: str, opened: Mapping[Any, Any], images: bool) -> Checked:
+    """Clips are counted by their frames."""
+    found = check_clips(opened, images=images)
+    names = next(iter(opened.values())).class_names
+    faults = found.faults + ([] if found.frames else [Fault(source, "", NO_IMAGE)])
+    counts = _counts(names, found.labels) if names else []
+    return Checked(found.frames, found.objects, len(names), faults, _range(found.sizes), counts)

@@ -95,7 +95,7 @@ class Conversations(Protocol):
 
 @runtime_checkable
 class Clips(Protocol):
-    """Items are sequences of frames.
+    """Items are sequences of frames; those with masks are a `nexus.data.clips.Clip` each.
 
     Attributes:
         num_frames: Of each item.

@@ -56,6 +56,13 @@ def _every(source: str, split: str = "train") -> Any:
     return [dataset[index] for index in range(min(len(dataset), 2))]
 
 
+def _clips(folder: Path) -> object:
+    """Reads all clips, with their frames and masks."""
+    dataset = load_dataset(f"clips:{folder}")
+    opened = [dataset[index] for index in range(len(dataset))]
+    return [(clip.frame(at), clip.ids(at), clip.object_ids) for clip in opened for at in clip.annotated]
+
+
 def _annotated(kind: str) -> Any:
     """Reads all annotations of a kind, and unpacks their masks."""
 
@@ -275,6 +282,10 @@ READERS = {
         Reader("webp", seeds.image(".webp"), _image("a.webp"), {"a.webp": "bytes"}),
         Reader("npy image", seeds.array_image, _image("a.npy"), {"a.npy": "npy"}),
         Reader("video", seeds.video, _video, {"a.mp4": "bytes"}),
+        Reader("clips", seeds.clips, _clips, {"train/meta.json": "json", "train/Annotations/a/0.png": "png"}),
+        Reader(
+            "clip lists", seeds.clip_lists, _clips, {"ImageSets/train.txt": "bytes", "Annotations/a/1.png": "bytes"}
+        ),
         Reader("zip", seeds.zipped, _unpack("a.zip"), {"a.zip": "zip"}),
         Reader("tar", seeds.tarred, _unpack("a.tar.gz"), {"a.tar.gz": "tar"}),
         Reader(

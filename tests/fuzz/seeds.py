@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from nexus.data.clips.id_images import write_ids
+
 SIZE = (16, 12)
 
 
@@ -281,6 +283,28 @@ def video(folder: Path) -> None:
     from nexus.data.video import write_frames
 
     write_frames(folder / "a.mp4", [Image.new("RGB", (32, 32), (n * 80, 0, 0)) for n in range(3)])
+
+
+def clips(folder: Path) -> None:
+    """Two sequences of two frames as in YouTube-VOS, with a list of objects."""
+    ids = np.zeros(SIZE[::-1], np.uint8)
+    ids[2:5, 1:6] = 1
+    for name in ("a", "b"):
+        for at in range(2):
+            picture(folder / f"train/JPEGImages/{name}/{at}.png")
+            mask = folder / f"train/Annotations/{name}/{at}.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            write_ids(mask, ids)
+    put(folder / "train/meta.json", {"videos": {name: {"objects": {"1": {"category": "cat"}}} for name in "ab"}})
+
+
+def clip_lists(folder: Path) -> None:
+    """The same without a list of objects, as in DAVIS, with lists of sequences."""
+    clips(folder)
+    (folder / "train/meta.json").unlink()
+    for name in ("JPEGImages", "Annotations"):
+        (folder / "train" / name).rename(folder / name)
+    put(folder / "ImageSets/train.txt", "a\n")
 
 
 def zipped(folder: Path) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from nexus.core.config import nearest
+from nexus.data.clips.digit_videos import DigitVideos, clip_count
+from nexus.data.clips.folders import ClipFolder, is_clip_folder
 from nexus.data.dataset import DataError, Dataset
 from nexus.data.datasets.captions import Captions
 from nexus.data.datasets.cifar import CIFAR, Cifar
@@ -20,8 +22,10 @@ SOURCES = (
     "photos",
     "photo-crops",
     "digit-scenes",
+    "digit-videos",
     "folder:PATH",
     "captions:PATH",
+    "clips:PATH",
     *(f"{kind}:PATH" for kind in FORMATS),
     *CIFAR,
 )
@@ -50,7 +54,8 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
             `nexus.data.datasets.folder` for its layouts); with texts "captions:PATH" (see
             `nexus.data.datasets.captions`); for detection "digit-scenes"
             ("digit-scenes:1600" has that many to train on), or "coco:PATH", "yolo:PATH", "voc:PATH" and others
-            (see `nexus.data.detection.sources`).
+            (see `nexus.data.detection.sources`); of videos "digit-videos" ("digit-videos:32" likewise) or "clips:PATH"
+            (see `nexus.data.clips.folders`).
         split: "train", "val", or, where there is one, "test".
         root: Of archives: where they lie or are downloaded to. Of a folder: what a relative PATH starts from.
         download: Whether a missing archive may be fetched.
@@ -69,18 +74,25 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
         return PhotoCrops(split)
     if source == "digit-scenes":
         return DigitScenes(split)
+    if source == "digit-videos":
+        return DigitVideos(split)
     if source in CIFAR:
         return Cifar(source, split, root=root, download=download)
     kind, colon, path = source.partition(":")
     if kind == "digit-scenes":
         return DigitScenes(split, scene_count(path, split))
+    if kind == "digit-videos":
+        return DigitVideos(split, clip_count(path, split))
     if kind == "folder" and path:
         return _open_folder(Path(root or "") / Path(path).expanduser(), split)
     if kind == "captions" and path:
         return Captions(Path(root or "") / Path(path).expanduser(), split)
+    if kind == "clips" and path:
+        return ClipFolder(Path(root or "") / Path(path).expanduser(), split)
     if kind in FORMATS and path:
         return open_annotated(kind, Path(root or "") / Path(path).expanduser(), split)
     kinds = kinds_at(Path(source)) if not colon and Path(source).exists() else []
+    kinds += ["clips"] if not colon and is_clip_folder(Path(source)) else []
     hint = f"Did you mean '{(kinds or ['folder'])[0]}:{source}'?" if Path(source).is_dir() else nearest(source, SOURCES)
     raise ValueError(f"There is no data set {source!r}. {hint} Images of your own are 'folder:PATH'.")
 

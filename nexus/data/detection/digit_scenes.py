@@ -44,7 +44,7 @@ class DigitScenes:
         """
         if split not in SPLITS:
             raise ValueError(f"digit-scenes have no split {split!r}; use 'train' or 'val' (the held-out ones).")
-        digits, photos = Digits(split), _photos(split)
+        digits, photos = Digits(split), photo_parts(split)
         made = [_make(split, index, digits, photos) for index in range(COUNTS[split] if count is None else count)]
         self._images = [image for image, _ in made]
         self.annotations = Annotations(tuple(scene for _, scene in made), self.class_names)
@@ -76,13 +76,17 @@ def scene_count(text: str, split: str) -> int | None:
     return int(text) if split == "train" else None
 
 
-def _photos(split: str) -> list[PIL.Image]:
-    """The photos' upper four fifths to train on, the rest held out."""
+def photo_parts(split: str) -> list[PIL.Image]:
+    """Returns the photos: their upper four fifths to train on, the rest held out.
+
+    Raises:
+        ImportError: scikit-image is not installed.
+    """
     try:
         from skimage import data
     except ImportError as error:
         raise ImportError(
-            "digit-scenes need the photos of scikit-image, which is not installed: pip install scikit-image."
+            "Digits on photos need those of scikit-image, which is not installed: pip install scikit-image."
         ) from error
     parts = []
     for name in PHOTOS:
@@ -94,7 +98,7 @@ def _photos(split: str) -> list[PIL.Image]:
 
 def _make(split: str, index: int, digits: Digits, photos: list[PIL.Image]) -> tuple[PIL.Image, Scene]:
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([SPLITS.index(split), index])))
-    image = np.array(_background(photos[rng.integers(len(photos))], rng), dtype=np.float32)
+    image = np.array(cut_photo(photos[rng.integers(len(photos))], SIDE, rng), dtype=np.float32)
     masks: list[np.ndarray] = []
     labels: list[int] = []
     for _ in range(int(rng.integers(1, 6))):
@@ -104,7 +108,7 @@ def _make(split: str, index: int, digits: Digits, photos: list[PIL.Image]) -> tu
         free = _uncovered(masks, mask)
         if free < 1 - MOST_COVERED or not mask.any():
             continue
-        colour = _colour(image[mask].mean(axis=0), rng)
+        colour = digit_colour(image[mask].mean(axis=0), rng)
         image += (colour - image) * np.clip(ink / INK, 0, 1)[..., None] ** 2
         masks = [other & ~mask for other in masks] + [mask]
         labels.append(int(digits.labels[place]))
@@ -116,12 +120,12 @@ def _make(split: str, index: int, digits: Digits, photos: list[PIL.Image]) -> tu
     return PIL.fromarray(np.rint(image).astype(np.uint8)), Scene(path, SIDE, SIDE, tuple(objects), index + 1)
 
 
-def _background(photo: PIL.Image, rng: np.random.Generator) -> PIL.Image:
-    """A square part of a photo, scaled to the scene's size."""
+def cut_photo(photo: PIL.Image, length: int, rng: np.random.Generator) -> PIL.Image:
+    """Returns a square part of a photo, scaled to `length` pixels a side."""
     shortest = min(photo.size)
-    side = int(rng.integers(min(SIDE // 2, shortest), shortest + 1))
+    side = int(rng.integers(min(length // 2, shortest), shortest + 1))
     left, top = int(rng.integers(photo.width - side + 1)), int(rng.integers(photo.height - side + 1))
-    return photo.resize((SIDE, SIDE), PIL.Resampling.BILINEAR, (left, top, left + side, top + side))
+    return photo.resize((length, length), PIL.Resampling.BILINEAR, (left, top, left + side, top + side))
 
 
 def _ink(digit: Any, rng: np.random.Generator) -> np.ndarray:
@@ -139,8 +143,8 @@ def _uncovered(masks: list[np.ndarray], mask: np.ndarray) -> float:
     return min(((other & ~mask).sum() / other.sum() for other in masks), default=1.0)
 
 
-def _colour(behind: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random colour that stands out from what lies behind it."""
+def digit_colour(behind: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns a random colour that stands out from what lies behind it."""
     while True:
         colour = rng.integers(256, size=3)
         if np.abs(colour - behind).mean() > 70:
