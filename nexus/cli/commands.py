@@ -7,6 +7,7 @@ import typer
 
 from nexus import __version__
 from nexus.cli.data import data as data_commands
+from nexus.cli.export import export
 from nexus.cli.offered import Commands
 from nexus.cli.options import (
     BatchSize,
@@ -325,6 +326,9 @@ def annotate(
         write(source, output, export)
     else:
         run(source, model, output, classes, port, device)
+
+
+app.command()(export)
 
 
 @app.command()

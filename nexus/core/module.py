@@ -37,6 +37,7 @@ class NexusModule(nn.Module):
         head_prefixes: Names of the weights whose shapes follow from `num_classes`.
         hub_types: The `model_type`s of the hub's config.json that `config_from_hub` understands.
         task: What models of this class are for: the name of a task, "classification" unless a class says otherwise.
+        answers: Names of what an inner stage gives (see `parts`) and whoever exports the whole model wants, too.
         config: The frozen configuration (or the mapping that was given).
         preprocessing: How an image becomes the model's input; None until weights or a trainer bring it.
         class_names: Names of the outputs in order; empty when unknown.
@@ -50,6 +51,7 @@ class NexusModule(nn.Module):
     head_prefixes: ClassVar[tuple[str, ...]] = ("head.",)
     hub_types: ClassVar[tuple[str, ...]] = ()
     task: ClassVar[str] = "classification"
+    answers: ClassVar[tuple[str, ...]] = ("embeddings",)
     config: Any
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -162,6 +164,13 @@ class NexusModule(nn.Module):
         channels = getattr(self.config, "in_channels", 3)
         noise = torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(0))
         return {"images": noise.to(like.device, like.dtype)}
+
+    def free_dims(self) -> dict[str, dict[int, str]]:
+        """Returns which dimensions of its example inputs may have any size: of each a name, the same for equal ones.
+
+        "height" and "width" of the images, and what follows them ("patches"), are left open on request alone.
+        """
+        return {"images": {0: "batch", 2: "height", 3: "width"}}
 
     def parts(self, image_size: tuple[int, int] | None = None) -> dict[str, Part]:
         """Returns the stages that run on their own, in order, each a module with example inputs of fixed size.

@@ -15,11 +15,13 @@ class PartSpec(NamedTuple):
         run: Called with the model and the inputs, returns tensors by name.
         inputs: Names of what it takes: of what the model is given, or of what an earlier part gives.
         keep: Names of the children and parameters that it needs.
+        graph: Whether it is one graph whatever the values, so that it can be exported.
     """
 
     run: Callable[..., Mapping[str, Tensor]]
     inputs: tuple[str, ...]
     keep: tuple[str, ...]
+    graph: bool = True
 
 
 class Part(nn.Module):

@@ -21,6 +21,7 @@ class Detector(NexusModule, ABC):
     """
 
     task = "detection"
+    answers = ()
     multiple_of: ClassVar[int] = 32
 
     def forward(
@@ -76,6 +77,9 @@ class Detector(NexusModule, ABC):
         images = F.pad(images, (0, -width % self.multiple_of, 0, -height % self.multiple_of))
         sizes = torch.tensor([images.shape[-2:]] * len(images), device=images.device)
         return {"images": images, "image_sizes": sizes}
+
+    def free_dims(self) -> dict[str, dict[int, str]]:
+        return {**super().free_dims(), "image_sizes": {0: "batch"}}
 
 
 def counted(found: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -349,7 +349,10 @@ def rank_queries(
 ) -> dict[str, Tensor]:
     """Returns every query's box in pixels and its likeliest class other than "no object", best first."""
     scores, labels = logits.float().softmax(dim=-1)[..., :-1].max(dim=-1)
-    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    if torch.compiler.is_exporting():  # ONNX has no sort that keeps the order of equals
+        scores, order = scores.topk(scores.shape[1], dim=1)
+    else:
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
     boxes = pixel_boxes(boxes, sizes).gather(1, order[..., None].expand(-1, -1, 4))
     return {"boxes": boxes, "scores": scores, "labels": labels.gather(1, order), "queries": order}
 

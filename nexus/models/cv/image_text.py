@@ -164,6 +164,9 @@ class ImageTextModel(NexusModule, ABC):
         tokens = torch.arange(3 * self.config.context_length).reshape(3, -1) % self.config.vocab_size
         return {**super().example_inputs(image_size), "tokens": tokens.to(self.logit_scale.device)}
 
+    def free_dims(self) -> dict[str, dict[int, str]]:
+        return {**super().free_dims(), "tokens": {0: "texts"}}
+
 
 def _image_encoder(model: ImageTextModel, images: Tensor) -> Mapping[str, Tensor]:
     return {"embeddings": model.encode_image(images)}

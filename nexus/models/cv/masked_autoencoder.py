@@ -206,6 +206,9 @@ class MaskedAutoencoder(WeightInitMixin, NexusModule):
         noise = torch.rand(len(images), rows * columns, generator=torch.Generator().manual_seed(0))
         return {"images": images, "noise": noise.to(images)}
 
+    def free_dims(self) -> dict[str, dict[int, str]]:
+        return {**super().free_dims(), "noise": {0: "batch", 1: "patches"}}
+
     def _mask(self, images: Tensor, num_patches: int, noise: Tensor | None) -> Masking:
         wanted = (images.shape[0], num_patches)
         if noise is None:

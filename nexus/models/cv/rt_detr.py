@@ -338,7 +338,7 @@ BACKBONE_MAPS, ENCODER_MAPS = ("c3", "c4", "c5"), ("p3", "p4", "p5")
 
 
 def _backbone(model: RTDETR, images: Tensor) -> Mapping[str, Tensor]:
-    canvas = sizes_tensor([(images.shape[-2], images.shape[-1])] * len(images), images)
+    canvas = sizes_tensor([(images.shape[-2], images.shape[-1])], images).expand(images.shape[0], -1)
     return {**dict(zip(BACKBONE_MAPS, model.backbone(channels_last(images)))), "canvas": canvas}
 
 

@@ -10,28 +10,10 @@ from nexus.models.cv.detector import Detector
 from nexus.models.cv.grounding_dino import GroundingDINO
 from nexus.models.cv.masked_autoencoder import MaskedAutoencoder
 from nexus.models.cv.sam import SAM
-from nexus.models.registry import all_cards, model_info
-from nexus.proofs import family_of
-
-NAMES = {card.model_class: card.name for card in reversed(all_cards())}
-MORE = ("clip_resnet50", "dinov2_vits14_reg", "efficientnet_b0", "rtdetr_v2_r18", "vit_tiny_patch16_224")
-# Suppression: how many boxes survive depends on their values, so that there is no one graph.
-NO_GRAPH = ("proposals", "second_stage", "branches", "objects")
+from tests.small_models import EVERY_KIND, small
 
 
-def small(name: str) -> tuple[NexusModule, tuple[int, int]]:
-    torch.manual_seed(0)
-    card, family = model_info(name), family_of(name)
-    config = family.small(card.config)
-    if getattr(config, "num_classes", 1) == 0:  # a detector of words, which has none yet
-        config = config.replace(num_classes=4)
-    model = card.model_class(config).eval()
-    height, width = family.image_size
-    many = 32 if isinstance(model, Detector) else 1
-    return model, (-height % many + height, -width % many + width)
-
-
-@pytest.fixture(scope="module", params=sorted({*NAMES.values(), *MORE}))
+@pytest.fixture(scope="module", params=EVERY_KIND)
 def made(request) -> tuple[NexusModule, dict[str, Part], dict[str, torch.Tensor]]:
     model, size = small(request.param)
     return model, model.parts(size), model.example_inputs(size)
@@ -68,9 +50,9 @@ def test_parts_hold_the_weights_that_they_need_and_share_them(made):
 
 
 def test_each_part_is_a_graph(made):
-    _, parts, _ = made
+    model, parts, _ = made
     for name, part in parts.items():
-        if name in NO_GRAPH:
+        if not model.part_specs()[name].graph:
             continue
         exported = torch.export.export(part, part.example_inputs, strict=False).module()
         outputs = exported(*part.example_inputs)

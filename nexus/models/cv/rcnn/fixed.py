@@ -29,13 +29,16 @@ def part_specs(branches: Sequence[str]) -> dict[str, PartSpec]:
     specs = {
         "backbone": PartSpec(_backbone, ("images",), ("backbone",)),
         "rpn": PartSpec(_rpn, LEVELS, ("rpn",)),
-        "proposals": PartSpec(_proposals, ("objectness", "deltas", "anchors", "level_sizes", "image_sizes"), ()),
+        "proposals": PartSpec(
+            _proposals, ("objectness", "deltas", "anchors", "level_sizes", "image_sizes"), (), graph=False
+        ),
         "second_stage": PartSpec(
-            _second_stage, (*LEVELS, "proposals", "proposal_count", "image_sizes"), ("second_stage",)
+            _second_stage, (*LEVELS, "proposals", "proposal_count", "image_sizes"), ("second_stage",), graph=False
         ),
     }
     if branches:
-        specs["branches"] = PartSpec(_branches, (*LEVELS, *FOUND, "count", "image_sizes"), ("branches",))
+        inputs = (*LEVELS, *FOUND, "count", "image_sizes")
+        specs["branches"] = PartSpec(_branches, inputs, ("branches",), graph=False)
     return specs
 
 

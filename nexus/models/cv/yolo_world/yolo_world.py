@@ -257,7 +257,7 @@ class YOLOWorld(Detector):
             "backbone": PartSpec(_backbone, ("images", "image_sizes"), ("backbone",)),
             "encoder": PartSpec(_neck, BACKBONE_MAPS, ("neck", "vocabulary")),
             "head": PartSpec(_head, NECK_MAPS, ("head", "vocabulary")),
-            "objects": PartSpec(_objects, ("pred_logits", "pred_boxes", "image_sizes"), ()),
+            "objects": PartSpec(_objects, ("pred_logits", "pred_boxes", "image_sizes"), (), graph=False),
         }
 
 
