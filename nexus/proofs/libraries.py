@@ -1,8 +1,9 @@
 """The libraries that models are compared with: none of them is needed to use the zoo."""
 
 import importlib
-import sys
 from types import ModuleType
+
+from nexus.core.torchvision import import_torchvision
 
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "skimage": "scikit-image", "faster_coco_eval": "faster-coco-eval"}
 """What pip installs for a package, where it has another name."""
@@ -24,26 +25,8 @@ def import_library(name: str) -> ModuleType:
     package = name.partition(".")[0]
     try:
         if package in ("timm", "torchvision", "transformers"):
-            _import_torchvision(needed=package != "transformers")
+            import_torchvision(needed=package != "transformers")
         return importlib.import_module("mlx.core" if name == "mlx" else name)  # `mlx` alone imports without its library
     except (ImportError, OSError) as error:
         install = DISTRIBUTIONS.get(package, package)
         raise OracleMissing(f"{name} cannot be imported ({error}): pip install {install}", name=package) from error
-
-
-def _import_torchvision(*, needed: bool) -> None:
-    """Imports torchvision; where its operators do not load, without the module that describes them to the compiler.
-
-    transformers is imported after it because it looks whether torchvision imports, and does without.
-    """
-    try:
-        importlib.import_module("torchvision")
-    except ImportError:
-        if needed:
-            raise
-    except RuntimeError:  # "operator torchvision::nms does not exist"
-        for module in [module for module in sys.modules if module.partition(".")[0] == "torchvision"]:
-            del sys.modules[module]
-        unneeded = "torchvision._meta_registrations"
-        sys.modules[unneeded] = ModuleType(unneeded)
-        importlib.import_module("torchvision")

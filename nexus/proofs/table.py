@@ -8,6 +8,7 @@ from nexus.proofs.family import Family
 from nexus.proofs.grounding_dino import GROUNDING_DINOS
 from nexus.proofs.hivit import HIVIT, HIVIT_MAE
 from nexus.proofs.image_text import CLIPS, SIGLIPS
+from nexus.proofs.internvl import INTERNVLS
 from nexus.proofs.rcnn import RCNNS
 from nexus.proofs.sam import SAMS
 from nexus.proofs.vit import DINO, DINO_REGISTERS, EVA, MASKED, MIXER, VIT
@@ -29,6 +30,7 @@ FAMILIES: tuple[Family, ...] = (
     HIVIT_MAE,
     *CLIPS,
     *SIGLIPS,
+    INTERNVLS,
     *RCNNS,
     *DETRS,
     YOLOV10,

@@ -11,6 +11,7 @@ from nexus.tasks.protocol import Task
 
 TASKS: dict[str, str | type[Task]] = {
     "classification": "nexus.tasks.classification",
+    "conversation": "nexus.tasks.conversation",
     "detection": "nexus.tasks.detection",
     "image-text": "nexus.tasks.image_text",
     "masked-image-modeling": "nexus.tasks.masked_images",

@@ -8,6 +8,7 @@ from nexus.models.cv.eva02 import EVA02, EVA02Config
 from nexus.models.cv.grounding_dino import GroundingDINO, GroundingDINOConfig
 from nexus.models.cv.hivit import HiViT, HiViTConfig
 from nexus.models.cv.hivit_mae import HiViTMAE, HiViTMAEConfig
+from nexus.models.cv.internvl import InternVL, InternVLConfig
 from nexus.models.cv.mae import MAE, MAEConfig
 from nexus.models.cv.medsam import MedSAM
 from nexus.models.cv.mlp_mixer import MixerConfig, MLPMixer
@@ -58,6 +59,8 @@ __all__ = [
     "HiViTConfig",
     "HiViTMAE",
     "HiViTMAEConfig",
+    "InternVL",
+    "InternVLConfig",
     "KeypointRCNN",
     "KeypointRCNNConfig",
     "MAEConfig",

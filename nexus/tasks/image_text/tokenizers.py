@@ -53,9 +53,9 @@ def load_tokenizer(model: ImageTextModel, source: str | Path | None = None) -> R
         with tempfile.TemporaryDirectory() as folder:
             for name, content in model.files.items():
                 (Path(folder) / name).write_bytes(content)
-            return _checked(model, _open(folder), "saved with the model")
+            return _checked(model, open_tokenizer(folder), "saved with the model")
     name = str(source) if source is not None else _published_tokenizer(model)
-    return _checked(model, _open(name), name)
+    return _checked(model, open_tokenizer(name), name)
 
 
 def bring_tokenizer(
@@ -77,7 +77,7 @@ def bring_tokenizer(
     elif source is None and model.files:
         return load_tokenizer(model)
     else:
-        tokenizer = _open(source or _published_tokenizer(model))
+        tokenizer = open_tokenizer(source or _published_tokenizer(model))
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         files = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
@@ -122,7 +122,16 @@ def word_tokenizer(texts: Iterable[str]) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PADDING, unk_token=UNKNOWN, eos_token=END)
 
 
-def _open(name: str) -> Any:
+def open_tokenizer(name: str) -> Any:
+    """Returns a tokenizer of transformers.
+
+    Args:
+        name: A folder with its files, or a repository of the hub.
+
+    Raises:
+        ValueError: There is none, or its files are broken.
+        ImportError: transformers is not installed.
+    """
     try:
         from transformers import AutoTokenizer
     except ImportError:

@@ -30,6 +30,8 @@ NAMES = [
     "fasterrcnn_resnet50_fpn",
     "grounding_dino_tiny",
     "hivit_tiny",
+    "internvl3_5_1b",
+    "internvl3_1b",
     "keypointrcnn_resnet50_fpn",
     "mae_hivit_base",
     "mae_vit_base_patch16_224",

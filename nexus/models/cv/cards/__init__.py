@@ -8,6 +8,7 @@ from nexus.models.cv.cards import (
     eva02,
     grounding_dino,
     hivit,
+    internvl,
     mae,
     medsam,
     mlp_mixer,
