@@ -7,6 +7,7 @@ import torch
 
 from nexus.models.cv import SAM, SAMConfig
 from nexus.models.cv.sam import Targets, practice
+from nexus.models.cv.sam.mask_decoder import enlarge
 from nexus.models.cv.sam.practice import Prompted, judged, practise, schedule, tokens
 from nexus.ops.clicks import PromptConfig
 from nexus.proofs.parity import randomize
@@ -122,19 +123,21 @@ def test_rounds_are_those_of_the_paper():
 
 def test_only_the_mask_of_least_loss_learns_and_all_scores_do():
     torch.manual_seed(0)
-    truth = torch.rand(2, SIDE, SIDE) < 0.4
-    logits = torch.randn(2, 4, SIDE, SIDE)
-    logits[0, 2] = truth[0] * 4.0 - 2
-    logits[1, 3] = truth[1] * 4.0 - 2
+    truth = (torch.rand(2, SIDE // 4, SIDE // 4) < 0.4).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    logits = torch.randn(2, 4, SIDE // 4, SIDE // 4)
+    logits[0, 2] = truth[0, ::4, ::4] * 4.0 - 2
+    logits[1, 3] = truth[1, ::4, ::4] * 4.0 - 2
     logits.requires_grad_()
     scores = torch.tensor([[9.0, 0.1, 0.3, 0.7], [0.5, 0.1, 0.3, 0.2]], requires_grad=True)
-    answer = judged(logits[:, :, ::4, ::4], logits, scores, torch.tensor([False, True]), truth)
+    answer = judged(logits, scores, torch.tensor([False, True]), truth)
     (answer.focal + answer.dice + answer.iou).sum().backward()
     learned = logits.grad.flatten(2).any(dim=2)
     assert learned.tolist() == [[False, False, True, False], [True, False, False, False]]
     assert (scores.grad != 0).tolist() == [[False, True, True, True], [True, False, False, False]]
-    assert torch.equal(answer.found[0], logits[0, 3] > 0)  # the one that is expected most of is corrected
-    assert torch.equal(answer.low[1, 0], logits[1, 0, ::4, ::4])
+    assert torch.equal(
+        answer.found[0], enlarge(logits[None, :1, 3:], (SIDE, SIDE))[0, 0, 0] > 0
+    )  # the one that is expected most of is corrected
+    assert torch.equal(answer.low[1, 0], logits[1, 0])
 
 
 def test_all_parameters_learn():

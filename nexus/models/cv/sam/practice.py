@@ -144,9 +144,8 @@ def answer(model: "SAM", image: Float[Tensor, "n d h w"], asked: Prompted, truth
     low, scores = checkpoint(ask, *given, use_reentrant=False) if model.checkpointing else ask(*given)
     first = asked.low is None
     low, scores = (value[:, 0, : None if first else 1].float() for value in (low, scores))
-    size = (truth.shape[1], truth.shape[2])
     single = asked.boxed if first else torch.ones_like(asked.boxed)
-    return judged(low, enlarge(low[:, None], size)[:, 0], scores, single, truth)
+    return judged(low, scores, single, truth)
 
 
 def tokens(encoder: PromptEncoder, asked: Prompted, grid: tuple[int, int]) -> Float[Tensor, "n _ d"]:
@@ -160,33 +159,30 @@ def tokens(encoder: PromptEncoder, asked: Prompted, grid: tuple[int, int]) -> Fl
 
 def judged(
     low: Float[Tensor, "n k low_h low_w"],
-    logits: Float[Tensor, "n k H W"],
     scores: Float[Tensor, "n k"],
     single: Bool[Tensor, " n"],
     truth: Bool[Tensor, "n H W"],
 ) -> Answer:
-    """Returns the answer to each prompt with its losses.
+    """Returns the answer to each prompt with its losses. What does not answer a prompt is not even enlarged.
 
     Args:
         low: Logits of the mask for unambiguous prompts, and behind it those for ambiguous ones.
-        logits: The same in pixels of the images.
         scores: The IoU that the model expects of each.
         single: Whether the first mask answers, and not the best of the others.
         truth: The objects.
     """
-    target = truth[:, None].float().expand_as(logits)
-    focal, dice = mask_focal_loss(logits, target), dice_loss(logits, target)
-    inside = logits.detach() > 0
-    overlap = (inside & truth[:, None]).sum(dim=(-2, -1)) / (inside | truth[:, None]).sum(dim=(-2, -1))
     answering = torch.arange(scores.shape[1], device=scores.device).clamp(max=1) != single[:, None]  # first, or others
-    learning = _least(FOCAL * focal.detach() + DICE * dice.detach(), answering)
-    trusted = _least(-scores.detach(), answering)
-    count = answering.sum(dim=1)
-    iou = ((scores - overlap).square() * answering).sum(dim=1) / count
+    whose, which = answering.nonzero(as_tuple=True)
+    logits = enlarge(low[None, whose, which][None], (truth.shape[1], truth.shape[2]))[0, 0]
+    target, inside = truth[whose], logits.detach() > 0
+    focal, dice = mask_focal_loss(logits, target.float()), dice_loss(logits, target.float())
+    overlap = (inside & target).sum(dim=(-2, -1)) / (inside | target).sum(dim=(-2, -1))
+    error = (scores[whose, which] - overlap).square()
+    place = torch.full_like(scores, -1, dtype=torch.long).masked_scatter(answering, torch.arange(len(whose)).to(whose))
     objects = torch.arange(len(low), device=low.device)
-    found, best = inside[objects, trusted], low.detach()[objects, trusted][:, None]
-    return Answer(best, found, focal[objects, learning], dice[objects, learning], iou)
-
-
-def _least(values: Float[Tensor, "n k"], among: Bool[Tensor, "n k"]) -> Int[Tensor, " n"]:
-    return values.masked_fill(~among, torch.inf).argmin(dim=1)
+    loss = torch.full_like(scores, torch.inf).masked_scatter(answering, (FOCAL * focal + DICE * dice).detach())
+    learning = place[objects, loss.argmin(dim=1)]
+    trusted = scores.detach().masked_fill(~answering, -torch.inf).argmax(dim=1)
+    iou = torch.zeros_like(scores).masked_scatter(answering, error).sum(dim=1) / answering.sum(dim=1)
+    best = low.detach()[objects, trusted][:, None]
+    return Answer(best, inside[place[objects, trusted]], focal[learning], dice[learning], iou)
