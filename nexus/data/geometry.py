@@ -15,9 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image as PIL
-from torch import Tensor
 
-from nexus.data.images import ImageError, as_array, image_size, match_channels, to_tensor
+from nexus.data.images import ImageError, as_array, image_size, is_tensor, match_channels, to_tensor
 from nexus.data.spline import resize_by_spline
 
 FILTERS = {
@@ -44,7 +43,7 @@ def accepts_tensors(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def for_every_kind(image: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(image, Tensor):
+        if is_tensor(image):
             return to_tensor(as_array(function(as_array(image), *args, **kwargs)))
         return function(image, *args, **kwargs)
 
@@ -142,7 +141,7 @@ class MatchChannels:
     channels: int
 
     def __call__(self, image: Any, rng: np.random.Generator | None = None) -> Any:
-        if isinstance(image, Tensor):
+        if is_tensor(image):
             return to_tensor(as_array(match_channels(as_array(image), self.channels)))
         return match_channels(image, self.channels)
 

@@ -18,22 +18,25 @@ Dims: c channels, h w pixels.
 import contextlib
 import io
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Union
 
 import numpy as np
-import torch
 from PIL import Image as PIL
 from PIL import ImageOps
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
-from torch import Tensor
 
 from nexus.core.text import as_message
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import TypeIs
+
 Image = PIL.Image | np.ndarray
-Source = str | os.PathLike[str] | bytes | PIL.Image | np.ndarray | Tensor
+Source = Union[str, os.PathLike[str], bytes, PIL.Image, np.ndarray, "Tensor"]
 
 # Decoders of other formats are never tried: most weaknesses of image libraries sit in the rare ones.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
@@ -89,7 +92,7 @@ def open_image(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None
     pixels show when it is decoded; `naming` gives them the name of the file.
     """
     name = name or _name_of(source)
-    if isinstance(source, np.ndarray | Tensor):
+    if isinstance(source, np.ndarray) or is_tensor(source):
         with naming(name):
             return as_array(source)
     if isinstance(source, PIL.Image):
@@ -149,7 +152,13 @@ def decoding(name: str) -> Iterator[None]:
             raise ImageError(_corrupt(error)) from error
 
 
-def as_array(image: Image | Tensor) -> np.ndarray:
+def is_tensor(value: object) -> "TypeIs[Tensor]":
+    """Whether a value is torch's tensor. Where torch was not imported nothing is, and it stays so."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def as_array(image: "Image | Tensor") -> np.ndarray:
     """Returns the image as an array (h, w, c), uint8 or float32; a tensor is read as (c, h, w).
 
     Raises:
@@ -158,8 +167,8 @@ def as_array(image: Image | Tensor) -> np.ndarray:
     if isinstance(image, PIL.Image):
         array = np.asarray(image)
         return array[:, :, None] if array.ndim == 2 else array
-    array = image.detach().cpu().permute(1, 2, 0).numpy() if isinstance(image, Tensor) and image.ndim == 3 else image
-    array = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
+    array: Any = image.detach().cpu().permute(1, 2, 0).numpy() if is_tensor(image) and image.ndim == 3 else image
+    array = array.detach().cpu().numpy() if is_tensor(array) else array
     array = array[:, :, None] if array.ndim == 2 else array
     if array.ndim != 3 or 0 in array.shape:
         raise ImageError(f"an array of shape {array.shape} is not an image; it must be (h, w) or (h, w, c), not empty.")
@@ -179,23 +188,25 @@ def as_array(image: Image | Tensor) -> np.ndarray:
     raise ImageError(f"pixels of type {array.dtype} have no known range; use uint8, uint16, or floats in 0 to 1.")
 
 
-def to_tensor(array: np.ndarray) -> Tensor:
+def to_tensor(array: np.ndarray) -> "Tensor":
     """Returns the array (h, w, c) as a tensor (c, h, w) of the same type."""
+    import torch
+
     return torch.from_numpy(array.transpose(2, 0, 1).copy(order="C"))
 
 
-def num_channels(image: Image | Tensor) -> int:
+def num_channels(image: "Image | Tensor") -> int:
     """Returns the number of channels."""
     if isinstance(image, PIL.Image):
         return len(image.getbands())
-    return image.shape[0] if isinstance(image, Tensor) else image.shape[2]
+    return image.shape[0] if is_tensor(image) else image.shape[2]
 
 
-def image_size(image: Image | Tensor) -> tuple[int, int]:
+def image_size(image: "Image | Tensor") -> tuple[int, int]:
     """Returns (height, width) in pixels."""
     if isinstance(image, PIL.Image):
         return image.height, image.width
-    return (image.shape[1], image.shape[2]) if isinstance(image, Tensor) else (image.shape[0], image.shape[1])
+    return (image.shape[1], image.shape[2]) if is_tensor(image) else (image.shape[0], image.shape[1])
 
 
 def match_channels(image: Image, channels: int) -> Image:

@@ -19,22 +19,10 @@ from torch import Tensor
 from nexus.core.config import Config
 from nexus.core.preprocessing import Levels, Preprocessing
 from nexus.data.augment import ColorJitter, RandAugment, RandomErasing
-from nexus.data.geometry import (
-    CentreCrop,
-    MatchChannels,
-    PadCrop,
-    RandomFlip,
-    RandomResizedCrop,
-    RandomRotate,
-    RequireSize,
-    Resize,
-    ResizeShorter,
-    ResizeToPatches,
-    ResizeWithin,
-    Transform,
-)
-from nexus.data.images import Image, ImageError, as_array
+from nexus.data.geometry import MatchChannels, PadCrop, RandomFlip, RandomResizedCrop, RandomRotate, Transform
+from nexus.data.images import Image, as_array
 from nexus.data.mixing import MixConfig
+from nexus.data.preprocess import check_mean, factors, resize_steps, stretched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +91,6 @@ class AugmentConfig(Config):
         )
 
 
-FLAT = 1e-8
-"""An image whose highest and lowest value are no further apart is divided by this instead."""
-
-
 class Normalize:
     """Pixels to the model's numbers: scaled to [0, 1] as `levels` says, then less `mean` and divided by `std`.
 
@@ -116,9 +100,9 @@ class Normalize:
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], levels: Levels = "type"):
         self.mean, self.std, self.levels = tuple(mean), tuple(std), levels
-        scale, shift = 1 / np.array(std, dtype=np.float64), -np.array(mean, dtype=np.float64) / np.array(std)
-        self._floats = _per_channel(scale), _per_channel(shift)
-        self._bytes = _per_channel(scale / 255), _per_channel(shift)
+        self._factors = {
+            kind: tuple(map(torch.from_numpy, factors(mean, std, kind))) for kind in (np.uint8, np.float32)
+        }
 
     def __call__(self, image: Image | Tensor, rng: np.random.Generator | None = None) -> Tensor:
         """Returns the tensor (c, h, w), float32."""
@@ -126,14 +110,10 @@ class Normalize:
 
     def batch(self, images: np.ndarray) -> Tensor:
         """Returns images (b, h, w, c), uint8 or float32, as a tensor (b, c, h, w), float32."""
-        channels = images.shape[3]
-        if channels != len(self.mean):
-            raise ImageError(
-                f"the image has {channels} channels and mean and std have {len(self.mean)}; they must agree."
-            )
+        check_mean(images, self.mean)
         if self.levels == "image":
-            images = np.stack([_stretched(image) for image in images])
-        scale, shift = self._bytes if images.dtype == np.uint8 else self._floats
+            images = np.stack([stretched(image) for image in images])
+        scale, shift = self._factors[np.uint8 if images.dtype == np.uint8 else np.float32]
         # NumPy moves bytes into planes four times as fast as torch converts across strides.
         planes = torch.from_numpy(np.array(images.transpose(0, 3, 1, 2), order="C"))
         return planes.float().mul_(scale).add_(shift)
@@ -141,16 +121,6 @@ class Normalize:
     def __repr__(self) -> str:
         levels = "" if self.levels == "type" else f", levels={self.levels!r}"
         return f"Normalize(mean={self.mean}, std={self.std}{levels})"
-
-
-def _stretched(image: np.ndarray) -> np.ndarray:
-    """Returns an image whose lowest value is 0 and whose highest is 1, float32."""
-    low, high = float(image.min()), float(image.max())
-    return ((image.astype(np.float64) - low) / max(high - low, FLAT)).astype(np.float32)
-
-
-def _per_channel(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32)).view(-1, 1, 1)
 
 
 class Compose:
@@ -179,26 +149,6 @@ class Compose:
 
     def __repr__(self) -> str:
         return f"Compose({', '.join(map(repr, (*self.steps, self.normalize)))})"
-
-
-def resize_steps(preprocessing: Preprocessing) -> list[Transform]:
-    """Returns the steps from an image of any size to `preprocessing.image_size`."""
-    size, interpolation, before = preprocessing.image_size, preprocessing.interpolation, preprocessing.resize_size
-    centre = CentreCrop(size, preprocessing.rounding)
-    if preprocessing.resize == "none":
-        return [RequireSize(size)]
-    if preprocessing.resize == "crop":
-        return [centre]
-    if preprocessing.resize == "patches":
-        assert isinstance(before, int), "the configuration checks it"
-        return [ResizeToPatches(before, (size[0] // before) * (size[1] // before), interpolation)]
-    if isinstance(before, tuple):
-        return [Resize(before, interpolation), centre]
-    if preprocessing.resize == "squash":
-        return [Resize(size, interpolation)]
-    if preprocessing.resize == "within":
-        return [ResizeWithin(before or min(size), max(size), interpolation, preprocessing.rounding)]
-    return [ResizeShorter(before or min(size), interpolation), centre]
 
 
 def eval_transform(preprocessing: Preprocessing) -> Compose:

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "BackendModel": "nexus.deploy.backends",
     "to_backend": "nexus.deploy.backends",
+    "OnnxModel": "nexus.deploy.onnx_model",
     "ExportError": "nexus.deploy.onnx_files",
     "Stage": "nexus.deploy.onnx_files",
     "export_onnx": "nexus.deploy.onnx_files",
 }
 
-__all__ = ["BackendModel", "ExportError", "Stage", "export_onnx", "to_backend"]
+__all__ = ["BackendModel", "ExportError", "OnnxModel", "Stage", "export_onnx", "to_backend"]
 
 if TYPE_CHECKING:
     from nexus.deploy.backends import BackendModel, to_backend
     from nexus.deploy.onnx_files import ExportError, Stage, export_onnx
+    from nexus.deploy.onnx_model import OnnxModel
 
 
 def __getattr__(name: str) -> Any:

@@ -28,7 +28,7 @@ from nexus.tasks.table import task_name
 OPSET = 18
 TOLERANCE = 1e-4
 """Largest difference from torch, as a share of an output's largest value."""
-FOLLOWING = ("height", "width", "patches")
+FOLLOWING = ("height", "width", "patches", "low_height", "low_width")
 """Dimensions that follow the size of the images."""
 LARGEST_PROTOBUF = 2**31 - 2**20
 """Bytes that fit into one file; weights of a larger model stand beside it."""
@@ -266,9 +266,18 @@ class _Job:
             "stages": list(stages),
             "class_names": list(model.class_names),
             "image_size": None if self.open_size else list(self.size),
-            "preprocessing": model.preprocessing.to_dict() if model.preprocessing else None,
+            "multiple_of": getattr(model, "multiple_of", 1),
+            "preprocessing": self._preprocessing(),
         }
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+
+    def _preprocessing(self) -> dict[str, Any] | None:
+        """Returns how an image becomes the input; a fixed size other than its own is what images are resized to."""
+        own = self.model.preprocessing
+        if own is None:
+            return None
+        fixed = own.resize in ("shorter", "squash", "crop", "none") and not self.open_size
+        return (own.fitted({"image_size": self.size}) if fixed and own.image_size != self.size else own).to_dict()
 
     def _run(self, name: str, session: Any, inputs: Mapping[str, Tensor], case: Mapping[str, int]) -> dict[str, Any]:
         wanted = {one.name for one in session.get_inputs()}

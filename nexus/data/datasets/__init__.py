@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from nexus.core.config import nearest
-from nexus.data.clips.digit_videos import DigitVideos, clip_count
-from nexus.data.clips.folders import ClipFolder, is_clip_folder
 from nexus.data.dataset import DataError, Dataset
 from nexus.data.datasets.captions import Captions
 from nexus.data.datasets.cifar import CIFAR, Cifar
@@ -14,7 +12,6 @@ from nexus.data.datasets.digits import Digits
 from nexus.data.datasets.folder import ImageFolder
 from nexus.data.datasets.photo_crops import PhotoCrops
 from nexus.data.datasets.photos import Photos
-from nexus.data.detection.digit_scenes import DigitScenes, scene_count
 from nexus.data.detection.sources import FORMATS, kinds_at, open_annotated, what_is_meant
 
 SOURCES = (
@@ -64,6 +61,11 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
         ValueError: The source or the split is unknown, or the data is missing or wrong (`DataError`, `ImageError`).
         ImportError: The digits need scikit-learn, the photos scikit-image.
     """
+    # Videos are made of scenes, and scenes of digits, which stand in this folder: they cannot be loaded before it is.
+    from nexus.data.clips.digit_videos import DigitVideos, clip_count
+    from nexus.data.clips.folders import ClipFolder, is_clip_folder
+    from nexus.data.detection.digit_scenes import DigitScenes, scene_count
+
     if source in _OWN:
         return _OWN[source](split)
     if source == "digits":

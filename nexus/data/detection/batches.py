@@ -32,7 +32,8 @@ from nexus.data.detection.views import (
 )
 from nexus.data.geometry import MatchChannels
 from nexus.data.images import naming
-from nexus.data.transforms import AugmentConfig, Normalize, resize_steps
+from nexus.data.preprocess import resize_steps
+from nexus.data.transforms import AugmentConfig, Normalize
 from nexus.data.workers import note
 
 NOT_FOR_BOXES = ("pad_crop", "rotate", "rand_augment", "erase", "mixup", "cutmix")

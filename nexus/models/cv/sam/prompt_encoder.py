@@ -11,7 +11,7 @@ import math
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from nexus.layers.channel_norm import ChannelNorm
@@ -116,6 +116,31 @@ class PromptEncoder(nn.Module):
                 self._places(grid, rearrange(boxes, "b (corner xy) -> b corner xy", xy=2)) + self.corner_embed
             )
         return torch.cat(tokens, dim=1)
+
+    def encode_fixed(
+        self,
+        grid: tuple[int, int],
+        points: Float[Tensor, "b p n 2"],
+        labels: Int[Tensor, "b p n"],
+        masks: Float[Tensor, "b p low_h low_w"],
+        has_masks: Bool[Tensor, "b p"],
+    ) -> tuple[Float[Tensor, "b p n d"], Float[Tensor, "b p d h w"]]:
+        """Returns what `encode` does, for prompts of any kind as tensors of fixed rank, as a graph needs them.
+
+        Args:
+            grid: Tokens of the image down and across.
+            points: (x, y) in pixels of what the image encoder saw: points, and both corners of a box.
+            labels: 1 of the object, 0 not of it, -1 no point, 2 and 3 the first and the second corner of a box. Points
+                without a box end with one of no point.
+            masks: Logits, four to a token's side.
+            has_masks: Whether a prompt has its mask.
+        """
+        kinds = torch.cat([self.no_point, self.point_embed, self.corner_embed])
+        placed = self._places(grid, points)
+        missing = (labels == NO_POINT)[..., None]
+        sparse = kinds[labels + 1] + torch.where(missing, placed.new_zeros(()), placed)
+        dense = self.mask_downscaling(masks.flatten(0, 1)[:, None]).unflatten(0, masks.shape[:2])
+        return sparse, torch.where(has_masks[..., None, None, None], dense, self.no_mask[0, :, None, None])
 
     def _points(self, grid: tuple[int, int], points: Tensor, labels: Tensor) -> Tensor:
         missing = (labels == NO_POINT)[..., None]

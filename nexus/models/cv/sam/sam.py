@@ -19,6 +19,9 @@ from nexus.models.cv.sam.practice import Targets, practise
 from nexus.models.cv.sam.prompt_encoder import PromptEncoder
 from nexus.models.cv.sam.prompts import Prompts, read_prompts, repeat_for
 
+PROMPTS = ("points", "labels", "mask_prompts", "has_mask_prompts")
+"""What the part that decodes takes of prompts; see `PromptEncoder.encode_fixed`."""
+
 
 class SAM(NexusModule):
     """Promptable segmentation. `config` is a `SAMConfig` or a mapping of its fields.
@@ -31,6 +34,7 @@ class SAM(NexusModule):
     task = "promptable-segmentation"
     formats = FORMATS
     head_prefixes = ()
+    answers = ("embeddings", "low_res_masks")
     hub_types = ("sam",)
 
     def __init__(self, config: SAMConfig | Mapping[str, Any]) -> None:
@@ -129,15 +133,26 @@ class SAM(NexusModule):
         decoder = ("prompt_encoder", "mask_decoder")
         return {
             "image_encoder": PartSpec(_encode, ("images",), ("image_encoder",)),
-            "mask_decoder": PartSpec(_decode, ("embeddings", "points", "labels"), decoder),
+            "mask_decoder": PartSpec(_decode, ("embeddings", *PROMPTS), decoder),
+            "enlarger": PartSpec(_enlarge, ("low_res_masks",), ()),
         }
 
     def example_inputs(self, image_size: tuple[int, int] | None = None) -> dict[str, Tensor]:
         images = super().example_inputs(image_size)["images"]
         height, width = images.shape[-2:]
-        points = images.new_tensor([[width / 2, height / 2], [width / 4, height / 3]]).expand(2, 3, 2, 2)
-        labels = torch.tensor([1, 0], device=images.device).expand(2, 3, 2)
-        return {"images": images, "points": points, "labels": labels}
+        places = [[width / 2, height / 2], [width / 4, height / 3], [0, 0]]
+        points = images.new_tensor(places).expand(2, 3, 3, 2)
+        labels = torch.tensor([1, 0, -1], device=images.device).expand(2, 3, 3)
+        low = (SCALE * (height // self.config.patch_size), SCALE * (width // self.config.patch_size))
+        masks = 4 * torch.randn(2, 3, *low, generator=torch.Generator().manual_seed(1)).to(images)
+        has_masks = torch.tensor([True, False, True], device=images.device).expand(2, 3)
+        return {"images": images, **dict(zip(PROMPTS, (points, labels, masks, has_masks)))}
+
+    def free_dims(self) -> dict[str, dict[int, str]]:
+        asked = {0: "batch", 1: "prompts"}
+        low = {2: "low_height", 3: "low_width"}
+        prompts = ({**asked, 2: "points"}, {**asked, 2: "points"}, {**asked, **low}, asked)
+        return {**super().free_dims(), **dict(zip(PROMPTS, prompts))}
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> SAMConfig:
@@ -148,11 +163,19 @@ def _encode(model: SAM, images: Tensor) -> Mapping[str, Tensor]:
     return {"embeddings": model.image_encoder(images)}
 
 
-def _decode(model: SAM, embeddings: Tensor, points: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
-    answer = model.decode(embeddings, Prompts(points, labels))
-    rows, columns = embeddings.shape[-2:]
-    size = rows * model.config.patch_size, columns * model.config.patch_size
-    return {"masks": enlarge(answer["low_res_masks"], size), **answer}
+def _decode(
+    model: SAM, embeddings: Tensor, points: Tensor, labels: Tensor, masks: Tensor, has_masks: Tensor
+) -> Mapping[str, Tensor]:
+    """Returns all masks of each prompt: first the one for prompts that are not ambiguous, then the others."""
+    grid = (embeddings.shape[-2], embeddings.shape[-1])
+    sparse, dense = model.prompt_encoder.encode_fixed(grid, points, labels, masks, has_masks)
+    low, scores = model.mask_decoder(embeddings, model.prompt_encoder.positions.grid(grid), sparse, dense)
+    return {"iou_scores": scores, "low_res_masks": low}
+
+
+def _enlarge(model: SAM, masks: Tensor) -> Mapping[str, Tensor]:
+    factor = model.config.patch_size // SCALE
+    return {"masks": enlarge(masks, (factor * masks.shape[-2], factor * masks.shape[-1]))}
 
 
 _LARGE = {"encoder_embed_dim": 1024, "encoder_depth": 24, "encoder_num_heads": 16}
