@@ -31,8 +31,8 @@ from nexus.data.images import Image as LoadedImage
 from nexus.data.places import walk
 from nexus.data.remote import fetch_image, is_address
 from nexus.data.video import VIDEO_EXTENSIONS, read_frames, write_frames
-from nexus.tasks.protocol import Tiled
-from nexus.tasks.session import Session
+from nexus.tasks.protocol import Task, Tiled
+from nexus.tasks.session import Ending, Session
 from nexus.tasks.source import evaluating, open_model, preprocessing_of
 from nexus.tasks.table import task_of
 from nexus.tasks.tiles import Tiling, Window
@@ -82,7 +82,9 @@ class Predictor:
     Attributes:
         model: The model, on its device.
         preprocessing: How an image becomes its input.
-        task: What its outputs mean, with the class names.
+        task: What its outputs mean, with the class names. A model for images and videos is asked by another one where
+            a video or prompts about its objects are given.
+        class_names: Instead of the model's own.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Predictor:
         if isinstance(preprocessing, Mapping):
             preprocessing = Preprocessing.from_mapping(preprocessing)
         self.model = open_model(model, device)
+        self.class_names = tuple(class_names)
         self.task = task_of(self.model).for_model(self.model, class_names, tokenizer=tokenizer)
         self.preprocessing = preprocessing_of(self.model, preprocessing) if self.task.takes_images else preprocessing
         self.tiling = Tiling(size=tiles) if isinstance(tiles, int) else tiles
@@ -157,10 +160,18 @@ class Predictor:
         """
         _check_count("frame_step", frame_step)
         parts = _prompts_alone(prompts) if images is None else self._read(_items(images, frame_step))
+        task = self.task_for(images, prompts)
         for _, sequence in groupby(parts, key=lambda part: _sequence_of(part.info.path)):
             with evaluating(self.model):
-                session = self.task.session(self.model, prompts)
+                session = task.session(self.model, prompts)
             yield from self._answers(session, sequence)
+            if isinstance(session, Ending):
+                session.end()
+
+    def task_for(self, *shown: Any) -> Task:
+        """Returns what the model's outputs mean where it is shown these images and prompts."""
+        kind = task_of(self.model, *shown)
+        return self.task if isinstance(self.task, kind) else kind.for_model(self.model, self.class_names)
 
     def _answers(self, session: Session, parts: Iterable[_Part]) -> Iterator[Any]:
         seen: list[Any] = []

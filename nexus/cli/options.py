@@ -67,7 +67,14 @@ Overlap = Annotated[
 ]
 Prompt = Annotated[
     list[str] | None,
-    option("--prompt", "--point", "--box", value="TEXT", text="A word, a question, X,Y, X1,Y1,X2,Y2; again for more."),
+    option(
+        "--prompt",
+        "--point",
+        "--box",
+        "--object",
+        value="TEXT",
+        text="A word, a question, X,Y, X1,Y1,X2,Y2; again for more. In videos --object 1 --point FRAME:X,Y.",
+    ),
 ]
 Classes = Annotated[str | None, option("--classes", value="WORDS", text="The same at once: 'cat, red car'.")]
 BatchSize = Annotated[int, option("--batch-size", "-b", value="N", text="Images at a time.", min=1)]

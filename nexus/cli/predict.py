@@ -39,7 +39,7 @@ def predict_images(
     Raises:
         ValueError: There is a least score, and the results have none; or an image is of no use.
     """
-    asked = predictor.task.read_prompts(prompts) if prompts else None
+    asked = predictor.task_for(images, prompts).read_prompts(prompts) if prompts else None
     videos = [image for image in images or () if Path(image).suffix.lower() in VIDEO_EXTENSIONS]
     if every > 1 and not videos and all(Path(image).is_file() for image in images or ()):
         raise ValueError(f"--every {every} is for videos, and there is none among the images; leave it out.")

@@ -37,6 +37,7 @@ class NexusModule(nn.Module):
         head_prefixes: Names of the weights whose shapes follow from `num_classes`.
         hub_types: The `model_type`s of the hub's config.json that `config_from_hub` understands.
         task: What models of this class are for: the name of a task, "classification" unless a class says otherwise.
+        other_tasks: What they are for too, where what they are shown asks for it (`Task.takes`).
         answers: Names of what an inner stage gives (see `parts`) and whoever exports the whole model wants, too.
         config: The frozen configuration (or the mapping that was given).
         preprocessing: How an image becomes the model's input; None until weights or a trainer bring it.
@@ -51,6 +52,7 @@ class NexusModule(nn.Module):
     head_prefixes: ClassVar[tuple[str, ...]] = ("head.",)
     hub_types: ClassVar[tuple[str, ...]] = ()
     task: ClassVar[str] = "classification"
+    other_tasks: ClassVar[tuple[str, ...]] = ()
     answers: ClassVar[tuple[str, ...]] = ("embeddings",)
     config: Any
 

@@ -62,7 +62,7 @@ def evaluate(
     batches = ForeignLoader(data, **share) if isinstance(data, DataLoader) else None
     given = load_dataset(data, split, root=root) if named else data
     dataset = as_dataset(given) if batches is None else batches.dataset
-    task = task_of(module).for_data(module, dataset, tokenizer=tokenizer)
+    task = task_of(module, dataset).for_data(module, dataset, tokenizer=tokenizer)
     pixels = input_preprocessing(module, dataset, preprocessing)
     if batches is None:
         transform = task.transforms(pixels, None)[1]
@@ -70,6 +70,6 @@ def evaluate(
     with evaluating(module):
         metrics = measure(task, module, batches, partial(place_for, module), flip=flip)
     metrics.synchronize()
-    settings: dict[str, Any] = ({"split": split} if named else {}) | ({"flip": True} if flip else {})
     report: Report = metrics.report(dataset)
+    settings = report.settings | ({"split": split} if named else {}) | ({"flip": True} if flip else {})
     return replace(report, settings=settings if pixels is None else {**settings, "preprocessing": pixels.to_dict()})

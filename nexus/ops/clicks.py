@@ -49,6 +49,49 @@ class PromptConfig(Config):
             raise ValueError("PromptConfig.box_noise and max_box_noise must be at least 0 and finite.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipPromptConfig(Config):
+    """How SAM 2 is asked about the objects of clips in training. Defaults are those of the released configuration.
+
+    Attributes:
+        frames: Of a clip, in a row, in a step.
+        max_objects: Objects of a clip that are asked about in a step; of more, as many are drawn.
+        point_share: How often objects are first pointed at by a click or a box; else by their mask.
+        box_share: How often that is a box.
+        prompted_frames: Frames at most in which they are pointed at.
+        corrected_frames: Frames at most in which clicks go on, among them those that are prompted.
+        corrections: Clicks in each of them.
+        blind_share: How often such a click does not look at the error, and is anywhere on the object.
+        box_noise: Standard deviation by which the sides of a box are moved, as a share of its width or height.
+        max_box_noise: Pixels that a side is moved by at most.
+        reverse: How often a clip runs backwards.
+    """
+
+    frames: int = 8
+    max_objects: int = 3
+    point_share: float = 0.5
+    box_share: float = 0.5
+    prompted_frames: int = 2
+    corrected_frames: int = 2
+    corrections: int = 7
+    blind_share: float = 0.1
+    box_noise: float = 0.1
+    max_box_noise: float = 20.0
+    reverse: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = {"frames": 1, "max_objects": 1, "prompted_frames": 1, "corrected_frames": 0, "corrections": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"ClipPromptConfig.{name} is {getattr(self, name)}; it must be at least {value}.")
+        for name in ("point_share", "box_share", "blind_share", "reverse"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"ClipPromptConfig.{name} is {getattr(self, name)}; it is a share, from 0 to 1.")
+        if not (0 <= self.box_noise < math.inf and 0 <= self.max_box_noise < math.inf):
+            raise ValueError("ClipPromptConfig.box_noise and max_box_noise must be at least 0 and finite.")
+
+
 def random_clicks(
     wanted: Bool[Tensor, "n h w"], found: Bool[Tensor, "n h w"]
 ) -> tuple[Int[Tensor, "n 2"], Int[Tensor, " n"]]:

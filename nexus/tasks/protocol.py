@@ -146,6 +146,15 @@ class Task(Protocol):
     # How data and settings fit it.
 
     @classmethod
+    def takes(cls, shown: Any) -> bool:
+        """Returns whether a model that is for several kinds is this one here.
+
+        Args:
+            shown: What the model meets: a data set, images as a user names them, prompts, or the texts of prompts.
+        """
+        return False
+
+    @classmethod
     def for_model(
         cls, model: nn.Module, class_names: Sequence[str] = (), *, tokenizer: str | Path | None = None
     ) -> Self:

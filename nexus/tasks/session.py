@@ -1,7 +1,7 @@
 """Models that are shown images one after another."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,15 @@ class Session(Protocol):
 
     def outputs(self, batch: Batch) -> Outputs:
         """Returns the model's outputs for `Metrics.update`."""
+        ...
+
+
+@runtime_checkable
+class Ending(Protocol):
+    """A session that has something to say when no more images come."""
+
+    def end(self) -> None:
+        """Is called after the last image of a sequence; raises ValueError where something was asked that never came."""
         ...
 
 

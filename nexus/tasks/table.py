@@ -16,6 +16,7 @@ TASKS: dict[str, str | type[Task]] = {
     "image-text": "nexus.tasks.image_text",
     "masked-image-modeling": "nexus.tasks.masked_images",
     "promptable-segmentation": "nexus.tasks.promptable",
+    "video-segmentation": "nexus.tasks.video_segmentation",
 }
 """By name: the folder, whose `TASK` is the kind, or the kind itself. One of your own: `TASKS["mine"] = "my.kind"`."""
 PLAIN = "classification"
@@ -49,8 +50,18 @@ def task_name(model: nn.Module) -> str:
     return name if isinstance(name, str) else PLAIN
 
 
-def task_of(model: nn.Module) -> type[Task]:
-    """Returns the kind of a model."""
+def task_of(model: nn.Module, *shown: Any) -> type[Task]:
+    """Returns the kind of a model.
+
+    Args:
+        model: May be for several kinds, as its class says in `other_tasks`.
+        shown: What it meets: a data set, images or prompts. The first of the other kinds that takes one of them is
+            returned, else the kind that the model is for first of all.
+    """
+    for name in getattr(model, "other_tasks", ()) if shown else ():
+        kind = find_task(name)
+        if any(kind.takes(one) for one in shown):
+            return kind
     return find_task(task_name(model))
 
 

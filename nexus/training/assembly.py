@@ -65,7 +65,7 @@ def assemble(recipe: Recipe, world: World, model: nn.Module | None, train_data: 
     preprocessing = choose_preprocessing(recipe.data, model, dataset)
     if isinstance(model, NexusModule):
         model.preprocessing, model.class_names = preprocessing, class_names_of(dataset)
-    kind = task_of(model)
+    kind = task_of(model, dataset)
     check_settings(kind, recipe)
     task = kind.for_run(model, dataset, recipe)
     for opened in (train, val):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from nexus.core.config import Config
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import AugmentConfig
-from nexus.ops.clicks import PromptConfig
+from nexus.ops.clicks import ClipPromptConfig, PromptConfig
 
 
 def _at_least(config: Config, **bounds: float) -> None:
@@ -299,6 +299,7 @@ class Recipe(Config):
 
     Attributes:
         prompts: How a promptable segmenter is asked in training; None is as in its paper. Other kinds have no such key.
+        clips: How one that follows objects through clips is asked; likewise.
     """
 
     model: ModelRecipe = ModelRecipe()
@@ -308,9 +309,10 @@ class Recipe(Config):
     schedule: ScheduleRecipe = ScheduleRecipe()
     training: TrainingRecipe = TrainingRecipe()
     prompts: PromptConfig | None = None
+    clips: ClipPromptConfig | None = None
 
 
-KIND_KEYS = ("training.label_smoothing", "training.class_weights", "data.sampling", "prompts")
+KIND_KEYS = ("training.label_smoothing", "training.class_weights", "data.sampling", "prompts", "clips")
 """Keys that some kinds of model follow, as their tasks say in `settings`; the others refuse them."""
 
 

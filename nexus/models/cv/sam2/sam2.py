@@ -12,6 +12,7 @@ from nexus.core.parts import PartSpec
 from nexus.models.cv.sam.mask_decoder import SCALE, enlarge
 from nexus.models.cv.sam.prompt_encoder import PromptEncoder
 from nexus.models.cv.sam.prompts import Prompts, read_prompts, repeat_for
+from nexus.models.cv.sam2.clip_practice import ClipTargets, practise_clips
 from nexus.models.cv.sam2.config import STRIDE, SAM2Config
 from nexus.models.cv.sam2.hub import config_from_hub
 from nexus.models.cv.sam2.image_encoder import Embedding, ImageEncoder
@@ -32,6 +33,7 @@ class SAM2(NexusModule):
 
     config: SAM2Config
     task = "promptable-segmentation"
+    other_tasks = ("video-segmentation",)
     formats = FORMATS
     head_prefixes = ()
     hub_types = ("sam2", "sam2_video")
@@ -55,6 +57,7 @@ class SAM2(NexusModule):
         masks: Float[Tensor, "b p low_h low_w"] | None = None,
         *,
         multimask: bool = True,
+        targets: ClipTargets | None = None,
     ) -> dict[str, Any]:
         """Answers p prompts about each of b normalized images. Values of prompts are not checked; `predict` does that.
 
@@ -66,13 +69,17 @@ class SAM2(NexusModule):
             masks: Logits, a quarter of the images' sides: `low_res_masks` of an earlier answer.
             multimask: Several masks for each prompt, as is right for one that is ambiguous, such as a single point;
                 otherwise one, as is right for the others.
+            targets: Objects of clips to learn from, whose frames the images are, clip by clip, instead of prompts.
 
         Returns:
+            With targets `losses` alone, see `practise_clips`. Else
             `masks` (b, p, k, H, W), logits, above 0 inside; `iou_scores` (b, p, k), how good each is said to be;
             `object_scores` (b, p), above 0 where the object is there; `low_res_masks` (b, p, k, low_h, low_w), logits;
             `embeddings` (b, d, h, w) of the images.
         """
         embedding = self.encode(images)
+        if targets is not None:
+            return {"losses": practise_clips(self, embedding, targets)}
         answer = self.decode(embedding, Prompts(points, labels, boxes, masks), multimask=multimask)
         size = (images.shape[-2], images.shape[-1])
         return {"masks": enlarge(answer["low_res_masks"], size), **answer, "embeddings": embedding.tokens}

@@ -6,7 +6,7 @@ Dims: b objects (or 1), h w tokens of 16 pixels down and across, H W pixels, d w
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,9 @@ from nexus.models.cv.sam2.image_encoder import Embedding
 from nexus.models.cv.sam2.mask_decoder import Masks, best_of, several, single
 from nexus.models.cv.sam2.memory import Memory
 from nexus.models.cv.sam2.memory_attention import map_positions
-from nexus.models.cv.sam2.sam2 import SAM2
+
+if TYPE_CHECKING:
+    from nexus.models.cv.sam2.sam2 import SAM2
 
 ABSENT = -1024.0
 """Logits of a mask whose object is not in the frame."""
@@ -68,7 +70,7 @@ class Pointed(NamedTuple):
     pointer: Tensor
 
 
-def memory_of(model: SAM2) -> Memory:
+def memory_of(model: "SAM2") -> Memory:
     """Returns the part of a model that is for videos.
 
     Raises:
@@ -79,13 +81,13 @@ def memory_of(model: SAM2) -> Memory:
     return model.memory
 
 
-def first_sight(model: SAM2, embedding: Embedding) -> Float[Tensor, "b d h w"]:
+def first_sight(model: "SAM2", embedding: Embedding) -> Float[Tensor, "b d h w"]:
     """Returns the tokens of a frame of which nothing else is known: of an image, or of a frame that is prompted."""
     return embedding.tokens + model.no_memory[0, :, :, None, None]
 
 
 def recall(
-    model: SAM2, embedding: Embedding, frames: Sequence[Remembered], pointers: Sequence[Pointed], longest: int
+    model: "SAM2", embedding: Embedding, frames: Sequence[Remembered], pointers: Sequence[Pointed], longest: int
 ) -> Float[Tensor, "b d h w"]:
     """Returns the tokens of a frame that know what is remembered of others.
 
@@ -109,7 +111,7 @@ def recall(
 
 
 def remembered_tokens(
-    model: SAM2, frames: Sequence[Remembered], dtype: torch.dtype
+    model: "SAM2", frames: Sequence[Remembered], dtype: torch.dtype
 ) -> tuple[Float[Tensor, "b m e"], Float[Tensor, "b m e"]]:
     """Returns the tokens of remembered frames, row by row, and their positions in place and time."""
     maps = [frame.memory.to(dtype) for frame in frames]
@@ -121,7 +123,7 @@ def remembered_tokens(
 
 
 def answer(
-    model: SAM2, tokens: Float[Tensor, "b d h w"], embedding: Embedding, prompts: Prompts | None = None
+    model: "SAM2", tokens: Float[Tensor, "b d h w"], embedding: Embedding, prompts: Prompts | None = None
 ) -> Answer:
     """Returns what is found of objects in a frame.
 
@@ -133,43 +135,46 @@ def answer(
             sees, masks an earlier answer.
     """
     seen = embedding._replace(tokens=tokens)
-    masks = model.masks(seen, _nowhere(tokens) if prompts is None else prompts)
-    return _answer(model, best_of(several(masks)) if _ambiguous(prompts) else single(masks, stable=not model.training))
+    masks = model.masks(seen, nowhere(tokens) if prompts is None else prompts)
+    return answer_of(model, several(masks) if is_ambiguous(prompts) else single(masks, stable=not model.training))
 
 
-def _ambiguous(prompts: Prompts | None) -> bool:
+def is_ambiguous(prompts: Prompts | None) -> bool:
+    """Returns whether several masks answer: to a single point, or where an object is tracked."""
     if prompts is None:
         return True
     points = 0 if prompts.points is None else prompts.points.shape[2]
     return points + (0 if prompts.boxes is None else 2) <= 1
 
 
-def _nowhere(like: Float[Tensor, "b d h w"], masks: Tensor | None = None) -> Prompts:
+def nowhere(like: Float[Tensor, "b d h w"], masks: Tensor | None = None) -> Prompts:
     """Returns the prompt of a place that holds no point."""
     labels = torch.full((len(like), 1, 1), -1, device=like.device)
     return Prompts(like.new_zeros(len(like), 1, 1, 2), labels, masks=masks)
 
 
-def _answer(model: SAM2, masks: Masks) -> Answer:
+def answer_of(model: "SAM2", masks: Masks) -> Answer:
+    """Returns what the best of some masks says of the object in a frame."""
+    masks = best_of(masks)
     scores = masks.object_scores[:, 0]
     logits = torch.where(scores[:, None, None] > 0, masks.logits[:, 0, 0], ABSENT)
     return Answer(logits, masks.iou_scores[:, 0, 0], scores, memory_of(model).pointers(masks.tokens[:, 0, 0], scores))
 
 
-def answer_mask(model: SAM2, embedding: Embedding, mask: Bool[Tensor, "b H W"]) -> Answer:
+def answer_mask(model: "SAM2", embedding: Embedding, mask: Bool[Tensor, "b H W"]) -> Answer:
     """Returns a mask that is given, of the size of what the model sees, as if it had been found."""
     given = mask[:, None].to(embedding.tokens.dtype)
     rows, columns = mask.shape[-2] // 4, mask.shape[-1] // 4
     low = F.interpolate(SCALE * given + BIAS, size=(rows, columns), mode="bilinear", antialias=True)
-    prompts = _nowhere(embedding.tokens, memory_of(model).mask_to_prompt(given))
-    seen = _answer(model, single(model.masks(embedding, prompts), stable=not model.training))
+    prompts = nowhere(embedding.tokens, memory_of(model).mask_to_prompt(given))
+    seen = answer_of(model, single(model.masks(embedding, prompts), stable=not model.training))
     there = mask.flatten(1).any(dim=1)
     scores = torch.where(there, -BIAS, BIAS).to(low.dtype)
     pointers = torch.where(there[:, None], seen.pointers, memory_of(model).pointers.absent)
     return Answer(low[:, 0], torch.ones_like(scores), scores, pointers)
 
 
-def remember(model: SAM2, embedding: Embedding, found: Answer, *, prompted: bool) -> Float[Tensor, "b e h w"]:
+def remember(model: "SAM2", embedding: Embedding, found: Answer, *, prompted: bool) -> Float[Tensor, "b e h w"]:
     """Returns what is remembered of a frame and the object in it; of a prompted one the mask, not how sure it is.
 
     The authors keep it as bfloat16.
