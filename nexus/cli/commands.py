@@ -275,8 +275,13 @@ def explain(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="One image file, or its address.")],
     model: Model = None,
     method: Annotated[
-        str, option("--method", value="METHOD", text="gradcam, features; attention, rollout of transformers.")
-    ] = "gradcam",
+        str | None,
+        option(
+            "--method",
+            value="METHOD",
+            text="gradcam, features; attention, rollout of transformers. [default: the first that the kind has]",
+        ),
+    ] = None,
     layer: Annotated[str | None, option("--layer", value="PATH", text="A module's, such as blocks.11.")] = None,
     target: Annotated[
         str | None,
@@ -285,6 +290,7 @@ def explain(
     output: Annotated[Path, option("--output", "-o", value="FILE", text="The picture to write, a .png.")] = Path(
         "explanation.png"
     ),
+    prompt: Prompt = None,
     imported: Imported = None,
     device: Device = None,
 ) -> None:
@@ -292,7 +298,7 @@ def explain(
     from nexus.cli.explain import as_target, explain_image
     from nexus.predict import DEFAULT_MODEL
 
-    title = explain_image(image, model or DEFAULT_MODEL, method, layer, as_target(target), output, device)
+    title = explain_image(image, model or DEFAULT_MODEL, method, layer, as_target(target), output, device, prompt or ())
     typer.echo(f"{title} Picture: {output}")
 
 

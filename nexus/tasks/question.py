@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from torch import Tensor
 
@@ -23,12 +23,16 @@ class Question:
         layer: A module's path, or None for the method's own choice.
         target: A class by its number or name, or None for the model's guess; where an image holds many finds, the
             number of one of them, 0 the surest.
+        prompts: What the model is asked, as the task's `read_prompts` returns it; None where nothing is.
+        size: Height and width of the image as given, in whose pixels places of prompts are.
     """
 
     model: NexusModule
     pixels: Tensor
     layer: str | None
     target: int | str | None
+    prompts: Any = None
+    size: tuple[int, int] | None = None
 
     @property
     def layout(self) -> TokenLayout | None:

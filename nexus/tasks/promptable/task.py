@@ -22,12 +22,14 @@ from nexus.models.cv.sam import SAM, Targets
 from nexus.ops.clicks import PromptConfig
 from nexus.tasks.promptable.asking import prompts_of, read_texts
 from nexus.tasks.promptable.encoded import Encoded, Frame, SamClicker
+from nexus.tasks.promptable.explain import METHODS, answer_of
 from nexus.tasks.promptable.metrics import PromptMetrics
 from nexus.tasks.promptable.picture import filled_up
 from nexus.tasks.promptable.rounds import click_through
 from nexus.tasks.promptable.segments import Segments
 from nexus.tasks.promptable.session import PromptSession
 from nexus.tasks.protocol import Task
+from nexus.tasks.question import Method, Question
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -168,6 +170,14 @@ class PromptableTask(Task):
     def read_prompts(self, texts: Sequence[str]) -> Any:
         """Returns the one prompt that a command line writes; see `read_texts`."""
         return read_texts(texts)
+
+    def explanations(self) -> Mapping[str, Method]:
+        """Returns the methods that show what the mask decoder looks at."""
+        return METHODS
+
+    def answer(self, question: Question) -> str:
+        """Returns in a sentence how the prompt of a question is answered."""
+        return answer_of(question)
 
     def draw(self, image: "Image", result: Segments) -> "Image":
         """Returns the image with the masks drawn on it."""
