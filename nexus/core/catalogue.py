@@ -14,6 +14,10 @@ class Catalogue(Protocol):
         """Returns every card."""
         ...
 
+    def split_name(self, name: str) -> tuple[str, str]:
+        """Returns the name of a card that `name` begins with, and the tag of its weights."""
+        ...
+
     def model_info(self, name: str) -> "ModelCard":
         """Returns the card called `name`, or raises a `ValueError` that names the nearest one."""
         ...

@@ -113,7 +113,7 @@ def find_source(source: str | Path, cls: type[NexusModule]) -> Source:
         return _bare_file(path, cls)
     if isinstance(source, Path) or text.lower().endswith(SUFFIXES) or "/" in text:
         raise WeightsError(f"There is no file or folder {text}.")
-    name, _, tag = text.partition(".")
+    name, tag = catalogue().split_name(text)
     try:
         card = catalogue().model_info(name)
     except ValueError as error:

@@ -26,13 +26,29 @@ def all_cards() -> list[ModelCard]:
     return list(_CARDS.values())
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """Returns the registered name that `name` begins with, and the tag of its weights: "sam2.1_hiera_tiny", "sav".
+
+    Of a name that is not registered, what stands before its first dot and after it.
+    """
+    base, tag = name, ""
+    while base and base not in _CARDS:
+        base, _, last = base.rpartition(".")
+        tag = f"{last}.{tag}" if tag else last
+    if base:
+        return base, tag
+    base, _, tag = name.partition(".")
+    near = get_close_matches(name, [known for known in _CARDS if "." in known], n=1, cutoff=0.8)
+    return (name, "") if near else (base, tag)
+
+
 def model_info(name: str) -> ModelCard:
-    """Returns the card of a variant; a tag after the last dot is ignored.
+    """Returns the card of a variant; the tag of its weights is ignored.
 
     Raises:
         ValueError: The name is unknown; the nearest one is named.
     """
-    base = name.partition(".")[0]
+    base, _ = split_name(name)
     if base not in _CARDS:
         near = get_close_matches(base, _CARDS, n=1, cutoff=0.5)
         hint = f"Did you mean {near[0]!r}?" if near else "`nexus models` (nexus.list_models) names them all."

@@ -11,6 +11,7 @@ from nexus.proofs.image_text import CLIPS, SIGLIPS
 from nexus.proofs.internvl import INTERNVLS
 from nexus.proofs.rcnn import RCNNS
 from nexus.proofs.sam import SAMS
+from nexus.proofs.sam2 import SAM2S
 from nexus.proofs.vit import DINO, DINO_REGISTERS, EVA, MASKED, MIXER, VIT
 from nexus.proofs.yolo_world import YOLO_WORLDS
 from nexus.proofs.yolov10 import YOLOV10
@@ -37,6 +38,7 @@ FAMILIES: tuple[Family, ...] = (
     YOLO_WORLDS,
     SAMS,
     GROUNDING_DINOS,
+    SAM2S,
 )
 
 

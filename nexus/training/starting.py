@@ -7,7 +7,7 @@ from typing import Any
 from nexus.core.config import nearest
 from nexus.data import load_dataset
 from nexus.data.facets import Rays
-from nexus.models.registry import list_models, model_info
+from nexus.models.registry import list_models, model_info, split_name
 from nexus.training.recipe import Recipe, TrainingRecipe
 from nexus.training.recipe_files import full_path, is_recipe, list_recipes, load_recipe, override_recipe
 
@@ -40,12 +40,12 @@ def recipe_for(
 
 def config_fields(model: str | None) -> tuple[str, ...]:
     """Returns the names in the configuration of a registered model; of what is none, no names."""
-    known = model is not None and model.partition(".")[0] in list_models()
+    known = model is not None and split_name(model)[0] in list_models()
     return tuple(model_info(model).settings) if known else ()
 
 
 def _of_model(name: str) -> Recipe:
-    if name.partition(".")[0] not in (models := list_models()):
+    if split_name(name)[0] not in (models := list_models()):
         hint = nearest(name, [*list_recipes(), *models])
         raise ValueError(f"There is no recipe and no model {name!r}. {hint} A recipe file's name ends in .yaml.")
     recipe = Recipe()

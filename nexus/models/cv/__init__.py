@@ -25,6 +25,7 @@ from nexus.models.cv.rcnn import (
 from nexus.models.cv.resnet import ResNet, ResNetConfig
 from nexus.models.cv.rt_detr import RTDETR, RTDETRConfig
 from nexus.models.cv.sam import SAM, SAMConfig
+from nexus.models.cv.sam2 import SAM2, SAM2Config
 from nexus.models.cv.siglip import SigLIP, SigLIPConfig
 from nexus.models.cv.swin_transformer import SwinConfig, SwinTransformer
 from nexus.models.cv.vgg import VGG, VGGConfig
@@ -41,6 +42,7 @@ __all__ = [
     "MAE",
     "RTDETR",
     "SAM",
+    "SAM2",
     "VGG",
     "CLIPConfig",
     "CascadeRCNN",
@@ -72,6 +74,7 @@ __all__ = [
     "RTDETRConfig",
     "ResNet",
     "ResNetConfig",
+    "SAM2Config",
     "SAMConfig",
     "SigLIP",
     "SigLIPConfig",

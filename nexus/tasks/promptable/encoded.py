@@ -1,4 +1,4 @@
-"""An image as SAM remembers it, and what it answers about it.
+"""An image as a segmenter remembers it, and what it answers about it.
 
 Dims: d width of the embedding, p prompts of an image, k masks of a prompt, h w pixels.
 """
@@ -14,9 +14,10 @@ from torch import Tensor
 from nexus.data import eval_transform
 from nexus.data.images import Image, image_size
 from nexus.models.cv.medsam import MedSAM, mask_probabilities
-from nexus.models.cv.sam import SAM, Prompts
+from nexus.models.cv.sam import Prompts
 from nexus.models.cv.sam.mask_decoder import SCALE
 from nexus.models.cv.sam.prompts import read_prompts
+from nexus.models.cv.sam.segmenter import Segmenter, bytes_of, weights_like
 from nexus.tasks.clicks import Clicks, Guess
 from nexus.tasks.promptable.asking import Asked, is_ambiguous, scaled
 from nexus.tasks.promptable.everything import Everything, Picture, at_size
@@ -42,11 +43,11 @@ class Encoded(NamedTuple):
     """An image that was encoded.
 
     Attributes:
-        embedding: (1, d, rows, columns).
+        embedding: What the model keeps of it.
         frame: How the image lies in it.
     """
 
-    embedding: Float[Tensor, "1 d rows columns"]
+    embedding: Any
     frame: Frame
 
 
@@ -56,7 +57,7 @@ def frame_of(picture: Picture, size: tuple[int, int]) -> Frame:
     return Frame((height, width), picture.size, size)
 
 
-def prompts_in(frame: Frame, model: SAM, asked: Asked) -> Prompts:
+def prompts_in(frame: Frame, model: Segmenter, asked: Asked) -> Prompts:
     """Returns prompts about one image in pixels of what the model sees of it.
 
     Raises:
@@ -64,15 +65,14 @@ def prompts_in(frame: Frame, model: SAM, asked: Asked) -> Prompts:
     """
     check_question(model, asked)
     rows, columns = (SCALE * side // model.config.patch_size for side in frame.sides)
-    like = next(model.parameters())
-    prompts = read_prompts(asked.places, like, frame.size, (rows, columns))
+    prompts = read_prompts(asked.places, weights_like(model), frame.size, (rows, columns))
     if next(value for value in prompts if value is not None).shape[0] != 1:
         raise ValueError("The prompts of an image are those of several; give a list with a mapping for each image.")
     return scaled(prompts, (frame.inside[1] / frame.size[1], frame.inside[0] / frame.size[0]))
 
 
 def answers(
-    model: SAM, embedding: Tensor, prompts: Prompts, multimask: bool | None
+    model: Segmenter, embedding: Any, prompts: Prompts, multimask: bool | None
 ) -> tuple[Float[Tensor, "p k h w"], Float[Tensor, "p k"]]:
     """Returns low-resolution logits and scores for the prompts of an image.
 
@@ -91,7 +91,7 @@ def best_of(low: Float[Tensor, "p k h w"], scores: Float[Tensor, "p k"]) -> tupl
     return low[places, best][:, None], scores[places, best][:, None]
 
 
-def check_question(model: SAM, question: Asked | Everything) -> None:
+def check_question(model: Segmenter, question: Asked | Everything) -> None:
     """Raises ValueError where a model was not trained for what it is asked: MedSAM answers a box with one mask."""
     if not isinstance(model, MedSAM):
         return
@@ -104,21 +104,22 @@ def check_question(model: SAM, question: Asked | Everything) -> None:
         )
 
 
-def masks_of(model: SAM, frame: Frame, low: Float[Tensor, "k low_h low_w"]) -> Bool[np.ndarray, "k h w"]:
+def masks_of(model: Segmenter, frame: Frame, low: Float[Tensor, "k low_h low_w"]) -> Bool[np.ndarray, "k h w"]:
     """Returns low-resolution logits as masks of the image as given.
 
-    MedSAM's authors enlarge probabilities in one step, SAM's logits in two.
+    MedSAM's authors enlarge probabilities in one step, SAM 2's logits in one, SAM's in two.
     """
     if isinstance(model, MedSAM):
         return (mask_probabilities(low, frame.size) > 0.5).cpu().numpy()
-    return (at_size(low, frame.sides, frame.inside, frame.size) > 0).cpu().numpy()
+    steps = (frame.sides, frame.inside) if model.fills_up else None
+    return (at_size(low, steps, frame.size) > 0).cpu().numpy()
 
 
 class SamClicker:
-    """SAM as a `nexus.tasks.clicks.Clicker`: each click is asked with the mask that the one before gave (Appendix A,
-    "Training algorithm")."""
+    """A segmenter as a `nexus.tasks.clicks.Clicker`: each click is asked with the mask that the one before gave (SAM,
+    Appendix A, "Training algorithm")."""
 
-    def __init__(self, model: SAM) -> None:
+    def __init__(self, model: Segmenter) -> None:
         self.model = model
         self._transform = eval_transform(preprocessing_of(model))
 
@@ -126,11 +127,11 @@ class SamClicker:
         """Returns the image encoded."""
         picture = padded(self.model, self._transform(image))
         with torch.inference_mode():
-            return Encoded(self.model.image_encoder(picture.images), frame_of(picture, image_size(image)))
+            return Encoded(self.model.encode(picture.images), frame_of(picture, image_size(image)))
 
     def size_of(self, encoded: Encoded) -> int:
         """Returns the bytes of the embedding."""
-        return encoded.embedding.nbytes
+        return bytes_of(encoded.embedding)
 
     def ask(self, encoded: Encoded, clicks: Clicks, memory: Tensor | None = None) -> Sequence[Guess]:
         """Returns three guesses for a first point, which may mean several things, and one for all else.

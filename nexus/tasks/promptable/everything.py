@@ -16,7 +16,8 @@ from torch import Tensor
 
 from nexus.core.config import Config
 from nexus.data.detection.rle import RLE, encode
-from nexus.models.cv.sam import SAM, Prompts
+from nexus.models.cv.sam import Prompts
+from nexus.models.cv.sam.segmenter import Segmenter, weights_like
 from nexus.ops.nms import nms
 from nexus.tasks.promptable.segments import Segment
 
@@ -31,7 +32,7 @@ class Everything(Config):
     Attributes:
         points_per_side: Points of the grid across, and as many down.
         points_at_once: Prompts that the decoder answers at once.
-        min_score: Masks whose predicted IoU is not above are left out.
+        min_score: Masks whose predicted IoU is not above are left out; None is 0.88 of SAM, 0.8 of SAM 2.
         min_stability: Masks whose outline moves more when the threshold does are left out: least IoU of the masks
             with logits above `stability_offset` and above minus that.
         stability_offset: Of the threshold, in logits.
@@ -45,7 +46,7 @@ class Everything(Config):
 
     points_per_side: int = 32
     points_at_once: int = 64
-    min_score: float = 0.88
+    min_score: float | None = None
     min_stability: float = 0.95
     stability_offset: float = 1.0
     max_overlap: float = 0.7
@@ -130,7 +131,7 @@ class Picture(NamedTuple):
     size: tuple[int, int]
 
 
-def segment_everything(model: SAM, picture_of: Any, size: tuple[int, int], settings: Everything) -> list[Segment]:
+def segment_everything(model: Segmenter, picture_of: Any, size: tuple[int, int], settings: Everything) -> list[Segment]:
     """Returns the masks of everything in an image of `size` (height, width), the surest first.
 
     Args:
@@ -167,10 +168,10 @@ def _join(parts: list[_Found]) -> _Found:
     return _Found(masks, *(torch.cat(values) for values in zip(*(part[1:] for part in parts))))
 
 
-def _in_crop(model: SAM, picture: Picture, crop: Crop, size: tuple[int, int], settings: Everything) -> _Found:
+def _in_crop(model: Segmenter, picture: Picture, crop: Crop, size: tuple[int, int], settings: Everything) -> _Found:
     """The masks of a part, none of which covers another, in pixels of the image."""
     sides = crop.bottom - crop.top, crop.right - crop.left
-    embedding = model.image_encoder(picture.images)
+    embedding = model.encode(picture.images)
     points = torch.from_numpy(settings.points(crop.layer) * np.array(sides[::-1]))
     batches = points.split(settings.points_at_once)
     answers = [_answers(model, embedding, batch, picture, crop, size, settings) for batch in batches]
@@ -183,8 +184,8 @@ def _nothing() -> _Found:
 
 
 def _answers(
-    model: SAM,
-    embedding: Tensor,
+    model: Segmenter,
+    embedding: Any,
     points: Tensor,
     picture: Picture,
     crop: Crop,
@@ -194,12 +195,13 @@ def _answers(
     """The good answers to some points (x, y) in pixels of the part."""
     sides = crop.bottom - crop.top, crop.right - crop.left
     scale = points.new_tensor([picture.size[1] / sides[1], picture.size[0] / sides[0]])
-    asked = (points * scale).to(embedding)[None, :, None]
+    asked = (points * scale).to(weights_like(model))[None, :, None]
     answer = model.decode(embedding, Prompts(asked, torch.ones(asked.shape[:-1], device=asked.device).long()))
     low, scores = answer["low_res_masks"][0].flatten(0, 1), answer["iou_scores"][0].flatten()
     places = points.repeat_interleave(len(scores) // len(points), dim=0)
-    sure = (scores > settings.min_score).nonzero()[:, 0]
-    logits = at_size(low[sure], picture.images.shape[-2:], picture.size, sides)
+    sure = (scores > (model.sure_score if settings.min_score is None else settings.min_score)).nonzero()[:, 0]
+    steps = (picture.images.shape[-2:], picture.size) if model.fills_up else None
+    logits = at_size(low[sure], steps, sides)
     stability = _stability(logits, settings.stability_offset)
     stable = (stability >= settings.min_stability).nonzero()[:, 0]
     masks = (logits[stable] > 0).cpu()
@@ -216,20 +218,23 @@ def _answers(
 
 
 def at_size(
-    low: Float[Tensor, "n low_h low_w"], padded: Any, inside: tuple[int, int], size: tuple[int, int]
+    low: Float[Tensor, "n low_h low_w"], steps: tuple[Any, tuple[int, int]] | None, size: tuple[int, int]
 ) -> Float[Tensor, "n h w"]:
-    """Returns low-resolution logits at the size of the image as given, as the authors enlarge them: twice, bilinearly.
+    """Returns low-resolution logits at the size of the image as given, as the authors enlarge them, bilinearly.
 
     Args:
-        low: Of the padded picture.
-        padded: (height, width) of that.
-        inside: (height, width) of the picture in it.
+        low: Of the picture as the model sees it.
+        steps: (height, width) of a picture that was filled up, and of what it shows in it, which is cut out on the way;
+            None where the picture fills all.
         size: (height, width) of the image as given.
     """
     if not len(low):
         return low.new_zeros(0, *size)
-    large = torch.nn.functional.interpolate(low[None], tuple(padded), mode="bilinear", align_corners=False)
-    large = large[..., : inside[0], : inside[1]]
+    large = low[None]
+    if steps is not None:
+        padded, inside = steps
+        large = torch.nn.functional.interpolate(large, tuple(padded), mode="bilinear", align_corners=False)
+        large = large[..., : inside[0], : inside[1]]
     return torch.nn.functional.interpolate(large, size, mode="bilinear", align_corners=False)[0]
 
 

@@ -1,16 +1,16 @@
-"""Pictures as SAM sees them: filled up to the size that the model is made for."""
+"""Pictures as a segmenter sees them: filled up to the size that the model is made for."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from nexus.layers import image_sides
-from nexus.models.cv.sam import SAM
+from nexus.models.cv.sam.segmenter import Segmenter
 from nexus.tasks.promptable.everything import Picture
 from nexus.tasks.source import as_input
 
 
-def padded(model: SAM, pixels: Float[Tensor, "c h w"]) -> Picture:
+def padded(model: Segmenter, pixels: Float[Tensor, "c h w"]) -> Picture:
     """Returns a picture filled up with zeros right and below to the size that the model is made for.
 
     Raises:

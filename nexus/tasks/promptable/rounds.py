@@ -17,7 +17,8 @@ from torch import Tensor
 from nexus.data.detection.rle import RLE, encode
 from nexus.data.detection.scene import Object, Scene
 from nexus.models.cv.medsam import MedSAM
-from nexus.models.cv.sam import SAM, Prompts
+from nexus.models.cv.sam import Prompts
+from nexus.models.cv.sam.segmenter import Segmenter, weights_like
 from nexus.ops.clicks import central_click
 from nexus.tasks.promptable.asking import scaled
 from nexus.tasks.promptable.encoded import Encoded, answers, masks_of
@@ -77,7 +78,7 @@ def mean_ious(objects: Sequence[Clicked]) -> dict[str, float]:
     return means | {"mIoU_box": sum(one.box_iou for one in objects) / len(objects)}
 
 
-def click_through(model: SAM, encoded: Encoded, scene: Scene, rounds: int = SHOWN[-1]) -> list[Clicked]:
+def click_through(model: Segmenter, encoded: Encoded, scene: Scene, rounds: int = SHOWN[-1]) -> list[Clicked]:
     """Returns what becomes of each object of an image in so many rounds; MedSAM is asked about boxes alone.
 
     Args:
@@ -101,8 +102,9 @@ class _Dialogue:
         low: (1, p, low_h, low_w), logits of the last round; None before the first.
     """
 
-    def __init__(self, model: SAM, encoded: Encoded, objects: Sequence[tuple[Object, np.ndarray]]) -> None:
+    def __init__(self, model: Segmenter, encoded: Encoded, objects: Sequence[tuple[Object, np.ndarray]]) -> None:
         self.model, self.embedding, self.frame = model, encoded.embedding, encoded.frame
+        self.like = weights_like(model)
         self.truths = [one for one, _ in objects]
         self.wanted = np.stack([mask for _, mask in objects])
         self.found = np.zeros_like(self.wanted)
@@ -112,7 +114,7 @@ class _Dialogue:
 
     def run(self, rounds: int) -> list[Clicked]:
         """Returns what becomes of the objects."""
-        boxes = torch.tensor([one.box for one in self.truths], dtype=self.embedding.dtype)
+        boxes = torch.tensor([one.box for one in self.truths], dtype=self.like.dtype)
         _, box_scores, box_masks = self._ask(Prompts(boxes=boxes[None]))
         ious: list[tuple[float, ...]] = [() for _ in self.truths]
         masks: list[tuple[RLE, ...]] = [() for _ in self.truths]
@@ -134,8 +136,8 @@ class _Dialogue:
             return
         for place in open_:
             self.clicks[place].append(clicked[place])  # pyrefly: ignore[bad-argument-type]
-        asked = torch.tensor([self.clicks[place] for place in open_], device=self.embedding.device)[None]
-        points, labels = asked[..., :2].to(self.embedding.dtype), asked[..., 2]
+        asked = torch.tensor([self.clicks[place] for place in open_], device=self.like.device)[None]
+        points, labels = asked[..., :2].to(self.like.dtype), asked[..., 2]
         low, scores, masks = self._ask(Prompts(points, labels, masks=None if self.low is None else self.low[:, open_]))
         self.low = low if self.low is None else self.low.index_copy(1, torch.tensor(open_, device=low.device), low)
         self.found[open_] = masks
@@ -146,7 +148,7 @@ class _Dialogue:
         """Returns the logits, the scores and the masks, in pixels of the image as annotated, that answer prompts."""
         frame = self.frame
         seen = scaled(prompts, (frame.inside[1] / frame.size[1], frame.inside[0] / frame.size[0]))
-        seen = Prompts(*(None if value is None else value.to(self.embedding.device) for value in seen))
+        seen = Prompts(*(None if value is None else value.to(self.like.device) for value in seen))
         low, scores = answers(self.model, self.embedding, seen, None)
         return low[:, 0][None], scores[:, 0].tolist(), masks_of(self.model, frame, low[:, 0])
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from nexus.data import eval_transform, load_image
 from nexus.data.detection.rle import encode
 from nexus.data.geometry import crop as cut
-from nexus.models.cv.sam import SAM
+from nexus.models.cv.sam.segmenter import Segmenter
 from nexus.tasks.promptable.asking import Asked
 from nexus.tasks.promptable.encoded import answers, check_question, frame_of, masks_of, prompts_in
 from nexus.tasks.promptable.everything import Crop, Everything, Picture, segment_everything
@@ -27,9 +27,9 @@ Questions = list[Asked | Everything] | Asked | Everything | None
 class PromptSession(OneByOne):
     """Each image is asked what is asked of all, or of it. Without questions it measures, and answers nothing."""
 
-    sam: SAM
+    sam: Segmenter
 
-    def __init__(self, task: Any, model: SAM, questions: Questions) -> None:
+    def __init__(self, task: Any, model: Segmenter, questions: Questions) -> None:
         super().__init__(task, model)
         self.sam, self.questions = model, questions
 
@@ -71,7 +71,7 @@ class PromptSession(OneByOne):
     def _answer(self, asked: Asked, picture: Picture, info: ImageInfo) -> list[Segment]:
         frame = frame_of(picture, (info.height, info.width))
         prompts = prompts_in(frame, self.sam, asked)
-        low, scores = answers(self.sam, self.sam.image_encoder(picture.images), prompts, asked.multimask)
+        low, scores = answers(self.sam, self.sam.encode(picture.images), prompts, asked.multimask)
         return [
             Segment(encode(mask), score, number)
             for number, (logits, own) in enumerate(zip(low, scores))

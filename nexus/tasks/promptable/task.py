@@ -19,6 +19,7 @@ from nexus.data.facets import Annotated, class_names_of
 from nexus.data.transforms import AugmentConfig
 from nexus.models.cv.medsam import MedSAM
 from nexus.models.cv.sam import SAM, Targets
+from nexus.models.cv.sam.segmenter import Segmenter, images_of
 from nexus.ops.clicks import PromptConfig
 from nexus.tasks.promptable.asking import prompts_of, read_texts
 from nexus.tasks.promptable.encoded import Encoded, Frame, SamClicker
@@ -71,6 +72,10 @@ class PromptableTask(Task):
         Raises:
             ValueError: The model is trained otherwise, or the recipe shards weights.
         """
+        if isinstance(model, Segmenter) and not isinstance(model, SAM):
+            raise ValueError(
+                f"Clicks and corrections train a SAM; there is no training of a {type(model).__name__} yet."
+            )
         if isinstance(model, MedSAM) or not isinstance(model, SAM):
             raise ValueError(
                 f"Clicks and corrections train a SAM, not a {type(model).__name__}; load its weights as a SAM"
@@ -131,11 +136,11 @@ class PromptableTask(Task):
 
         Returns `clicked`, what became of the objects of each image; see `click_through`.
         """
-        sam = cast("SAM", model)
+        sam = cast("Segmenter", model)
         images = filled_up(batch["images"], sam.config.image_size)
-        embeddings = sam.image_encoder(images)
+        embeddings = images_of(sam.encode(images))
         sides = (images.shape[2], images.shape[3])
-        looked = zip(embeddings.split(1), batch["image_sizes"], batch["scenes"], strict=True)
+        looked = zip(embeddings, batch["image_sizes"], batch["scenes"], strict=True)
         clicked = [
             click_through(sam, Encoded(embedding, Frame(sides, size, scene.size)), scene)
             for embedding, size, scene in looked
@@ -150,7 +155,7 @@ class PromptableTask(Task):
         """Returns the model ready to be asked.
 
         Args:
-            model: A `nexus.models.cv.SAM`.
+            model: A `nexus.models.cv.SAM`, `MedSAM` or `SAM2`.
             prompts: For all images, or a list with one for each: a mapping of `points` (n, 2), their `labels` (n,) (1
                 of the object, 0 not), `boxes` (4,), `masks` (h, w), with a dimension in front for several prompts, in
                 pixels of the image as given; or "everything", or `Everything`. A single point may mean several things:
@@ -161,7 +166,7 @@ class PromptableTask(Task):
             ValueError: They are none of these.
         """
         questions = None if prompts is None else prompts_of(prompts)
-        return PromptSession(self, cast("SAM", model), questions)
+        return PromptSession(self, cast("Segmenter", model), questions)
 
     def clicker(self, model: nn.Module) -> SamClicker:
         """Returns the model ready to encode images once and to answer clicks on them."""

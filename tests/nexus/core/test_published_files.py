@@ -41,6 +41,8 @@ NAMES = [
     "resnet18",
     "rtdetr_r18",
     "rtdetr_v2_r18",
+    "sam2.1_hiera_tiny",
+    "sam2_hiera_tiny",
     "sam_vit_base",
     "siglip2_base_patch16_naflex",
     "siglip_base_patch16_224",

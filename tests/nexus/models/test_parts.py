@@ -11,6 +11,7 @@ from nexus.models.cv.grounding_dino import GroundingDINO
 from nexus.models.cv.internvl import InternVL
 from nexus.models.cv.masked_autoencoder import MaskedAutoencoder
 from nexus.models.cv.sam import SAM
+from nexus.models.cv.sam2 import SAM2
 from tests.small_models import EVERY_KIND, small
 
 
@@ -41,6 +42,7 @@ def test_parts_compose_to_the_model(made):
     own = {
         MaskedAutoencoder: ("predictions", "mask"),
         SAM: ("masks", "iou_scores", "low_res_masks"),
+        SAM2: ("masks", "iou_scores", "low_res_masks"),
         GroundingDINO: ("pred_logits", "pred_boxes"),
     }
     names = {"embeddings", *next((own[kind] for kind in own if isinstance(model, kind)), ("logits",))}

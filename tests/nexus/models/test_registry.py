@@ -8,8 +8,9 @@ import torch
 import nexus
 from nexus import Config, NexusModule, Preprocessing, create_model, list_models, model_info
 from nexus.core.card import ModelCard
-from nexus.models.registry import all_cards, register
+from nexus.models.registry import all_cards, register, split_name
 from nexus.models.selection import recommend
+from nexus.training.starting import recipe_for
 
 
 def test_names_are_listed_by_pattern_and_task():
@@ -38,6 +39,21 @@ def test_unknown_names_and_fields_are_named():
         model_info("resnet50").find_weights("tv3_in1k")
     with pytest.raises(ValueError, match=r"vit_large_patch14_224 has no published weights; train it"):
         create_model("vit_large_patch14_224", pretrained=True)
+
+
+def test_names_with_a_dot_have_tags_too():
+    assert split_name("sam2.1_hiera_tiny") == ("sam2.1_hiera_tiny", "")
+    assert split_name("sam2.1_hiera_tiny.sav_hub") == ("sam2.1_hiera_tiny", "sav_hub")
+    assert split_name("resnet50.tv_in1k") == ("resnet50", "tv_in1k")
+    assert split_name("resnet5.tv.in1k") == ("resnet5", "tv.in1k")
+    assert model_info("sam2.1_hiera_tiny.sav").name == "sam2.1_hiera_tiny"
+    with pytest.raises(ValueError, match=r"There is no model 'sam2.1_hiera_tinny'. Did you mean 'sam2.1_hiera_tiny'\?"):
+        model_info("sam2.1_hiera_tinny")
+    with pytest.raises(ValueError, match=r"There is no model 'sam2.1_hiera_tinny'. Did you mean 'sam2.1_hiera_tiny'\?"):
+        NexusModule.from_pretrained("sam2.1_hiera_tinny")
+    with pytest.raises(ValueError, match=r"sam2.1_hiera_tiny has no weights 'sa1b'"):
+        NexusModule.from_pretrained("sam2.1_hiera_tiny.sa1b")
+    assert recipe_for("sam2.1_hiera_tiny").model.name == "sam2.1_hiera_tiny"
 
 
 def test_a_created_model_has_its_card_and_preprocessing():

@@ -3,9 +3,17 @@
 import pytest
 import torch
 
+from nexus.core.files import FileError
+from nexus.core.module import NexusModule
+from nexus.core.weights import load_weights
 from nexus.models.cv.sam2 import SAM2, VARIANTS, Embedding, SAM2Config
 from nexus.models.cv.sam2.mask_decoder import Masks, single, stability
-from tests.nexus.models.sam2_golden import authors_model, golden
+from nexus.proofs.libraries import import_library
+from nexus.proofs.parity import compare
+from nexus.proofs.sam import one_matrix, ours, published
+from nexus.proofs.sam import theirs as hub_answers
+from nexus.proofs.sam2 import SMALL, hub_sam2
+from tests.nexus.models.sam2_golden import AUTHORS, authors_model, golden
 
 TENSORS, NOTES = golden("sam2_image")
 SHARE = torch.tensor([128 / 110, 128 / 80])
@@ -119,3 +127,58 @@ def test_errors_say_what_would_fit(model, embedding):
         SAM2Config(memory_depth=0)
     with pytest.raises(ValueError, match="multiple of 8 and of memory_dim 60"):
         SAM2Config(memory_dim=60)
+
+
+def test_the_authors_files_are_read(model, tmp_path):
+    weights = {key.removeprefix("weights/"): value for key, value in TENSORS.items() if key.startswith("weights/")}
+    torch.save({"model": weights}, tmp_path / "sam2.1_hiera_tiny.pt")
+    again = SAM2(AUTHORS)
+    load_weights(again, tmp_path / "sam2.1_hiera_tiny.pt")
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in again.state_dict().items())
+
+
+@pytest.mark.parametrize("video", [True, False])
+def test_folders_of_transformers_are_read(tmp_path, video):
+    config = SAM2Config(**SMALL | {"video": video})
+    torch.manual_seed(0)
+    theirs = hub_sam2(import_library("transformers"), config)
+    same = theirs.shared_image_embedding.positional_embedding
+    theirs.prompt_encoder.shared_embedding.positional_embedding = same.clone()
+    theirs.save_pretrained(tmp_path)
+    found = NexusModule.from_pretrained(tmp_path)
+    assert isinstance(found, SAM2)
+    assert (found.config.video, found.config.trunk_windows) == (video, SMALL["trunk_windows"])
+    assert found.config == config or not video
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            found.encode(images).quarters,
+            theirs.get_image_features(images).fpn_hidden_states[0][:, 0].T.reshape(1, 16, 16, 16),
+        )
+
+
+def test_the_image_model_of_transformers_answers_alike():
+    config = SAM2Config(**SMALL | {"video": False})
+    torch.manual_seed(0)
+    theirs = hub_sam2(import_library("transformers"), config)
+    one_matrix(theirs)
+    found = compare(
+        SAM2(config).eval(), theirs, torch.randn(2, 3, 64, 64), run=hub_answers, read=ours, publish=published
+    )
+    assert found.values < 1e-6
+    assert found.largest_gradient < 1e-4
+
+
+def test_what_a_config_of_the_hub_changes_is_followed_or_refused():
+    transformers = import_library("transformers")
+    mapping = transformers.Sam2VideoConfig().to_dict()
+    assert SAM2.config_from_hub(mapping) == VARIANTS["sam2.1_hiera_tiny"]
+    old = mapping | {
+        "enable_temporal_pos_encoding_for_object_pointers": False,
+        "enable_occlusion_spatial_embedding": False,
+    }
+    assert SAM2.config_from_hub(old) == VARIANTS["sam2_hiera_tiny"]
+    with pytest.raises(FileError, match="max_cond_frame_num is 4; SAM2 is built with -1"):
+        SAM2.config_from_hub(mapping | {"max_cond_frame_num": 4})
+    with pytest.raises(FileError, match="wide_memory, which is not known here"):
+        SAM2.config_from_hub(mapping | {"wide_memory": 3})

@@ -16,6 +16,7 @@ from nexus.models.cv.cards import (
     resnet,
     rt_detr,
     sam,
+    sam2,
     siglip,
     swin_transformer,
     vgg,

@@ -8,7 +8,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nexus.core.formats import State
-from nexus.core.module import NexusModule
 from nexus.core.parts import PartSpec
 from nexus.models.cv.sam.config import SAMConfig
 from nexus.models.cv.sam.hub import config_from_hub
@@ -18,12 +17,13 @@ from nexus.models.cv.sam.names import FORMATS
 from nexus.models.cv.sam.practice import Targets, practise
 from nexus.models.cv.sam.prompt_encoder import PromptEncoder
 from nexus.models.cv.sam.prompts import Prompts, read_prompts, repeat_for
+from nexus.models.cv.sam.segmenter import Segmenter
 
 PROMPTS = ("points", "labels", "mask_prompts", "has_mask_prompts")
 """What the part that decodes takes of prompts; see `PromptEncoder.encode_fixed`."""
 
 
-class SAM(NexusModule):
+class SAM(Segmenter):
     """Promptable segmentation. `config` is a `SAMConfig` or a mapping of its fields.
 
     The published models see images whose longer side is 1024 pixels, filled up with zeros right and below to a square.
@@ -31,11 +31,12 @@ class SAM(NexusModule):
     """
 
     config: SAMConfig
-    task = "promptable-segmentation"
     formats = FORMATS
     head_prefixes = ()
     answers = ("embeddings", "low_res_masks")
     hub_types = ("sam",)
+    fills_up = True
+    sure_score = 0.88
 
     def __init__(self, config: SAMConfig | Mapping[str, Any]) -> None:
         super().__init__(config)
@@ -78,6 +79,10 @@ class SAM(NexusModule):
         answer = self.decode(embeddings, Prompts(points, labels, boxes, masks), multimask=multimask)
         size = (images.shape[-2], images.shape[-1])
         return {"masks": enlarge(answer["low_res_masks"], size), **answer, "embeddings": embeddings}
+
+    def encode(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
+        """Returns the embeddings of normalized images."""
+        return self.image_encoder(images)
 
     def predict(
         self, *, image_embedding: Float[Tensor, "b d h w"], prompt: Any, multimask: bool = True

@@ -104,6 +104,11 @@ class SAM2Config(Config):
                 raise ValueError(f"{name} is {getattr(self, name)}; it is at least 1.")
 
     @property
+    def patch_size(self) -> int:
+        """Pixels along the side of one token of the embedding."""
+        return STRIDE
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the embedding of an image of `image_size`."""
         height, width = image_sides(self.image_size)

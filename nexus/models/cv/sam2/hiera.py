@@ -17,9 +17,6 @@ from nexus.layers import DropPath, Mlp, check_images, drop_path_rates
 from nexus.layers.windows import cut_windows, join_windows
 from nexus.models.cv.sam2.config import STRIDE, SAM2Config
 
-WINDOW = 8
-"""Tokens along the side of the position embedding that repeats from window to window."""
-
 
 def halved(x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h_half w_half d"]:
     """Returns the largest value of each two by two tokens."""
@@ -88,10 +85,10 @@ class Hiera(nn.Module):
     def __init__(self, config: SAM2Config) -> None:
         super().__init__()
         width = config.trunk_embed_dim
-        self.in_channels, self.depths = config.in_channels, config.trunk_depths
+        self.in_channels, self.depths, side = config.in_channels, config.trunk_depths, config.trunk_windows[0]
         self.patch_embed = nn.Conv2d(config.in_channels, width, 7, stride=4, padding=3)
         self.pos_embed = nn.Parameter(torch.zeros(1, width, *config.trunk_background))
-        self.pos_embed_window = nn.Parameter(torch.zeros(1, width, WINDOW, WINDOW))
+        self.pos_embed_window = nn.Parameter(torch.zeros(1, width, side, side))
         self.blocks = nn.ModuleList(hiera_blocks(config))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.trunc_normal_(self.pos_embed_window, std=0.02)
@@ -115,7 +112,7 @@ class Hiera(nn.Module):
     def positions(self, grid: tuple[int, int]) -> Float[Tensor, "1 d h w"]:
         """Returns the position embedding for a map of `grid` tokens: one stretched over it, and one for each window."""
         background = F.interpolate(self.pos_embed, size=grid, mode="bicubic")
-        rows, columns = (-(-side // WINDOW) for side in grid)
+        rows, columns = (-(-side // self.pos_embed_window.shape[-1]) for side in grid)
         return background + self.pos_embed_window.tile(1, 1, rows, columns)[..., : grid[0], : grid[1]]
 
 

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from nexus.core.module import NexusModule
 from nexus.core.parts import PartSpec
 from nexus.models.cv.sam.mask_decoder import SCALE, enlarge
 from nexus.models.cv.sam.prompt_encoder import PromptEncoder
 from nexus.models.cv.sam.prompts import Prompts, read_prompts, repeat_for
+from nexus.models.cv.sam.segmenter import Segmenter
 from nexus.models.cv.sam2.clip_practice import ClipTargets, practise_clips
 from nexus.models.cv.sam2.config import STRIDE, SAM2Config
 from nexus.models.cv.sam2.hub import config_from_hub
@@ -24,7 +24,7 @@ MAP_NAMES = ("embeddings", "eighths", "quarters")
 """What the parts of an `Embedding` are called where each is a tensor of its own."""
 
 
-class SAM2(NexusModule):
+class SAM2(Segmenter):
     """Promptable segmentation of images and videos. `config` is a `SAM2Config` or a mapping of its fields.
 
     The published models see images of 1024 x 1024 pixels, whatever their proportions were. Others work where both
@@ -37,6 +37,8 @@ class SAM2(NexusModule):
     formats = FORMATS
     head_prefixes = ()
     hub_types = ("sam2", "sam2_video")
+    fills_up = False
+    sure_score = 0.8
 
     def __init__(self, config: SAM2Config | Mapping[str, Any]) -> None:
         super().__init__(config)
@@ -117,13 +119,13 @@ class SAM2(NexusModule):
         answer = self.decode(image_embedding, prompts, multimask=multimask)
         return {"masks": enlarge(answer["low_res_masks"], size), **answer}
 
-    def decode(self, embedding: Embedding, prompts: Prompts, *, multimask: bool = True) -> dict[str, Tensor]:
+    def decode(self, embeddings: Embedding, prompts: Prompts, *, multimask: bool = True) -> dict[str, Tensor]:
         """Returns `low_res_masks`, `iou_scores` and `object_scores` for prompts with both leading dimensions.
 
         Values are not checked. In evaluation a single mask that is unstable is replaced by the best of the others.
         """
-        tokens = embedding.tokens + self.no_memory[0, :, :, None, None]
-        masks = self.masks(embedding._replace(tokens=tokens), prompts)
+        tokens = embeddings.tokens + self.no_memory[0, :, :, None, None]
+        masks = self.masks(embeddings._replace(tokens=tokens), prompts)
         chosen = several(masks) if multimask else single(masks, stable=not self.training)
         return {
             "iou_scores": chosen.iou_scores,
