@@ -31,7 +31,7 @@ def read_frames(path: str | Path, *, every: int = 1) -> "Iterator[Image]":
     """
     if every < 1:
         raise ValueError(f"every is {every}; it must be at least 1.")
-    av = _pyav()
+    av = pyav()
     number = 0
     try:
         with av.open(str(path)) as container:
@@ -52,7 +52,7 @@ def read_frames(path: str | Path, *, every: int = 1) -> "Iterator[Image]":
 
 def frame_rate(path: str | Path) -> float:
     """Returns frames per second; 25 where the file does not say."""
-    av = _pyav()
+    av = pyav()
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -76,7 +76,7 @@ def write_frames(path: str | Path, pictures: "Iterable[Image]", *, rate: float =
     first = next(coming, None)
     if first is None:
         raise ValueError(f"There is no picture to write to {path}.")
-    av = _pyav()
+    av = pyav()
     write_whole(path, lambda part: _encode(av, part, path.suffix, itertools.chain([first], coming), first.size, rate))
     return path
 
@@ -97,7 +97,12 @@ def _encode(av: Any, part: Path, suffix: str, pictures: "Iterable[Image]", size:
         container.mux(stream.encode())
 
 
-def _pyav() -> Any:
+def pyav() -> Any:
+    """Returns PyAV.
+
+    Raises:
+        ImportError: It is not installed.
+    """
     try:
         import av
     except ImportError as error:
