@@ -5,6 +5,7 @@ from typing import Any
 from nexus.evaluation.evaluate import evaluate
 from nexus.evaluation.features import Features, LinearProbe, Probe, extract_features, knn_scores, probe
 from nexus.evaluation.surfaces import SurfaceDistances, dice, surface_distances
+from nexus.evaluation.volumes import compare_masks
 from nexus.ops.contours import ClipScores, clip_scores, contour_accuracy, region_similarity
 from nexus.tasks.report import Report
 from nexus.tasks.table import offered
@@ -17,6 +18,7 @@ __all__ = [
     "Report",
     "SurfaceDistances",
     "clip_scores",
+    "compare_masks",
     "contour_accuracy",
     "dice",
     "evaluate",

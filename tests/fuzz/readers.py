@@ -19,6 +19,7 @@ from nexus.data.archive import extract
 from nexus.data.datasets.pickles import read_arrays
 from nexus.data.detection.check import read_annotations
 from nexus.data.images import load_image
+from nexus.data.medical import read_volume
 from nexus.training.checkpoint import newest_checkpoint
 from nexus.training.recipe_files import load_recipe
 from tests.fuzz import seeds, tool_seeds
@@ -199,6 +200,11 @@ _STEP = "checkpoints/step-00000006"
 READERS = {
     reader.name: reader
     for reader in (
+        Reader("nifti", seeds.nifti, lambda folder: read_volume(folder / "a.nii"), {"a.nii": "bytes"}),
+        Reader(
+            "nifti packed", seeds.nifti_packed, lambda folder: read_volume(folder / "a.nii.gz"), {"a.nii.gz": "bytes"}
+        ),
+        Reader("dicom", seeds.dicom, lambda folder: read_volume(folder / "series"), {"series/000.dcm": "bytes"}),
         Reader("mithril json", seeds.mithril_model, _mithril, {"model.json": "json"}),
         Reader("safetensors", seeds.safe, _state("a.safetensors"), {"a.safetensors": "safetensors"}),
         Reader("pth", seeds.pickled, _state("a.pth"), {"a.pth": "zip"}),

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from nexus.data.clips.id_images import write_ids
+from tests.nexus.data.medical.drawn_scans import ball, write_nifti, write_series
 
 SIZE = (16, 12)
 
@@ -402,3 +403,15 @@ def table(rows: list[list[object]]) -> str:
     target = io.StringIO()
     csv.writer(target, lineterminator="\n").writerows(rows)
     return target.getvalue()
+
+
+def nifti(folder: Path) -> None:
+    write_nifti(folder / "a.nii", ball((6, 5, 4), (3, 2, 2), 2))
+
+
+def nifti_packed(folder: Path) -> None:
+    write_nifti(folder / "a.nii.gz", ball((6, 5, 4), (3, 2, 2), 2))
+
+
+def dicom(folder: Path) -> None:
+    write_series(folder / "series", ball((6, 5, 3), (3, 2, 1), 2))

@@ -8,7 +8,7 @@ import pytest
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "security.md"
 ROWS = re.findall(
-    r"^\| .* \| ([\d,]+) \| `(nexus\.(?:core|app\.annotate)\.\w+)\.([\w.]+)` \|$",
+    r"^\| .* \| ([\d,]+) \| `(nexus\.(?:core|app\.annotate|data\.medical)\.\w+)\.([\w.]+)` \|$",
     PAGE.read_text(encoding="utf-8"),
     re.M,
 )
