@@ -74,7 +74,7 @@ class PromptableTask(Task):
         """
         if isinstance(model, Segmenter) and not isinstance(model, SAM):
             raise ValueError(
-                f"Clicks and corrections train a SAM; there is no training of a {type(model).__name__} yet."
+                f"Clicks on still images train a SAM; a {type(model).__name__} learns from clips, such as digit-videos."
             )
         if isinstance(model, MedSAM) or not isinstance(model, SAM):
             raise ValueError(

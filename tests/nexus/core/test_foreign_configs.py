@@ -28,6 +28,8 @@ FAMILIES = {
     "siglip": "SiglipConfig",
     "siglip2": "Siglip2Config",
     "sam": "SamConfig",
+    "sam2": "Sam2Config",
+    "sam2_video": "Sam2VideoConfig",
     "grounding-dino": "GroundingDinoConfig",
     "internvl": "InternVLConfig",
 }

@@ -105,7 +105,9 @@ def test_it_is_measured_click_by_click(model):
 
 
 def test_training_is_refused(model):
-    with pytest.raises(ValueError, match="Clicks and corrections train a SAM; there is no training of a SAM2 yet"):
+    with pytest.raises(
+        ValueError, match="Clicks on still images train a SAM; a SAM2 learns from clips, such as digit-videos"
+    ):
         nexus.fit(model, DigitScenes("train", 2), epochs=1)
 
 
