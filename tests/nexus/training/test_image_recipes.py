@@ -15,7 +15,7 @@ from nexus.training import Trainer, list_recipes, load_recipe
 from nexus.training.assembly import make_model
 from nexus.training.schedules import make_schedule
 
-DETECTION = ("coco/", "digit-scenes/")
+DETECTION = ("coco/", "digit-scenes/", "digit-videos/")
 NAMES = [name for name in list_recipes() if not name.startswith(DETECTION)]
 VIT = {"embed_dim": 16, "num_layers": 2, "num_heads": 2}
 TEXTS = {"text_dim": 16, "text_num_layers": 1, "text_num_heads": 2, "context_length": 12, "vocab_size": 40}
