@@ -1,9 +1,9 @@
-"""What SAM's mask decoder looks at when it answers a prompt.
+"""What the mask decoder of SAM, or of SAM 2, looks at when it answers a prompt.
 
 Dims: q tokens, n places of the image, h w rows and columns of them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from nexus.models.cv.sam import SAM, Prompts
-from nexus.models.cv.sam.mask_decoder import MaskDecoder, NarrowAttention
+from nexus.models.cv.sam import Prompts
+from nexus.models.cv.sam.mask_decoder import NarrowAttention
+from nexus.models.cv.sam.segmenter import Segmenter
 from nexus.tasks.promptable.asking import Asked, is_ambiguous
 from nexus.tasks.promptable.encoded import frame_of, masks_of, prompts_in
 from nexus.tasks.promptable.picture import padded
@@ -56,37 +57,38 @@ def look(question: Question) -> Look:
     asked = question.prompts
     if not isinstance(asked, Mapping):
         raise ValueError(
-            "SAM is explained for one prompt: give a point (--point 500,375), a box (--box 425,600,700,875), or both."
+            "A segmenter is explained for one prompt: give a point (--point 500,375), a box"
+            " (--box 425,600,700,875), or both."
         )
-    sam = cast("SAM", question.model)
+    sam = cast("Segmenter", question.model)
     picture = padded(sam, question.pixels[0])
     frame = frame_of(picture, question.size or picture.size)
     prompts = prompts_in(frame, sam, Asked(asked, None))
-    with evaluating(sam), attending(sam.mask_decoder) as maps:
-        embedding = sam.image_encoder(picture.images)
-        several = is_ambiguous(prompts)
-        answer = sam.decode(embedding, prompts, multimask=several)
+    decoder, several = sam.get_submodule("mask_decoder"), is_ambiguous(prompts)
+    with evaluating(sam), attending(decoder) as maps:
+        answer = sam.decode(sam.encode(picture.images), prompts, multimask=several)
     best = int(answer["iou_scores"][0, 0].argmax())
     seen = frame._replace(size=frame.inside)
     mask = masks_of(sam, seen, answer["low_res_masks"][0, 0, best][None])[0]
     rows, columns = (-(-side // sam.config.patch_size) for side in frame.inside)
-    grid = (embedding.shape[2], embedding.shape[3])
+    grid = tuple(side // sam.config.patch_size for side in frame.sides)
     heats = {
         name: tuple(one[token].unflatten(0, grid)[:rows, :columns] for one in maps)
-        for name, token in _tokens(sam, prompts, best + several).items()
+        for name, token in _tokens(decoder, prompts, best + several).items()
     }
     return Look(mask, float(answer["iou_scores"][0, 0, best]), heats, prompts)
 
 
 @contextmanager
-def attending(decoder: MaskDecoder) -> Iterator[list[Float[Tensor, "q n"]]]:
+def attending(decoder: nn.Module) -> Iterator[list[Float[Tensor, "q n"]]]:
     """Gives a list that gets the mean of the heads whenever tokens of the first prompt look at the image."""
     maps: list[Tensor] = []
 
     def keep(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         maps.append(cast("NarrowAttention", module).maps(given[0], given[1])[0, 0].mean(dim=0).float())
 
-    looking = [*(block.get_submodule("token_to_image") for block in decoder.blocks), decoder.final_attn]
+    blocks = decoder.get_submodule("blocks").children()
+    looking = [*(block.get_submodule("token_to_image") for block in blocks), decoder.get_submodule("final_attn")]
     handles = [module.register_forward_pre_hook(keep) for module in looking]
     try:
         yield maps
@@ -95,15 +97,14 @@ def attending(decoder: MaskDecoder) -> Iterator[list[Float[Tensor, "q n"]]]:
             handle.remove()
 
 
-def _tokens(sam: SAM, prompts: Prompts, mask: int) -> dict[str, int]:
+def _tokens(decoder: nn.Module, prompts: Prompts, mask: int) -> dict[str, int]:
     """Numbers of the tokens that are shown: of the mask that answers, of each point, of the corners of a box."""
-    first = 2 + sam.config.num_masks
-    found = {"the mask": 1 + mask}
+    masks = cast("Tensor", decoder.mask_tokens)
+    first = cast("Callable[[Tensor], Tensor]", decoder.tokens)(masks.new_zeros(1, 1, 0, masks.shape[1])).shape[2]
+    found = {"the mask": first - len(masks) + mask}
     points = 0 if prompts.points is None else prompts.points.shape[2]
     found |= {f"point {number + 1}": first + number for number in range(min(points, 3))}
-    if prompts.boxes is not None:
-        found |= {"upper left corner": first + points, "lower right corner": first + points + 1}
-    return found
+    return found if prompts.boxes is None else found | {"upper left corner": -2, "lower right corner": -1}
 
 
 def _attention(question: Question) -> "Figure":

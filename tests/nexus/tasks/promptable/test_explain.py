@@ -10,6 +10,8 @@ from nexus.cli.commands import app
 from nexus.core.preprocessing import Preprocessing
 from nexus.data import eval_transform
 from nexus.models.cv import SAM, SAMConfig
+from nexus.models.cv.sam import Prompts
+from nexus.models.cv.sam2 import SAM2
 from nexus.proofs.parity import randomize
 from nexus.proofs.sam import SMALL
 from nexus.tasks.promptable.explain import attending, look
@@ -95,7 +97,7 @@ def test_explain_draws_the_decoder_from_the_shell(model, photo, tmp_path):
     assert "of the image; the model expects an IoU of" in result.stdout
     assert np.asarray(Image.open(drawn).convert("RGB")).std() > 5
     assert "give a point (--point 500,375), a box" in str(run().exception)
-    assert "SAM is explained for one prompt" in str(run("--prompt", "everything").exception)
+    assert "A segmenter is explained for one prompt" in str(run("--prompt", "everything").exception)
     assert "There is no method 'gradcam'" in str(run("--point", "50,30", "--method", "gradcam").exception)
 
 
@@ -106,3 +108,25 @@ def test_a_kind_without_prompts_refuses_them(tmp_path, photo):
     nexus.create_model("resnet18", num_classes=2, hidden_dim=8).save_pretrained(tmp_path / "classifier")
     given = ["explain", str(tmp_path / "photo.png"), "--model", str(tmp_path / "classifier"), "--point", "5,5"]
     assert "takes none; leave them out" in str(CliRunner().invoke(app, given).exception)
+
+
+def test_sam_2_is_explained_too(photo):
+    torch.manual_seed(0)
+    widths = {"trunk_embed_dim": 8, "embed_dim": 32, "memory_dim": 8, "memory_depth": 1}
+    sam2 = SAM2({"image_size": 64, "trunk_depths": (1, 1, 2, 1), "trunk_global_blocks": (3,), **widths}).eval()
+    randomize(sam2)
+    squashed = Preprocessing(image_size=(64, 64), resize="squash", interpolation="bilinear")
+    pixels = eval_transform(squashed)(photo)[None]
+    prompts = {"points": [[50, 30]], "boxes": [10, 10, 110, 50]}
+    found = look(Question(sam2, pixels, None, None, prompts, (60, 120)))
+    assert list(found.heats) == ["the mask", "point 1", "upper left corner", "lower right corner"]
+    assert all(one.shape == (4, 4) and abs(one.sum() - 1) < 1e-5 for heats in found.heats.values() for one in heats)
+    points = torch.tensor([[[50 * 64 / 120, 30 * 64 / 60]]])
+    with torch.no_grad(), attending(sam2.mask_decoder) as maps:
+        boxes = torch.tensor([[10 * 64 / 120, 10 * 64 / 60, 110 * 64 / 120, 50 * 64 / 60]])
+        sam2.decode(
+            sam2.encode(pixels), Prompts(points[None], torch.ones(1, 1, 1).long(), boxes[None]), multimask=False
+        )
+    torch.testing.assert_close(found.heats["point 1"][-1].flatten(), maps[-1][6])  # object, IoU, four masks
+    torch.testing.assert_close(found.heats["the mask"][-1].flatten(), maps[-1][2])
+    torch.testing.assert_close(found.heats["lower right corner"][0].flatten(), maps[0][-1])
