@@ -7,17 +7,19 @@ _HOMES = {
     "BackendModel": "nexus.deploy.backends",
     "to_backend": "nexus.deploy.backends",
     "OnnxModel": "nexus.deploy.onnx_model",
+    "OnnxVideo": "nexus.deploy.onnx_video",
     "ExportError": "nexus.deploy.onnx_files",
     "Stage": "nexus.deploy.onnx_files",
     "export_onnx": "nexus.deploy.onnx_files",
 }
 
-__all__ = ["BackendModel", "ExportError", "OnnxModel", "Stage", "export_onnx", "to_backend"]
+__all__ = ["BackendModel", "ExportError", "OnnxModel", "OnnxVideo", "Stage", "export_onnx", "to_backend"]
 
 if TYPE_CHECKING:
     from nexus.deploy.backends import BackendModel, to_backend
     from nexus.deploy.onnx_files import ExportError, Stage, export_onnx
     from nexus.deploy.onnx_model import OnnxModel
+    from nexus.deploy.onnx_video import OnnxVideo
 
 
 def __getattr__(name: str) -> Any:

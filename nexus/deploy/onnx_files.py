@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import nexus
+from nexus.core.config import Config
 from nexus.core.modes import in_eval_mode
 from nexus.core.module import NexusModule
 from nexus.core.parts import Part, run_parts
@@ -266,6 +267,7 @@ class _Job:
             "stages": list(stages),
             "class_names": list(model.class_names),
             "image_size": None if self.open_size else list(self.size),
+            "config": model.config.to_dict() if isinstance(model.config, Config) else None,
             "multiple_of": getattr(model, "multiple_of", 1),
             "preprocessing": self._preprocessing(),
         }

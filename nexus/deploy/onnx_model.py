@@ -62,6 +62,7 @@ class OnnxModel:
         stages: Its graphs by name, in order: one of a file, several of a folder.
         task: What the model is for.
         class_names: Names of its classes; empty when unknown.
+        config: The model's configuration, as plain values.
         preprocessing: How an image becomes its input; None when unknown.
         image_size: (height, width) in pixels that the files are made for; None where it is open.
         multiple_of: Where it is open, sides are multiples of so many pixels.
@@ -100,6 +101,7 @@ class OnnxModel:
         self.stages = {name: stages[name] for name in order}
         self.task = first.get("task", "")
         self.class_names = tuple(map(str, self._read(first, "class_names", [])))
+        self.config = self._read(first, "config", None) or {}
         given = self._read(first, "preprocessing", None)
         self.preprocessing = preprocessing or (None if given is None else Preprocessing.from_mapping(given))
         size = self._read(first, "image_size", None)

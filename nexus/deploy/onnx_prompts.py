@@ -22,7 +22,7 @@ NO_POINT, FIRST_CORNER, SECOND_CORNER = -1, 2, 3
 """Labels of places that hold no point, and of the corners of a box."""
 
 
-def prompt_inputs(prompts: Any, low_size: tuple[int, int]) -> dict[str, np.ndarray]:
+def prompt_inputs(prompts: Any, low_size: tuple[int, int], *, always_ended: bool = False) -> dict[str, np.ndarray]:
     """Returns what the stage that decodes takes, for p prompts about one image.
 
     Args:
@@ -30,6 +30,7 @@ def prompt_inputs(prompts: Any, low_size: tuple[int, int]) -> dict[str, np.ndarr
             the model sees: of one prompt, or with a dimension in front for several. Points without labels are of the
             object.
         low_size: (height, width) of `low_res_masks`, which masks are.
+        always_ended: Whether a place of no point follows the points of a box, too, as in SAM 2.
 
     Returns:
         `points` (1, p, n, 2), `labels` (1, p, n) with -1 for no point, and 2 and 3 for the corners of a box,
@@ -44,12 +45,12 @@ def prompt_inputs(prompts: Any, low_size: tuple[int, int]) -> dict[str, np.ndarr
     labels = given.get("labels", np.ones(points.shape[:2]))
     if labels.shape != points.shape[:2]:
         raise ValueError(f"labels have the shape {labels.shape} and points {points.shape}; each point has one.")
+    if always_ended or ("points" in given and "boxes" not in given):
+        points = np.concatenate([points, np.zeros((count, 1, 2))], axis=1)
+        labels = np.concatenate([labels, np.full((count, 1), NO_POINT)], axis=1)
     if "boxes" in given:
         points = np.concatenate([points, given["boxes"].reshape(count, 2, 2)], axis=1)
         labels = np.concatenate([labels, np.tile([FIRST_CORNER, SECOND_CORNER], (count, 1))], axis=1)
-    elif "points" in given:
-        points = np.concatenate([points, np.zeros((count, 1, 2))], axis=1)
-        labels = np.concatenate([labels, np.full((count, 1), NO_POINT)], axis=1)
     masks = given.get("masks", np.zeros((count, *low_size)))
     if masks.shape[1:] != low_size:
         raise ValueError(f"masks are {masks.shape[1:]}; they are `low_res_masks` of an earlier answer: {low_size}.")

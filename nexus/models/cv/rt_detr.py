@@ -328,7 +328,8 @@ def anchor_logits(levels: Sequence[tuple[int, int]], like: Tensor) -> tuple[Tens
         y = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height
         x = (torch.arange(width, device=like.device, dtype=like.dtype) + 0.5) / width
         side = torch.full((height * width,), ANCHOR_SIDE * 2.0**level, device=like.device, dtype=like.dtype)
-        anchors.append(torch.stack([x.repeat(height), y.repeat_interleave(width), side, side], dim=-1))
+        down, across = (axis.flatten() for axis in torch.meshgrid(y, x, indexing="ij"))
+        anchors.append(torch.stack([across, down, side, side], dim=-1))
     boxes = torch.cat(anchors)[None]
     valid = ((boxes > ANCHOR_MARGIN) & (boxes < 1 - ANCHOR_MARGIN)).all(-1, keepdim=True)
     return torch.where(valid, (boxes / (1 - boxes)).log(), torch.finfo(like.dtype).max), valid

@@ -96,9 +96,12 @@ class MaskDecoder(nn.Module):
     def _painted(self, image: Float[Tensor, "b p d h w"], embedding: Embedding) -> Float[Tensor, "bp e low_h low_w"]:
         """Returns what each pixel of a low-resolution mask is described by."""
         count = image.shape[1]
-        x = self.to_eighths(image.flatten(0, 1)) + embedding.eighths.repeat_interleave(count, dim=0)
+        eighths, quarters = (
+            map[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1) for map in (embedding.eighths, embedding.quarters)
+        )
+        x = self.to_eighths(image.flatten(0, 1)) + eighths
         x = self.to_quarters(F.gelu(self.norm_eighths(x)))
-        return F.gelu(x + embedding.quarters.repeat_interleave(count, dim=0))
+        return F.gelu(x + quarters)
 
 
 def several(masks: Masks) -> Masks:
