@@ -304,7 +304,7 @@ def explain(
 
 @app.command()
 def annotate(
-    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="With images; or one image.")],
+    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="With images; one image; or a video.")],
     model: Annotated[
         str | None, option("--model", "-m", value="MODEL", text="sam_vit_base, a run, a weight file, ...")
     ] = None,
@@ -316,6 +316,7 @@ def annotate(
         str | None, option("--export", value="FORMAT", text="Write coco, yolo, yolo-boxes or png, and stop.")
     ] = None,
     port: Annotated[int, option("--port", value="N", text="Of the page; 0 takes a free one.", min=0, max=65535)] = 8910,
+    every: Every = 1,
     imported: Imported = None,
     device: Device = None,
 ) -> None:
@@ -331,7 +332,7 @@ def annotate(
     if export is not None:
         write(source, output, export)
     else:
-        run(source, model, output, classes, port, device)
+        run(source, model, output, classes, port, device, every)
 
 
 app.command()(export)

@@ -3,7 +3,7 @@
 Dims: h w pixels of the image as given.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -74,4 +74,19 @@ class Clickable(Protocol):
 
     def clicker(self, model: nn.Module) -> Clicker:
         """Returns the model, in evaluation mode, ready to be asked."""
+        ...
+
+
+@runtime_checkable
+class Following(Protocol):
+    """A task whose models follow an object from picture to picture."""
+
+    def follow(
+        self, model: nn.Module, frames: Iterable[Image], mask: Bool[np.ndarray, "h w"]
+    ) -> Iterator[Bool[np.ndarray, "h w"]]:
+        """Yields an object's mask in each frame after the first, where it is `mask`.
+
+        Raises:
+            ValueError: A frame has another size than the first.
+        """
         ...

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nexus.app.annotate.marks import coco_runs
+from nexus.app.annotate.marks import coco_runs, runs_of
 from nexus.app.annotate.project import Project
 from nexus.data.check import check_source
 from nexus.data.detection import DigitScenes, read_annotations
@@ -367,3 +367,27 @@ def test_it_fits_the_window(server, open_page, width, height, tmp_path_factory):
         assert page.run("document.documentElement.scrollWidth <= innerWidth")
         assert page.run("app.view.stage.clientWidth * app.view.stage.clientHeight / (innerWidth * innerHeight)") > 0.45
         assert page.areas() == [pixels(0)]
+
+
+def test_an_object_is_followed_through_the_next_images(tmp_path, open_page, needed):
+    needed("uvicorn")
+    from nexus.app.annotate.server import Server
+    from tests.nexus.app.test_follow import by_colour, picture, square
+
+    (tmp_path / "frames").mkdir()
+    for number in range(4):
+        picture(number).save(tmp_path / "frames" / f"{number}.png")
+    project = Project(tmp_path / "frames", class_names=["square"])
+    with running(Server(project, ByColour(), "by colour", "the-token", by_colour)) as (address, _):
+        page = open_page()
+        page.open(address)
+        assert page.page.locator("#follow").is_hidden()
+        page.click(8, 14)
+        assert page.page.locator("#follow").is_visible()
+        page.press("w")
+        page.until("app.project.status[3]?.[0] === 1 && app.doc && app.doc.revision === 2")
+        page.run("app.open(3).then(() => true)")
+        page.until("app.number === 3 && app.doc?.objects.length === 1")
+    marks = project.marks(3)
+    assert marks.objects[0].counts == runs_of(square(3))
+    assert marks.objects[0].track == project.marks(0).objects[0].track != 0

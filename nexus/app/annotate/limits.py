@@ -16,6 +16,8 @@ POINTS = 200
 """Clicks on one object."""
 CLASSES = 1_000
 """Classes of a project."""
+FOLLOWED = 200
+"""Images through which an object is followed at once."""
 NAME = 100
 """Characters of a class's name."""
 ENCODED_BYTES = 256 << 20

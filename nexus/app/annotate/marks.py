@@ -18,7 +18,7 @@ from nexus.tasks.clicks import Clicks
 
 VERSION = 1
 Runs = tuple[int, ...]
-FIELDS = ("class", "counts", "points", "box", "choice", "added", "removed")
+FIELDS = ("class", "counts", "points", "box", "choice", "added", "removed", "track")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Mark:
         choice: Which guess at the first click was taken, from 0.
         added: What was painted over the model's mask; empty where nothing was.
         removed: What was erased from it; likewise.
+        track: The same number in all images through which one object was followed; 0 is none.
     """
 
     label: int
@@ -40,6 +41,7 @@ class Mark:
     choice: int = 0
     added: Runs = ()
     removed: Runs = ()
+    track: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Returns the mark as its document has it; what says nothing is left out."""
@@ -49,6 +51,7 @@ class Mark:
             "choice": self.choice,
             "added": list(self.added),
             "removed": list(self.removed),
+            "track": self.track,
         }
         return {"class": self.label, "counts": list(self.counts)} | {key: value for key, value in said.items() if value}
 
@@ -111,7 +114,8 @@ def _mark(content: Any, where: str, height: int, width: int) -> Mark:
         _runs(fields[key], key, where, height * width) if fields.get(key) else () for key in ("added", "removed")
     )
     clicks, choice = read_clicks(fields, where)
-    return Mark(_whole(fields.get("class"), "class", where, least=1), counts, clicks, choice, added, removed)
+    track = _whole(fields.get("track", 0), "track", where)
+    return Mark(_whole(fields.get("class"), "class", where, least=1), counts, clicks, choice, added, removed, track)
 
 
 def read_clicks(fields: dict[str, Any], where: str) -> tuple[Clicks, int]:

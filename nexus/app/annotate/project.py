@@ -22,9 +22,10 @@ from nexus.core.files import write_whole
 from nexus.data.dataset import DataError
 from nexus.data.images import EXTENSIONS, file_size
 from nexus.data.places import is_within, walk
-from nexus.data.video import VIDEO_EXTENSIONS
+from nexus.data.video import VIDEO_EXTENSIONS, read_frames
 
 PROJECT, MARKS_FOLDER = "project.json", "marks"
+FRAMES, FRAMES_NOTE = "frames", "frames.json"
 
 
 class Conflict(ValueError):
@@ -51,19 +52,22 @@ NEW = Status(Counter(), False, 0)
 class Project:
     """Images, their classes, and what is marked in them. One process at a time may write it."""
 
-    def __init__(self, source: Path, output: Path | None = None, class_names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, source: Path, output: Path | None = None, class_names: Sequence[str] = (), *, every: int = 1
+    ) -> None:
         """Opens a project, or begins one.
 
         Args:
-            source: A folder of images, or one image.
+            source: A folder of images, one image, or a video, whose frames are written into the output folder first.
             output: Where marks are kept; None is `<source>-annotations` beside the source.
             class_names: Of a new project; of one that is there, those that it lacks are added.
+            every: Of a video, use each so many frames.
 
         Raises:
-            ValueError: There are no images, `source` is a video, or what is kept cannot be read.
+            ValueError: There are no images, or what is kept cannot be read.
         """
-        self.root, self.names = find_images(source)
         self.output = output or output_of(source)
+        self.root, self.names = find_images(frames_of(source, self.output, every) if is_video(source) else source)
         if not source.is_file() and self.output.resolve().is_relative_to(source.resolve()):
             raise ValueError(
                 f"{self.output} lies in {source}, whose images are annotated; name a folder outside of it."
@@ -213,14 +217,40 @@ def output_of(source: Path) -> Path:
     return place.with_name(f"{place.stem if source.is_file() else place.name}-annotations")
 
 
+def is_video(source: Path) -> bool:
+    """Returns whether a source is a video by its name."""
+    return source.suffix.lower() in VIDEO_EXTENSIONS and not source.is_dir()
+
+
+def frames_of(source: Path, output: Path, every: int = 1) -> Path:
+    """Returns the folder with the frames of a video as PNG files, which are written unless they are there.
+
+    Raises:
+        ImageError: The video cannot be read.
+        ValueError: The frames that are there are of another video, or were taken otherwise.
+    """
+    folder, note = output / FRAMES, output / FRAMES_NOTE
+    if not source.is_file():
+        raise ValueError(f"{source} does not exist; check the path.")
+    said: dict[str, Any] = {"video": source.name, "bytes": source.stat().st_size, "every": every}
+    if note.exists():
+        there = read_json(note)
+        if not isinstance(there, dict) or {**there, "every": every} != said or every not in (1, there.get("every")):
+            raise ValueError(f"{folder} holds frames of another video, or taken otherwise; name another --output.")
+        return folder
+    for number, frame in enumerate(read_frames(source, every=every)):
+        path = folder / f"{number * every:06}.png"
+        write_whole(path, lambda part, frame=frame: frame.save(part, "PNG", compress_level=1))
+    _write(note, said)
+    return folder
+
+
 def find_images(source: Path) -> tuple[Path, list[str]]:
     """Returns the folder of images and their names in it, sorted, with slashes.
 
     Raises:
-        ValueError: There are none, one leads out of the folder, or `source` is a video.
+        ValueError: There are none, or one leads out of the folder.
     """
-    if source.suffix.lower() in VIDEO_EXTENSIONS and not source.is_dir():
-        raise ValueError(f"{source} is a video; annotate takes a folder of images, or one image.")
     if source.is_file() and source.suffix.lower() in EXTENSIONS:
         return source.parent, [source.name]
     if not source.is_dir():

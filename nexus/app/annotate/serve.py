@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from nexus.app.annotate.follow import Follower, follower_of
 from nexus.app.annotate.project import Project
 from nexus.tasks.clicks import Clickable, Clicker
 from nexus.tasks.source import open_model
@@ -15,8 +16,8 @@ HOST = "127.0.0.1"
 TOKEN_BYTES = 24
 
 
-def open_clicker(model: str, device: str | None = None) -> Clicker:
-    """Returns a model that answers clicks.
+def open_answering(model: str, device: str | None = None) -> tuple[Clicker, Follower | None]:
+    """Returns a model that answers clicks, and what follows objects by it, if it can.
 
     Raises:
         ValueError: There is no such model, or its kind does not answer clicks.
@@ -28,7 +29,7 @@ def open_clicker(model: str, device: str | None = None) -> Clicker:
             f"{model} is a model for {task.name}, and the page needs one that answers clicks, such as sam_vit_base"
             " (`nexus models 'sam*'`), or a run of one."
         )
-    return task.clicker(module)
+    return task.clicker(module), follower_of(module)
 
 
 def listen(port: int) -> socket.socket:
@@ -47,7 +48,14 @@ def listen(port: int) -> socket.socket:
     return found
 
 
-def serve(project: Project, clicker: Clicker, model: str, port: int, told: Callable[[str], Any]) -> None:
+def serve(
+    project: Project,
+    clicker: Clicker,
+    model: str,
+    port: int,
+    told: Callable[[str], Any],
+    follower: Follower | None = None,
+) -> None:
     """Answers the page until the process is interrupted.
 
     Args:
@@ -56,6 +64,7 @@ def serve(project: Project, clicker: Clicker, model: str, port: int, told: Calla
         model: What the page calls it.
         port: To listen on; 0 takes any that is free.
         told: Called with the address of the page, once it answers.
+        follower: Follows objects from image to image; None where the model cannot.
 
     Raises:
         ImportError: Starlette or uvicorn is not installed.
@@ -69,7 +78,7 @@ def serve(project: Project, clicker: Clicker, model: str, port: int, told: Calla
         raise ImportError(f"annotate needs {error.name}: pip install 'nexus-vision[annotate]'.") from None
     with project.alone(), listen(port) as sock:
         port, token = sock.getsockname()[1], secrets.token_urlsafe(TOKEN_BYTES)
-        server = Server(project, clicker, model, token)
+        server = Server(project, clicker, model, token, follower)
         settings: Any = {"log_level": "warning", "lifespan": "on", "server_header": False, "ws": "none"}
         running = uvicorn.Server(uvicorn.Config(server.app(port), timeout_graceful_shutdown=2, **settings))
         sock.listen()

@@ -23,8 +23,9 @@ from starlette.routing import Route
 from nexus.app.annotate.classes import COLORS, read_labels
 from nexus.app.annotate.encoder import Encoder
 from nexus.app.annotate.export import FORMATS, export
+from nexus.app.annotate.follow import Follower, follow
 from nexus.app.annotate.guard import Guard, TooLarge
-from nexus.app.annotate.limits import ASKED, LARGE_BODY, MARKS, OBJECTS, POINTS
+from nexus.app.annotate.limits import ASKED, FOLLOWED, LARGE_BODY, MARKS, OBJECTS, POINTS
 from nexus.app.annotate.marks import read_clicks, read_marks, runs_of
 from nexus.app.annotate.pictures import picture_of
 from nexus.app.annotate.project import NEW, Conflict, Project
@@ -59,7 +60,9 @@ class Json(Response):
 class Server:
     """Answers the page of one project."""
 
-    def __init__(self, project: Project, clicker: Clicker, model: str, token: str) -> None:
+    def __init__(
+        self, project: Project, clicker: Clicker, model: str, token: str, follower: Follower | None = None
+    ) -> None:
         """Starts to encode the first images.
 
         Args:
@@ -67,8 +70,10 @@ class Server:
             clicker: The model.
             model: What the page calls it.
             token: Who asks must know it.
+            follower: Follows objects from image to image; None where the model cannot.
         """
-        self.project, self.model, self.token = project, model, token
+        self.project, self.model, self.token, self.follower = project, model, token, follower
+        self._following = asyncio.Lock()
         self.encoder = Encoder(clicker, lambda number: load_image(project.path(number)), len(project.names))
 
     def app(self, port: int) -> Guard:
@@ -84,6 +89,7 @@ class Server:
             Route("/api/images/{number:int}/picture", self._picture),
             Route("/api/images/{number:int}/ready", self._ready),
             Route("/api/images/{number:int}/mask", self._mask, methods=["POST"]),
+            Route("/api/images/{number:int}/follow", self._follow, methods=["POST"]),
         ]
         handlers: Any = {ValueError: _refused, Exception: _failed, TooLarge: _too_large, HTTPException: _no_such_thing}
         application = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
@@ -109,7 +115,8 @@ class Server:
                 "model": self.model,
                 "output": str(project.output),
                 "names": project.names,
-                "status": {number: [status.objects.total(), status.done] for number, status in project.status.items()},
+                "follows": self.follower is not None,
+                "status": self._status(),
                 "classes": [label._asdict() for label in project.labels],
                 "colors": COLORS,
                 "used": project.used(),
@@ -117,6 +124,9 @@ class Server:
                 "limits": {"objects": OBJECTS, "points": POINTS},
             }
         )
+
+    def _status(self) -> dict[int, list[int | bool]]:
+        return {number: [status.objects.total(), status.done] for number, status in self.project.status.items()}
 
     async def _classes(self, request: Request) -> Response:
         labels = read_labels(await _body(request, ASKED), "the request")
@@ -173,6 +183,19 @@ class Server:
         seconds = time.perf_counter() - start
         score = said.score if math.isfinite(said.score) else 0.0
         return Json({"counts": counts, "score": score, "guesses": said.guesses, "seconds": seconds})
+
+    async def _follow(self, request: Request) -> Response:
+        content, number = await _body(request, ASKED), self._number(request)
+        if not isinstance(content, dict) or content.keys() != {"object", "images"}:
+            raise DataError("the request is not a mapping of object and images.")
+        place, count = (content[key] for key in ("object", "images"))
+        if any(type(value) is not int for value in (place, count)) or not 1 <= count <= FOLLOWED:
+            raise DataError(f"object and images are whole numbers, images 1 to {FOLLOWED}.")
+        if self.follower is None:
+            raise DataError(f"{self.model} follows no objects; a SAM 2 does (--model sam2.1_hiera_tiny).")
+        async with self._following:
+            done = await run_in_threadpool(follow, self.project, self.follower, number, place, count)
+        return Json({"images": done, "status": self._status(), "used": self.project.used()})
 
     def _number(self, request: Request) -> int:
         number = request.path_params["number"]

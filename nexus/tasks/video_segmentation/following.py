@@ -6,14 +6,16 @@ Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024, Sec. 6.1 (fro
 Dims: n objects, h w pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+from jaxtyping import Bool
 from torch import nn
 
 from nexus.data.clips.clip import Clip, first_seen
 from nexus.data.detection.rle import RLE, encode
+from nexus.data.images import Image, image_size
 from nexus.data.transforms import eval_transform
 from nexus.models.cv.sam2 import SAM2, Tracked, VideoSession
 from nexus.ops.clicks import central_click
@@ -83,6 +85,26 @@ def follow(model: nn.Module, clip: Clip, *, prompt: str = "click", memory: bool 
         for one, rows in seen.items()
         if rows
     ]
+
+
+def carried(
+    model: nn.Module, frames: Iterable[Image], mask: Bool[np.ndarray, "h w"]
+) -> Iterator[Bool[np.ndarray, "h w"]]:
+    """Yields an object's mask in each frame after the first, where it is `mask`. Frames are looked at one by one.
+
+    Raises:
+        ValueError: A frame has another size than the first.
+    """
+    transform, video = eval_transform(preprocessing_of(model)), VideoSession(cast("SAM2", model), mask.shape)
+    for number, frame in enumerate(frames):
+        if image_size(frame) != mask.shape:
+            told = " x ".join(map(str, image_size(frame)[::-1]))
+            raise ValueError(f"Frame {number} has {told} pixels, and the first one {mask.shape[1]} x {mask.shape[0]}.")
+        tracked = video.push(transform(frame))
+        if number == 0:
+            video.prompt(1, masks=mask)
+        else:
+            yield (at_size(tracked.logits, mask.shape)[0] > 0).cpu().numpy()
 
 
 def pointing_at(mask: np.ndarray, prompt: str) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 Dims: b clips, t frames, n objects, c channels, h w pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from nexus.core.preprocessing import Preprocessing
@@ -22,7 +24,7 @@ from nexus.ops.clicks import ClipPromptConfig
 from nexus.tasks.protocol import Task
 from nexus.tasks.source import evaluating, open_model
 from nexus.tasks.video_segmentation.asking import asked_of, is_about_objects, read_texts
-from nexus.tasks.video_segmentation.following import PROMPTS, follow
+from nexus.tasks.video_segmentation.following import PROMPTS, carried, follow
 from nexus.tasks.video_segmentation.metrics import VideoMetrics
 from nexus.tasks.video_segmentation.report import VideoEvaluation
 from nexus.tasks.video_segmentation.session import FollowingSession
@@ -117,6 +119,12 @@ class VideoTask(Task):
     def predict(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Follows the objects of the batch's `clips`. Returns `followed`, what became of those of each clip."""
         return {"followed": [follow(model, clip, prompt=self.prompt, memory=self.memory) for clip in batch["clips"]]}
+
+    def follow(
+        self, model: nn.Module, frames: Iterable["Image | np.ndarray"], mask: Bool[np.ndarray, "h w"]
+    ) -> Iterator[Bool[np.ndarray, "h w"]]:
+        """Yields an object's mask in each frame after the first, where it is `mask`; see `carried`."""
+        return carried(model, frames, mask)
 
     def metrics(self) -> VideoMetrics:
         """Returns fresh figures."""

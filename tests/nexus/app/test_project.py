@@ -87,7 +87,7 @@ def test_wrong_folders_are_named(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     (photos / "link.png").symlink_to(tmp_path / "clip.mp4")
     for source, message in (
-        (tmp_path / "clip.mp4", r"clip\.mp4 is a video; annotate takes a folder of images, or one image"),
+        (tmp_path / "clip.mp4", r"clip\.mp4 cannot be decoded"),
         (tmp_path / "empty", "There is no image in the folder"),
         (tmp_path / "nothere", "nothere is no folder of images, and no image; check the path"),
         (photos, r"link\.png is a link that leads out of .*photos; put the file itself there"),

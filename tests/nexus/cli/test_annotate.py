@@ -47,7 +47,7 @@ def said(*words):
 def test_wrong_turns_are_answered_in_a_line(photos, sam, tmp_path):
     assert "The page needs a model that answers clicks: --model sam_vit_base" in said(photos)
     (tmp_path / "clip.mp4").write_bytes(b"")
-    assert "clip.mp4 is a video; annotate takes a folder of images" in said(tmp_path / "clip.mp4", "--model", sam)
+    assert "clip.mp4 cannot be decoded" in said(tmp_path / "clip.mp4", "--model", sam)
     assert "is no folder of images, and no image" in said(tmp_path / "nothere", "--model", sam)
     assert "--export writes what was marked before" in said(photos, "--model", sam, "--export", "coco")
     assert "There is no format 'cocoa'" in said(photos, "--export", "cocoa")

@@ -41,6 +41,7 @@ export const marks = (number, signal) => json(`/api/images/${number}`, { signal 
 export const picture = async (number, signal) => (await ask(`/api/images/${number}/picture`, { signal })).blob();
 export const ready = (number, signal) => json(`/api/images/${number}/ready`, { signal });
 export const mask = (number, body, signal) => json(`/api/images/${number}/mask`, { method: "POST", body, signal });
+export const follow = (number, body) => json(`/api/images/${number}/follow`, { method: "POST", body });
 export const save = (number, body) => json(`/api/images/${number}`, { method: "PUT", body });
 export const classes = (body) => json("/api/classes", { method: "PUT", body });
 export const exported = (format) => json("/api/export", { method: "POST", body: { format } });

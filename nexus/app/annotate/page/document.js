@@ -8,7 +8,7 @@ import { EMPTY, contains, fromCounts, minus, toCounts, union } from "./runs.js";
 const LONGEST = 200;   // steps that can be undone
 
 export const newObject = (label) => withMask({
-  label, base: EMPTY, added: EMPTY, removed: EMPTY, points: [], box: null, choice: 0, guesses: 1, score: null,
+  label, base: EMPTY, added: EMPTY, removed: EMPTY, points: [], box: null, choice: 0, guesses: 1, score: null, track: 0,
 });
 
 export function withMask(object) {
@@ -110,6 +110,7 @@ function fromKept(kept) {
   return {
     label: kept.class, mask, base: minus(mask, added), added, removed: runs(kept.removed),
     points: kept.points ?? [], box: kept.box ?? null, choice: kept.choice ?? 0, guesses: 1, score: null,
+    track: kept.track ?? 0,
   };
 }
 
@@ -118,6 +119,7 @@ function toKept(one, pixels) {
   if (one.points.length) kept.points = one.points;
   if (one.box) kept.box = one.box;
   if (one.choice) kept.choice = one.choice;
+  if (one.track) kept.track = one.track;
   if (one.added.length) kept.added = toCounts(one.added, pixels);
   if (one.removed.length) kept.removed = toCounts(one.removed, pixels);
   return kept;

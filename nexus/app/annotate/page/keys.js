@@ -14,6 +14,7 @@ export const KEYS = [
   ["Objects", [
     ["enter", "Enter", "Finish the object; the next click begins another", (app) => app.finish()],
     ["g", "G", "Another guess at the first click: a part of it, or more than it", (app) => app.nextGuess()],
+    ["w", "W", "Follow the object through the next images (SAM 2)", (app) => app.follow()],
     ["delete", "Delete", "Remove the object", (app) => app.removeActive()],
     ["backspace", "", "", (app) => app.removeActive()],
     ["escape", "Esc", "Give up what is being drawn, or let go of the object", (app) => app.escape()],

@@ -9,6 +9,7 @@ import { EMPTY, fromCounts, iou } from "./runs.js";
 import { Saver } from "./saver.js";
 import { Tools } from "./tools.js";
 
+const FOLLOWED = 24; // images through which an object is followed at once
 const SAME = 0.9;   // overlap from which two objects are said to be one
 const HINTS = {
   click: "Click an object. Right-click what is not part of it.",
@@ -55,6 +56,7 @@ class App {
     press("fit", () => this.view.fit());
     press("guess", () => this.nextGuess());
     press("finish", () => this.finish());
+    press("follow", () => this.follow());
     press("swap", () => this.swap());
     press("banner-act", () => this.bannerAct?.());
     find("done").addEventListener("change", (event) => this.setDone(event.target.checked));
@@ -249,6 +251,27 @@ class App {
     this.enqueue((doc) => this.#put(doc, withMask({ ...(doc.active ?? object), added: object.added, removed: object.removed }), doc.activeIndex));
   }
 
+  // Finds the active object in the next images; then the image is loaded anew, for the server has changed it.
+  follow() {
+    if (!this.project.follows) return;
+    this.enqueue(async (doc) => {
+      const { number } = this, at = doc.activeIndex;
+      if (at < 0 || !await this.saver.flush()) return;
+      find("thinking").hidden = false;
+      try {
+        const said = await api.follow(number, { object: at, images: FOLLOWED });
+        Object.assign(this.project, { status: said.status, used: said.used });
+        for (let one = number; one <= number + said.images; one++) showImage(this, one);
+        showProgress(this);
+        this.say(`Followed through ${said.images} image${said.images === 1 ? "" : "s"}.`);
+        this.opening = null;
+        setTimeout(() => number === this.number && this.open(number, true));
+      } finally {
+        find("thinking").hidden = true;
+      }
+    });
+  }
+
   finish() { this.enqueue((doc) => doc.select(-1)); }
   select(index) {
     this.enqueue((doc) => {
@@ -364,6 +387,7 @@ class App {
     find("previous").disabled = this.number <= 0;
     find("next").disabled = this.number >= this.project.names.length - 1;
     find("finish").hidden = !active;
+    find("follow").hidden = !(active && this.project.follows && this.number < this.project.names.length - 1);
     find("guess").hidden = !(active && active.guesses > 1);
     find("guess").firstChild.textContent = active ? `Guess ${active.choice + 1} of ${active.guesses} ` : "";
     this.#hint();
