@@ -23,7 +23,7 @@ def made(request) -> tuple[NexusModule, dict[str, Part], dict[str, torch.Tensor]
 
 def test_parts_compose_to_the_model(made):
     model, parts, inputs = made
-    if isinstance(model, SAM):
+    if isinstance(model, (SAM, SAM2)):
         inputs = {**inputs, "has_mask_prompts": torch.zeros_like(inputs["has_mask_prompts"])}
     with torch.no_grad():
         found = run_parts(parts, **inputs)
@@ -34,7 +34,7 @@ def test_parts_compose_to_the_model(made):
                 for row, count, one in zip(found[name], found["count"].tolist(), wanted[name]):
                     torch.testing.assert_close(row[:count], one, rtol=1e-5, atol=1e-5)
             return
-        if isinstance(model, SAM):  # a graph gives all masks, and the end of the points is one of them
+        if isinstance(model, (SAM, SAM2)):  # a graph gives all masks, and the end of the points is one of them
             wanted = model(inputs["images"], inputs["points"][:, :, :2], inputs["labels"][:, :, :2])
             found |= {name: found[name][:, :, 1:] for name in ("masks", "iou_scores", "low_res_masks")}
         else:

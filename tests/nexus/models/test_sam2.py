@@ -182,3 +182,18 @@ def test_what_a_config_of_the_hub_changes_is_followed_or_refused():
         SAM2.config_from_hub(mapping | {"max_cond_frame_num": 4})
     with pytest.raises(FileError, match="wide_memory, which is not known here"):
         SAM2.config_from_hub(mapping | {"wide_memory": 3})
+
+
+def test_the_part_that_decodes_takes_points_boxes_and_masks_as_tensors(model, embedding):
+    """Behind the corners of a box, labels 2 and 3, comes a place of no point, as behind points."""
+    decoder = model.parts((128, 128))["mask_decoder"]
+    masks = TENSORS["inputs/mask_logits"][None]
+    places = torch.tensor([[[[20.0, 30.0], [10.0, 12.0], [90.0, 100.0], [0.0, 0.0]]]])
+    labels = torch.tensor([[[1, 2, 3, -1]]])
+    prompt = {"points": places[:, :, :1], "boxes": places[:, :, 1:3].flatten(2), "masks": masks}
+    with torch.no_grad():
+        found = decoder(*embedding, places, labels, masks, torch.tensor([[True]]))
+        wanted = model.predict(image_embedding=embedding, prompt=prompt)
+    for name in ("low_res_masks", "iou_scores"):
+        torch.testing.assert_close(found[name][:, :, 1:], wanted[name], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found["object_scores"], wanted["object_scores"], rtol=1e-4, atol=1e-4)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -17,10 +16,7 @@ from nexus.models.cv.sam.names import FORMATS
 from nexus.models.cv.sam.practice import Targets, practise
 from nexus.models.cv.sam.prompt_encoder import PromptEncoder
 from nexus.models.cv.sam.prompts import Prompts, read_prompts, repeat_for
-from nexus.models.cv.sam.segmenter import Segmenter
-
-PROMPTS = ("points", "labels", "mask_prompts", "has_mask_prompts")
-"""What the part that decodes takes of prompts; see `PromptEncoder.encode_fixed`."""
+from nexus.models.cv.sam.segmenter import FREE_PROMPTS, PROMPTS, Segmenter, example_prompts
 
 
 class SAM(Segmenter):
@@ -144,20 +140,10 @@ class SAM(Segmenter):
 
     def example_inputs(self, image_size: tuple[int, int] | None = None) -> dict[str, Tensor]:
         images = super().example_inputs(image_size)["images"]
-        height, width = images.shape[-2:]
-        places = [[width / 2, height / 2], [width / 4, height / 3], [0, 0]]
-        points = images.new_tensor(places).expand(2, 3, 3, 2)
-        labels = torch.tensor([1, 0, -1], device=images.device).expand(2, 3, 3)
-        low = (SCALE * (height // self.config.patch_size), SCALE * (width // self.config.patch_size))
-        masks = 4 * torch.randn(2, 3, *low, generator=torch.Generator().manual_seed(1)).to(images)
-        has_masks = torch.tensor([True, False, True], device=images.device).expand(2, 3)
-        return {"images": images, **dict(zip(PROMPTS, (points, labels, masks, has_masks)))}
+        return {"images": images, **example_prompts(images, self.config.patch_size)}
 
     def free_dims(self) -> dict[str, dict[int, str]]:
-        asked = {0: "batch", 1: "prompts"}
-        low = {2: "low_height", 3: "low_width"}
-        prompts = ({**asked, 2: "points"}, {**asked, 2: "points"}, {**asked, **low}, asked)
-        return {**super().free_dims(), **dict(zip(PROMPTS, prompts))}
+        return {**super().free_dims(), **FREE_PROMPTS}
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> SAMConfig:

@@ -5,11 +5,21 @@ Dims: b images, c channels, h w pixels of what the model sees, p prompts of an i
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from nexus.core.module import NexusModule
+from nexus.models.cv.sam.mask_decoder import SCALE
 from nexus.models.cv.sam.prompts import Prompts
+
+PROMPTS = ("points", "labels", "mask_prompts", "has_mask_prompts")
+"""What the part that decodes takes of prompts; see `PromptEncoder.encode_fixed`."""
+
+_ASKED = {0: "batch", 1: "prompts"}
+_LOW = {2: "low_height", 3: "low_width"}
+FREE_PROMPTS = dict(zip(PROMPTS, ({**_ASKED, 2: "points"}, {**_ASKED, 2: "points"}, {**_ASKED, **_LOW}, _ASKED)))
+"""Dimensions of these that may have any size."""
 
 
 class Segmenter(NexusModule):
@@ -33,6 +43,19 @@ class Segmenter(NexusModule):
     def decode(self, embeddings: Any, prompts: Prompts, *, multimask: bool = True) -> dict[str, Tensor]:
         """Returns `low_res_masks`, four pixels to the side of a token, and `iou_scores`, both (b, p, k, ...)."""
         raise NotImplementedError
+
+
+def example_prompts(images: Float[Tensor, "b c H W"], patch_size: int) -> dict[str, Tensor]:
+    """Returns three prompts about each image of an example, as `PROMPTS` names them."""
+    height, width = images.shape[-2:]
+    count = len(images)
+    places = [[width / 2, height / 2], [width / 4, height / 3], [0, 0]]
+    points = images.new_tensor(places).expand(count, 3, 3, 2)
+    labels = torch.tensor([1, 0, -1], device=images.device).expand(count, 3, 3)
+    low = (SCALE * (height // patch_size), SCALE * (width // patch_size))
+    masks = 4 * torch.randn(count, 3, *low, generator=torch.Generator().manual_seed(1)).to(images)
+    has_masks = torch.tensor([True, False, True], device=images.device).expand(count, 3)
+    return dict(zip(PROMPTS, (points, labels, masks, has_masks)))
 
 
 def images_of(embeddings: Any) -> list[Any]:

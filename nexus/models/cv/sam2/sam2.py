@@ -11,7 +11,7 @@ from nexus.core.parts import PartSpec
 from nexus.models.cv.sam.mask_decoder import SCALE, enlarge
 from nexus.models.cv.sam.prompt_encoder import PromptEncoder
 from nexus.models.cv.sam.prompts import Prompts, read_prompts, repeat_for
-from nexus.models.cv.sam.segmenter import Segmenter
+from nexus.models.cv.sam.segmenter import FREE_PROMPTS, PROMPTS, Segmenter, example_prompts
 from nexus.models.cv.sam2.clip_practice import ClipTargets, practise_clips
 from nexus.models.cv.sam2.config import STRIDE, SAM2Config
 from nexus.models.cv.sam2.hub import config_from_hub
@@ -36,6 +36,7 @@ class SAM2(Segmenter):
     other_tasks = ("video-segmentation",)
     formats = FORMATS
     head_prefixes = ()
+    answers = ("embeddings", "low_res_masks")
     hub_types = ("sam2", "sam2_video")
     fills_up = False
     sure_score = 0.8
@@ -143,15 +144,16 @@ class SAM2(Segmenter):
         decoder = ("prompt_encoder", "mask_decoder", "no_memory")
         return {
             "image_encoder": PartSpec(_encode, ("images",), ("image_encoder",)),
-            "mask_decoder": PartSpec(_decode, (*MAP_NAMES, "points", "labels"), decoder),
+            "mask_decoder": PartSpec(_decode, (*MAP_NAMES, *PROMPTS), decoder),
+            "enlarger": PartSpec(_enlarge, ("low_res_masks",), ()),
         }
 
     def example_inputs(self, image_size: tuple[int, int] | None = None) -> dict[str, Tensor]:
         images = super().example_inputs(image_size)["images"]
-        height, width = images.shape[-2:]
-        points = images.new_tensor([[width / 2, height / 2], [width / 4, height / 3]]).expand(2, 3, 2, 2)
-        labels = torch.tensor([1, 0], device=images.device).expand(2, 3, 2)
-        return {"images": images, "points": points, "labels": labels}
+        return {"images": images, **example_prompts(images, STRIDE)}
+
+    def free_dims(self) -> dict[str, dict[int, str]]:
+        return {**super().free_dims(), **FREE_PROMPTS}
 
     @classmethod
     def config_from_hub(cls, mapping: Mapping[str, Any]) -> SAM2Config:
@@ -163,11 +165,26 @@ def _encode(model: SAM2, images: Tensor) -> Mapping[str, Tensor]:
 
 
 def _decode(
-    model: SAM2, embeddings: Tensor, eighths: Tensor, quarters: Tensor, points: Tensor, labels: Tensor
+    model: SAM2,
+    embeddings: Tensor,
+    eighths: Tensor,
+    quarters: Tensor,
+    points: Tensor,
+    labels: Tensor,
+    masks: Tensor,
+    has_masks: Tensor,
 ) -> Mapping[str, Tensor]:
-    answer = model.decode(Embedding(embeddings, eighths, quarters), Prompts(points, labels))
-    rows, columns = embeddings.shape[-2:]
-    return {"masks": enlarge(answer["low_res_masks"], (rows * STRIDE, columns * STRIDE)), **answer}
+    """Returns all masks of each prompt, as SAM's part does. Here places end with one of no point behind boxes, too."""
+    grid = (embeddings.shape[-2], embeddings.shape[-1])
+    sparse, dense = model.prompt_encoder.encode_fixed(grid, points, labels, masks, has_masks)
+    seen = Embedding(embeddings + model.no_memory[0, :, :, None, None], eighths, quarters)
+    found = model.mask_decoder(seen, model.prompt_encoder.positions.grid(grid), sparse, dense)
+    return {"iou_scores": found.iou_scores, "object_scores": found.object_scores, "low_res_masks": found.logits}
+
+
+def _enlarge(model: SAM2, masks: Tensor) -> Mapping[str, Tensor]:
+    factor = STRIDE // SCALE
+    return {"masks": enlarge(masks, (factor * masks.shape[-2], factor * masks.shape[-1]))}
 
 
 _SMALL = {"trunk_depths": (1, 2, 11, 2), "trunk_global_blocks": (7, 10, 13)}
