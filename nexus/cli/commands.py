@@ -11,6 +11,7 @@ from nexus.cli.export import export
 from nexus.cli.offered import Commands
 from nexus.cli.options import (
     BatchSize,
+    Caption,
     Classes,
     Data,
     Device,
@@ -239,6 +240,7 @@ def predict(
     overlap: Overlap = None,
     prompt: Prompt = None,
     classes: Classes = None,
+    caption: Caption = None,
     tokenizer: Tokenizer = None,
     imported: Imported = None,
     batch_size: BatchSize = 16,
@@ -262,6 +264,8 @@ def predict(
         tokenizer=tokenizer,
     )
     texts = [*(prompt or []), *(classes.split(",") if classes is not None else [])]
+    if caption is not None:
+        texts.append(f"{caption.rstrip(' .')}.")
     predictions = predict_images(predictor, images, prompts=texts, draw=draw, every=every, min_score=min_score)
     if output is not None:
         write_predictions(predictions, output, top=top, data=data, long=long)

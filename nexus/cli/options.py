@@ -77,5 +77,8 @@ Prompt = Annotated[
     ),
 ]
 Classes = Annotated[str | None, option("--classes", value="WORDS", text="The same at once: 'cat, red car'.")]
+Caption = Annotated[
+    str | None, option("--caption", value="TEXT", text="What to look for, in sentences: 'a cat beside a red car.'")
+]
 BatchSize = Annotated[int, option("--batch-size", "-b", value="N", text="Images at a time.", min=1)]
 Strict = Annotated[bool, option("--strict", text="Stop at the first file that cannot be read.")]

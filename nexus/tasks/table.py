@@ -15,6 +15,7 @@ TASKS: dict[str, str | type[Task]] = {
     "detection": "nexus.tasks.detection",
     "image-text": "nexus.tasks.image_text",
     "masked-image-modeling": "nexus.tasks.masked_images",
+    "open-vocabulary-detection": "nexus.tasks.open_vocabulary",
     "promptable-segmentation": "nexus.tasks.promptable",
     "video-segmentation": "nexus.tasks.video_segmentation",
 }

@@ -50,6 +50,8 @@ class Detections:
         image: The image, where it was given in memory; a file is read again when it is drawn.
         image_id: Its number in a data set; see `numbered`.
         class_ids: Numbers of the classes there; None for one that the data set does not have.
+        caption: What the model was asked, where the classes are phrases of it; empty otherwise.
+        class_places: Then where the words of each class stand in it, as first character and the one after the last.
     """
 
     path: str
@@ -60,6 +62,8 @@ class Detections:
     image: "Image | np.ndarray | None" = field(default=None, repr=False)
     image_id: int | None = field(default=None, repr=False)
     class_ids: tuple[int | None, ...] = field(default=(), repr=False)
+    caption: str = field(default="", repr=False)
+    class_places: tuple[tuple[tuple[int, int], ...], ...] = field(default=(), repr=False)
 
     formats: ClassVar[Mapping[str, Callable[[Sequence[Any], Path], None]]] = {
         ".coco.json": write_coco_results,
@@ -105,8 +109,11 @@ class Detections:
                 row["mask"] = self.found.masks[place].to_json()
             if self.found.keypoints is not None:
                 row["keypoints"] = self.found.keypoints[place].tolist()
+            if self.class_places:
+                row["places"] = [list(place) for place in self.class_places[self.found.labels[place]]]
             rows.append(row)
-        return {"path": self.path, "height": self.height, "width": self.width, "objects": rows}
+        caption = {"caption": self.caption} if self.caption else {}
+        return {"path": self.path, "height": self.height, "width": self.width, **caption, "objects": rows}
 
     def to_rows(self, count: int | None = None) -> list[dict[str, Any]]:
         """Returns a line of a table for each object; coordinates in pixels."""

@@ -12,6 +12,7 @@ Dims: h w pixels, n finds, t tiles.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -38,8 +39,9 @@ def merge_tiles(parts: Sequence[Detections], info: ImageInfo, windows: Sequence[
         match: Of `Tiling`.
     """
     found = _merge([part.found for part in parts], windows, (info.height, info.width), match)
-    names = max((part.class_names for part in parts), key=len)
-    return Detections(info.path, info.height, info.width, found, names, info.image)
+    most = max(parts, key=lambda part: len(part.class_names))
+    whole = {"path": info.path, "height": info.height, "width": info.width, "image": info.image}
+    return replace(most, found=found, **whole)
 
 
 def _merge(parts: Sequence[Found], windows: Sequence[Window], size: tuple[int, int], match: float) -> Found:

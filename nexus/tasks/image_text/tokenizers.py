@@ -49,13 +49,27 @@ def load_tokenizer(model: ImageTextModel, source: str | Path | None = None) -> R
         ValueError: The tokenizer cannot be had, or has ids that the model does not know.
         ImportError: transformers is not installed.
     """
+    return _checked(model, *find_tokenizer(model, source))
+
+
+def find_tokenizer(model: NexusModule, source: str | Path | None = None) -> tuple[Any, str]:
+    """Returns a tokenizer of transformers, and where it comes from.
+
+    Args:
+        model: Whose tokenizer it is.
+        source: See `load_tokenizer`.
+
+    Raises:
+        ValueError: The tokenizer cannot be had.
+        ImportError: transformers is not installed.
+    """
     if source is None and any(name.startswith("tokenizer") for name in model.files):
         with tempfile.TemporaryDirectory() as folder:
             for name, content in model.files.items():
                 (Path(folder) / name).write_bytes(content)
-            return _checked(model, open_tokenizer(folder), "saved with the model")
+            return open_tokenizer(folder), "saved with the model"
     name = str(source) if source is not None else _published_tokenizer(model)
-    return _checked(model, open_tokenizer(name), name)
+    return open_tokenizer(name), name
 
 
 def bring_tokenizer(
@@ -77,12 +91,16 @@ def bring_tokenizer(
     elif source is None and model.files:
         return load_tokenizer(model)
     else:
-        tokenizer = open_tokenizer(source or _published_tokenizer(model))
+        tokenizer, _ = find_tokenizer(model, source)
+    model.files = {**tokenizer_files(tokenizer), TEMPLATES_FILE: json.dumps(list(templates)).encode()}
+    return _checked(model, tokenizer, source or "of its card")
+
+
+def tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
+    """Returns the files of a tokenizer of transformers by name, as they are saved with a model."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        files = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
-    model.files = {**files, TEMPLATES_FILE: json.dumps(list(templates)).encode()}
-    return _checked(model, tokenizer, source or "of its card")
+        return {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
 
 
 def templates_of(model: NexusModule) -> tuple[str, ...]:
@@ -173,8 +191,8 @@ def _checked(model: ImageTextModel, tokenizer: Any, name: str) -> Reader:
     return reader
 
 
-def _published_tokenizer(model: ImageTextModel) -> str:
-    if model.tokenizer:
+def _published_tokenizer(model: NexusModule) -> str:
+    if isinstance(model, ImageTextModel) and model.tokenizer:
         return model.tokenizer
     urls = [weights.url for weights in model.card.weights] if model.card else []
     for url in urls:

@@ -68,6 +68,8 @@ class Levels(NamedTuple):
         sizes: (height, width) of each level.
         seen: Where the levels show an image.
         extents: Columns and rows of each level that show the image, as a share of it.
+        features: The backbone's maps.
+        canvas: (height, width) of the padded batch in pixels.
     """
 
     image: Float[Tensor, "b m d"]
@@ -75,6 +77,8 @@ class Levels(NamedTuple):
     sizes: list[tuple[int, int]]
     seen: Bool[Tensor, "b m"]
     extents: Float[Tensor, "b l 2"]
+    features: Sequence[Tensor] = ()
+    canvas: Size = (0, 0)
 
 
 class GroundingDINO(NexusModule):
@@ -152,20 +156,39 @@ class GroundingDINO(NexusModule):
         text, spans = self._for_images(text, spans, len(batch))
         if targets is not None:
             check_labels(targets, spans)
-        features = self._maps(batch)
-        outputs = self._answer(self._levels(*self._project(batch, sizes_tensor(sizes, batch), features)), text)
+        levels = self.encode_image(batch, sizes)
+        outputs = self._answer(levels, text)
         logits, boxes = outputs.pop("logits"), outputs.pop("boxes")
-        found: dict[str, Any] = {"pred_logits": logits[-1], "pred_boxes": boxes[-1], **outputs, "features": features}
-        canvas = [(batch.shape[-2], batch.shape[-1])] * len(sizes)
+        found: dict[str, Any] = {"pred_logits": logits[-1], "pred_boxes": boxes[-1], **outputs}
+        found["features"] = levels.features
         if targets is not None:
             numbered = {f"_{place}": pair for place, pair in enumerate(zip(logits[:-1], boxes[:-1]))}
             first = found["encoder_logits"], found["encoder_boxes"]
             layers = {"": (logits[-1], boxes[-1]), **numbered, "_encoder": first}
-            objects = relative_objects(targets, canvas)
+            objects = relative_objects(targets, [levels.canvas] * len(sizes))
             found["losses"] = grounding_losses(layers, objects, spans, text.words, self.config)
         if targets is None or not self.training:
-            found |= best_classes(logits[-1], boxes[-1], spans, canvas, self.config.num_detections)
+            found |= best_classes(logits[-1], boxes[-1], spans, levels.canvas, self.config.num_detections)
         return found
+
+    def encode_image(self, batch: Float[Tensor, "b c h w"], sizes: Sequence[Size]) -> Levels:
+        """Returns images as captions are compared with them, which they can be again and again (`find`).
+
+        Args:
+            batch: Padded below and to the right.
+            sizes: (height, width) of each image in it.
+        """
+        features = self._maps(batch)
+        levels = self._levels(*self._project(batch, sizes_tensor(sizes, batch), features))
+        return levels._replace(features=features, canvas=(batch.shape[-2], batch.shape[-1]))
+
+    def find(self, levels: Levels, text: Text, spans: Spans | Bool[Tensor, "k n"] | None = None) -> dict[str, Any]:
+        """Returns what `forward` gives for encoded images and text, without `features`."""
+        text, spans = self._for_images(text, spans, len(levels.image))
+        outputs = self._answer(levels, text)
+        logits, boxes = outputs["logits"][-1], outputs["boxes"][-1]
+        found = best_classes(logits, boxes, spans, levels.canvas, self.config.num_detections)
+        return {"pred_logits": logits, "pred_boxes": boxes, "embeddings": outputs["embeddings"], **found}
 
     def encode_text(self, tokens: Int[Tensor, "t n"]) -> Text:
         """Returns captions as images are compared with them.
@@ -355,11 +378,11 @@ def best_classes(
     logits: Float[Tensor, "b q n"],
     boxes: Float[Tensor, "b q 4"],
     spans: Spans,
-    canvas: Sequence[Size],
+    canvas: Size,
     count: int,
 ) -> dict[str, list[Tensor]]:
     """Returns of each image the `count` likeliest pairs of a query and a class, best first."""
-    pixels = pixel_boxes(boxes, sizes_tensor(canvas, boxes))
+    pixels = pixel_boxes(boxes, sizes_tensor([canvas] * len(boxes), boxes))
     found: dict[str, list[Tensor]] = {"boxes": [], "scores": [], "labels": []}
     for scores, places, span in zip(logits, pixels, spans):
         chances = class_chances(scores, span)
