@@ -29,14 +29,14 @@ Model = Annotated[
 ]
 Tokenizer = Annotated[
     str | None,
-    option("--tokenizer", value="FOLDER", text="Of a model that reads texts; or a repository of the hub."),
+    option("--tokenizer", value="FOLDER", text="Of a model of texts; or a hub's repository."),
 ]
 Imported = Annotated[
     list[str] | None,
     typer.Option(
         "--import",
         metavar="MODULE",
-        help="With what you registered: my_package, my_models.py.",
+        help="With what you registered: my_models.py.",
         callback=_import_modules,
     ),
 ]
@@ -51,7 +51,7 @@ Written = Annotated[
     Path | None,
     option("--output", "-o", value="FILE", text="Also write a .csv, .json or .coco.json, or YOLO's folder."),
 ]
-Long = Annotated[bool, option("--long", text="In a .csv, a row per guess, not a column per class.")]
+Long = Annotated[bool, option("--long", text="In a .csv, a row per guess, not per image.")]
 Numbering = Annotated[
     str | None, option("--data", "-d", value="SOURCE", text="Numbers for .coco.json, from coco:PATH.")
 ]
@@ -77,8 +77,6 @@ Prompt = Annotated[
     ),
 ]
 Classes = Annotated[str | None, option("--classes", value="WORDS", text="The same at once: 'cat, red car'.")]
-Caption = Annotated[
-    str | None, option("--caption", value="TEXT", text="What to look for, in sentences: 'a cat beside a red car.'")
-]
+Caption = Annotated[str | None, option("--caption", value="TEXT", text="In sentences: 'a cat. a red car.'")]
 BatchSize = Annotated[int, option("--batch-size", "-b", value="N", text="Images at a time.", min=1)]
 Strict = Annotated[bool, option("--strict", text="Stop at the first file that cannot be read.")]
