@@ -188,6 +188,11 @@ def peak_memory(source: str, row: Row, training: bool, device: torch.device) -> 
         before = torch.cuda.memory_allocated()
         step()
         return torch.cuda.max_memory_allocated() - before
+    return peak_of(step)
+
+
+def peak_of(step: Callable[[], Any]) -> int:
+    """Returns the bytes that a call allocates at most on the CPU."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
     profiler: Any = profile.profiler
