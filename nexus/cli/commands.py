@@ -252,6 +252,13 @@ def predict(
 
     It answers with classes, objects, words, whatever its kind gives; -o writes them to a file.
     """
+    from nexus.cli.onnx_predict import is_exported, predict_exported
+
+    if model is not None and is_exported(model):
+        others = (output, data, draw, tile, overlap, prompt, classes, tokenizer, device, every > 1, strict, long)
+        predict_exported(model, images, batch_size, top, min_score, as_json=as_json, others=others)
+        return
+
     from nexus.cli.predict import predict_images, read_tiles, show_predictions
     from nexus.predict import DEFAULT_MODEL, Predictor, write_predictions
 

@@ -203,3 +203,26 @@ def test_files_of_others_run_and_say_what_they_lack(classifier, tmp_path, needed
         with pytest.raises(ValueError, match=r"bad\.onnx: class_names|levle"):
             OnnxModel(tmp_path / "bad.onnx")
         del file.metadata_props[:]
+
+
+def test_the_command_answers_as_with_torch(classifier, sam, tmp_path):
+    from typer.testing import CliRunner
+
+    from nexus.cli.commands import app
+
+    np.save(tmp_path / "photo.npy", PHOTOS[0])
+    photo = str(tmp_path / "photo.npy")
+    run = CliRunner().invoke(app, ["predict", photo, "--model", str(classifier[1]), "--json", "--top", "3"])
+    assert run.exit_code == 0, run.output
+    assert same(json.loads(run.stdout), [Predictor(classifier[0])(photo)[0].to_json(3)])
+    shown = CliRunner().invoke(app, ["predict", photo, "--model", str(classifier[1]), "--top", "1"]).output
+    assert "rank" in shown
+    assert photo[-9:] in shown.replace("\n", "")
+    for words, told in (
+        ([str(classifier[1]), "--draw", "drawn"], "--draw is not for exported models"),
+        ([str(classifier[1]), "--min-score", "0.5"], "--min-score is for detectors"),
+        ([str(sam[1])], "answers prompts; from Python"),
+    ):
+        run = CliRunner().invoke(app, ["predict", photo, "--model", *words])
+        assert run.exit_code == 2
+        assert told in run.output
