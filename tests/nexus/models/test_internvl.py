@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from nexus import create_model, list_models, model_info
 from nexus.core.documents import FileError
 from nexus.core.formats import to_our_names
+from nexus.deploy import export_onnx
 from nexus.models.cv import InternVL
 from nexus.models.cv.internvl.config import InternVLConfig
 from nexus.models.cv.internvl.internvl import IGNORED, VARIANTS
@@ -328,6 +329,13 @@ def test_keys_that_are_not_built_are_refused_by_name(changes, message):
     told = {"model_type": "internvl_chat", "vision_config": vision, "llm_config": LANGUAGE, **changes}
     with pytest.raises(FileError, match=message):
         InternVL.config_from_hub(told)
+
+
+@pytest.mark.needs("onnxscript")
+def test_it_is_not_exported_as_a_whole(tmp_path):
+    with pytest.raises(ValueError, match="An InternVL cannot be exported as a whole: it writes word after word"):
+        export_onnx(tiny(), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_they_are_listed():

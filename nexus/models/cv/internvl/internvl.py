@@ -163,6 +163,13 @@ class InternVL(NexusModule):
             "language_model": PartSpec(_read, ("embeddings", "tokens"), ("language",)),
         }
 
+    def free_dims(self) -> dict[str, dict[int, str]]:
+        """Raises ValueError: there is no graph of a model that writes word after word."""
+        raise ValueError(
+            "An InternVL cannot be exported as a whole: it writes word after word, and remembers those before. Its"
+            " stages are modules of their own, model.parts(); the image encoder has a graph."
+        )
+
     def example_inputs(self, image_size: tuple[int, int] | None = None) -> dict[str, Tensor]:
         images = super().example_inputs(image_size)["images"][:1]
         rows, columns = self.visual.patch_embed.grid(images.shape[-2:])
