@@ -93,23 +93,52 @@ class OnnxModel:
             raise ValueError(f"{self.path} holds no .onnx files; `nexus export MODEL -o {self.path}` writes them.")
         opened = [OnnxStage(file, threads, providers) for file in files]
         first = opened[0].facts
-        order = self._read(first, "stages", [opened[0].facts.get("stage", "model")])
+        order = self._texts(first, "stages") or [first.get("stage", "model")]
         stages = {stage.facts.get("stage", "model"): stage for stage in opened}
         missing = [name for name in order if name not in stages]
         if missing:
             raise ValueError(f"{self.path} lacks the stage {missing[0]!r} of {', '.join(order)}; export to a folder.")
         self.stages = {name: stages[name] for name in order}
         self.task = first.get("task", "")
-        self.class_names = tuple(map(str, self._read(first, "class_names", [])))
-        self.config = self._read(first, "config", None) or {}
-        given = self._read(first, "preprocessing", None)
+        self.class_names = self._texts(first, "class_names")
+        self.config = self._mapping(first, "config") or {}
+        given = self._mapping(first, "preprocessing")
         self.preprocessing = preprocessing or (None if given is None else Preprocessing.from_mapping(given))
-        size = self._read(first, "image_size", None)
-        self.multiple_of = max(1, int(self._read(first, "multiple_of", 1)))
-        self.image_size = None if size is None else (int(size[0]), int(size[1]))
+        size = self._sides(first, "image_size", 2)
+        self.multiple_of = self._whole(first, "multiple_of")
+        self.image_size = None if size is None else (size[0], size[1])
 
-    def _read(self, facts: Mapping[str, str], key: str, default: Any) -> Any:
-        return parse_json(facts[key], f"{self.path}: {key}") if key in facts else default
+    def _read(self, facts: Mapping[str, str], key: str) -> Any:
+        return parse_json(facts[key], f"{self.path}: {key}") if key in facts else None
+
+    def _texts(self, facts: Mapping[str, str], key: str) -> tuple[str, ...]:
+        value = self._read(facts, key) or []
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise self._odd(key, value, "a list of names")
+        return tuple(value)
+
+    def _mapping(self, facts: Mapping[str, str], key: str) -> dict[str, Any] | None:
+        value = self._read(facts, key)
+        if value is not None and not isinstance(value, dict):
+            raise self._odd(key, value, "a mapping")
+        return value
+
+    def _whole(self, facts: Mapping[str, str], key: str) -> int:
+        value = self._read(facts, key) if key in facts else 1
+        if type(value) is not int or value < 1:
+            raise self._odd(key, value, "a whole number above 0")
+        return value
+
+    def _sides(self, facts: Mapping[str, str], key: str, count: int) -> list[int] | None:
+        value = self._read(facts, key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) != count or any(type(one) is not int or one < 1 for one in value):
+            raise self._odd(key, value, f"{count} whole numbers above 0")
+        return value
+
+    def _odd(self, key: str, value: Any, rule: str) -> ValueError:
+        return ValueError(f"{self.path}: its {key} is {value!r:.60}; it is {rule}. Export the model again.")
 
     def run(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs all stages one after another. Returns what they gave, by name.
@@ -211,6 +240,8 @@ class OnnxModel:
         return list(dict.fromkeys(n for stage in self.stages.values() for n in stage.inputs if n not in made))
 
     def _name(self, place: int) -> str:
+        if self.class_names and place >= len(self.class_names):
+            raise ValueError(f"{self.path} names {len(self.class_names)} classes and answers with class {place}.")
         return self.class_names[place] if self.class_names else str(place)
 
     def _classes(self, one: Seen, chances: np.ndarray) -> Answer:

@@ -103,7 +103,10 @@ class OnnxVideo:
         if missing:
             raise ValueError(f"{self.model.path} has no {missing[0]!r}; export VideoStages(model) of a SAM 2.")
         config = self.model.config
-        self.num_memories, self.num_pointers = int(config["num_memories"]), int(config["num_pointers"])
+        counts: list[Any] = [config.get(name) for name in ("num_memories", "num_pointers")]
+        if any(type(one) is not int or one < 1 for one in counts):
+            raise ValueError(f"{self.model.path} does not say how much it remembers ({counts}); export it again.")
+        self.num_memories, self.num_pointers = counts
         least = max(self.num_memories, self.num_pointers) - 1
         if keep < least:
             raise ValueError(f"keep is {keep}; the model looks back at {least} frames, so keep at least so many.")

@@ -69,11 +69,26 @@ class TransformerTower(ImageTower):
 
 
 def check_ids(tokens: Tensor) -> None:
-    """Raises unless `tokens` are ids of texts (t, n)."""
+    """Raises ValueError unless `tokens` are ids of texts (t, n)."""
+    if not isinstance(tokens, Tensor):
+        raise ValueError(f"tokens are a {type(tokens).__name__}; the model takes a tensor of ids (texts, tokens).")
     if tokens.ndim != 2 or tokens.is_floating_point():
         raise ValueError(
             f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}; the model takes integer ids (texts, tokens), "
             "as its tokenizer makes them."
+        )
+
+
+def check_known(tokens: Tensor, vocab_size: int) -> None:
+    """Raises ValueError unless `tokens` are ids of texts (t, n) that a model knows.
+
+    It looks at the values, so it stands outside of what becomes a graph.
+    """
+    check_ids(tokens)
+    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
+        raise ValueError(
+            f"tokens hold ids from {int(tokens.min())} to {int(tokens.max())}, and the model knows {vocab_size}, from"
+            " 0: they are of the tokenizer of another model."
         )
 
 

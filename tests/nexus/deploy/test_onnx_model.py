@@ -226,3 +226,36 @@ def test_the_command_answers_as_with_torch(classifier, sam, tmp_path):
         run = CliRunner().invoke(app, ["predict", photo, "--model", *words])
         assert run.exit_code == 2
         assert told in run.output
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A small classifier of five classes as a file."""
+    model, size = small("resnet18")
+    model.preprocessing, model.class_names = Preprocessing(image_size=size, resize="squash"), tuple("abcde")
+    path = tmp_path_factory.mktemp("plain") / "model.onnx"
+    export_onnx(model, path, image_size=size)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("class_names", "3", "its class_names is 3; it is a list of names. Export the model again"),
+        ("class_names", '{"a": 1}', "its class_names is {'a': 1}; it is a list of names"),
+        ("class_names", '["a"]', "names 1 classes and answers with class"),
+        ("multiple_of", "null", "its multiple_of is None; it is a whole number above 0"),
+        ("image_size", "3", "its image_size is 3; it is 2 whole numbers above 0"),
+        ("image_size", '["a", "b"]', "it is 2 whole numbers above 0"),
+        ("stages", '[["a"]]', "it is a list of names"),
+        ("config", "[1]", "its config is .1.; it is a mapping"),
+        ("preprocessing", "7", "its preprocessing is 7; it is a mapping"),
+    ],
+)
+def test_odd_facts_of_a_file_are_named(plain, tmp_path, needed, key, value, message):
+    onnx = needed("onnx")
+    file = onnx.load(plain)
+    next(one for one in file.metadata_props if one.key == key).value = value
+    onnx.save(file, tmp_path / "odd.onnx")
+    with pytest.raises(ValueError, match=message):
+        OnnxModel(tmp_path / "odd.onnx")(np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8))

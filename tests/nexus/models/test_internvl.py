@@ -284,6 +284,16 @@ def test_drawn_words_follow_the_seed():
             "have 4 places for tokens of images, and the images give 0",
         ),
         (lambda model, images: model(images, torch.ones(1, 9)), r"tokens are torch.float32 of shape \(1, 9\)"),
+        (lambda model, images: model(None, [[1, 2]]), "tokens are a list; the model takes a tensor of ids"),
+        (
+            lambda model, images: model(None, torch.tensor([[3, 10**6]])),
+            "ids from 3 to 1000000, and the model knows 100",
+        ),
+        (lambda model, images: model(None, torch.tensor([[-3, 3]])), "ids from -3 to 3, and the model knows 100"),
+        (
+            lambda model, images: model(images, torch.ones(1, 9).long(), torch.ones(1, 4).bool()),
+            r"places are \(1, 4\) and tokens \(1, 9\); they must be one",
+        ),
         (lambda model, images: model.encode_image(torch.ones(1, 3, 42, 42)), "has 3 x 3 patches; both must be multipl"),
         (lambda model, images: model.encode_image(torch.ones(1, 1, 56, 56)), "channel"),
     ],

@@ -263,6 +263,11 @@ def test_it_learns_one_picture():
             lambda model, images: model(images, texts=torch.ones(2, 24), asked=torch.ones(1, 3)),
             r"asked is \(1, 3\); it has a row for each of 1 images and a column for each of 2 texts",
         ),
+        (
+            lambda model, images: model.set_classes(["a"], lambda _: [[99, 3]]),
+            "ids from 3 to 99, and the model knows 64",
+        ),
+        (lambda model, images: model.set_classes(None, letters), "class_names are None; give a list of words"),
         (lambda model, images: model.set_classes([], letters), r"class_names are \[\]; give a list of words"),
         (lambda model, images: model.set_classes("cat", letters), "class_names are 'cat'; give a list of words"),
         (lambda model, images: model.set_classes(["cat", " "], letters), "A word is empty: 'cat', ' '"),

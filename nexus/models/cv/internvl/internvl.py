@@ -21,6 +21,7 @@ from nexus.core.formats import State
 from nexus.core.module import NexusModule
 from nexus.core.parts import PartSpec
 from nexus.layers import check_images, fit_positions, resample_position_embedding
+from nexus.models.cv.image_text import check_known
 from nexus.models.cv.internvl.config import InternVLConfig
 from nexus.models.cv.internvl.language import build_language
 from nexus.models.cv.internvl.names import FORMATS, config_from_hub
@@ -80,8 +81,9 @@ class InternVL(NexusModule):
         self, images: Float[Tensor, "i c h w"] | None, tokens: Int[Tensor, "b n"], places: Bool[Tensor, "b n"] | None
     ) -> Float[Tensor, "b n d"]:
         """Returns what the language model reads: words, and tokens of tiles at their places."""
-        if tokens.ndim != 2 or tokens.is_floating_point():
-            raise ValueError(f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}; they are ids (texts, tokens).")
+        check_known(tokens, self.language.get_input_embeddings().num_embeddings)
+        if places is not None and places.shape != tokens.shape:
+            raise ValueError(f"places are {tuple(places.shape)} and tokens {tuple(tokens.shape)}; they must be one.")
         words = self.language.get_input_embeddings()(tokens)
         wanted = 0 if places is None else int(places.sum())
         seen = None if images is None else self.encode_image(images).flatten(0, 1)

@@ -23,6 +23,7 @@ from nexus.layers.csp import Bottleneck, CSPStage, PyramidPooling, conv_unit
 from nexus.layers.detector_input import Size, Target, check_targets, fill_padding, pad_images, sizes_tensor
 from nexus.models.cv.clip import TextTower
 from nexus.models.cv.detector import Detector
+from nexus.models.cv.image_text import check_known
 from nexus.models.cv.yolo_world.config import YOLOWorldConfig, scaled
 from nexus.models.cv.yolo_world.head import STRIDES, FixedContrast, Head, TextContrast
 from nexus.models.cv.yolo_world.names import FORMATS
@@ -109,6 +110,7 @@ class YOLOWorld(Detector):
         )
         if len(texts) not in (1, len(batch)):
             raise ValueError(f"There are texts of {len(texts)} images and {len(batch)} images; give each its own.")
+        asked = None if asked is None else torch.as_tensor(asked, device=batch.device)
         if asked is not None and tuple(asked.shape) != (len(batch), texts.shape[1]):
             raise ValueError(
                 f"asked is {tuple(asked.shape)}; it has a row for each of {len(batch)} images and a column for each of"
@@ -160,7 +162,7 @@ class YOLOWorld(Detector):
         return found.clamp(min=0).minimum(found.new_tensor([width, height, width, height])), scores, labels
 
     def _texts(self, texts: Tensor | None) -> Float[Tensor, "_ k t"]:
-        texts = self.vocabulary if texts is None else texts
+        texts = self.vocabulary if texts is None else torch.as_tensor(texts)
         width = self.config.projection_dim
         if texts.ndim not in (2, 3) or texts.shape[-1] != width:
             raise ValueError(f"texts are {tuple(texts.shape)}; they are (k, {width}), or (images, k, {width}).")
@@ -189,10 +191,11 @@ class YOLOWorld(Detector):
             tokens: Ids from CLIP's tokenizer.
 
         Raises:
-            ValueError: The model was fused, and reads no texts any more.
+            ValueError: The model was fused, and reads no texts any more, or it does not know an id.
         """
         if self.text is None:
             raise ValueError("This YOLOWorld was fused for its words and reads no others; load it again.")
+        check_known(tokens, self.config.vocab_size)
         return nn.functional.normalize(self.text(tokens, self.checkpointing), dim=-1)
 
     def set_classes(
@@ -207,7 +210,7 @@ class YOLOWorld(Detector):
         Raises:
             ValueError: There is no word, one is empty or stands twice, or the model was fused.
         """
-        names = tuple(class_names)
+        names = tuple(class_names or ())
         if isinstance(class_names, str) or not names or not all(isinstance(name, str) for name in names):
             raise ValueError(f"class_names are {class_names!r}; give a list of words, such as ['cat', 'red car'].")
         empty = [name for name in names if not name.strip()]
@@ -217,13 +220,11 @@ class YOLOWorld(Detector):
         if twice:
             raise ValueError(f"{', '.join(map(repr, twice))} stand twice among the words; name each once.")
         with torch.no_grad():
-            vectors = self.encode_text(tokenize([name.split("/")[0].strip() for name in names]).to(self._device()))
+            tokens = torch.as_tensor(tokenize([name.split("/")[0].strip() for name in names]))
+            vectors = self.encode_text(tokens.to(self.vocabulary.device))
         self.vocabulary = nn.Parameter(vectors, requires_grad=self.vocabulary.requires_grad)
         self.config, self.class_names = self.config.replace(num_classes=len(names)), names
         return self
-
-    def _device(self) -> torch.device:
-        return self.vocabulary.device
 
     def fuse(self) -> "YOLOWorld":
         """Makes the model a plain detector of its vocabulary, without a text tower (Sec. 3.4, re-parameterization).
