@@ -24,9 +24,11 @@ from nexus.core.modes import in_eval_mode
 from nexus.core.module import NexusModule
 from nexus.core.parts import Part, run_parts
 from nexus.deploy.onnx_compare import largest_differences
+from nexus.deploy.onnx_packages import import_onnx
 from nexus.tasks.table import task_name
 
 OPSET = 18
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4
 """Largest difference from torch, as a share of an output's largest value."""
 FOLLOWING = ("height", "width", "patches", "low_height", "low_width")
@@ -102,11 +104,14 @@ def export_onnx(
     Raises:
         ExportError: A stage has no graph, or gives something else in ONNX Runtime; nothing is written then.
         ValueError: The path is of another kind, or the model is not in float32.
+        ImportError: A package of the extra "onnx" is not installed.
     """
     path = Path(path)
     if path.suffix not in ("", ".onnx"):
         raise ValueError(f"{path} ends in {path.suffix!r}; give NAME.onnx for one file, or a folder for the stages.")
     _check_model(model)
+    for package in PACKAGES:
+        import_onnx(package)
     with in_eval_mode(model), torch.no_grad(), _staging(path) as folder:
         job = _Job(model, image_size, open_size, opset, tolerance)
         if path.suffix:
@@ -324,8 +329,7 @@ def _parts_of(modules: nn.ModuleDict) -> dict[str, Part]:
 
 
 def _session(path: Path) -> Any:
-    import onnxruntime
-
+    onnxruntime: Any = import_onnx()
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
     return onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])

@@ -15,6 +15,7 @@ from nexus.core.preprocessing import Preprocessing
 from nexus.data.images import Source, image_size, load_image
 from nexus.data.preprocess import model_input
 from nexus.deploy.onnx_images import Seen, padded
+from nexus.deploy.onnx_packages import import_onnx
 from nexus.deploy.onnx_prompts import answer_prompts
 
 Answer = dict[str, Any]
@@ -274,8 +275,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _session(path: Path, threads: int | None, providers: Sequence[str]) -> Any:
-    import onnxruntime
-
+    onnxruntime: Any = import_onnx()
     if not path.is_file():
         raise ValueError(f"There is no file {path}; `nexus export MODEL -o {path}` writes one.")
     settings = onnxruntime.SessionOptions()

@@ -1,6 +1,7 @@
 """Files for ONNX Runtime: of every kind of model, at several sizes of inputs, equal to torch."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 from nexus.cli.commands import app
 from nexus.core.module import NexusModule
 from nexus.core.preprocessing import Preprocessing
-from nexus.deploy import ExportError, export_onnx
+from nexus.deploy import ExportError, OnnxModel, export_onnx
 from nexus.models.registry import create_model
 from nexus.proofs.parity import randomize
 from tests.small_models import EVERY_KIND, small
@@ -142,3 +143,15 @@ def test_the_command(tmp_path):
         assert f"--image-size is '{wrong}'; give a side such as 224, or height and width such as 480x640." in run.output
     run = CliRunner().invoke(app, ["export", str(folder), "-o", str(file), "--image-size", "64", "--open-size"])
     assert "--image-size fixes what --open-size leaves open" in run.output
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_package_is_named_with_what_brings_it(monkeypatch, tmp_path, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    model, size = made("resnet18")
+    with pytest.raises(ImportError, match=rf"ONNX files need {package}: pip install 'nexus-vision\[onnx\]'"):
+        export_onnx(model, tmp_path / "model.onnx", image_size=size)
+    (tmp_path / "mine.onnx").write_bytes(b"x")
+    if package == "onnxruntime":
+        with pytest.raises(ImportError, match="ONNX files need onnxruntime"):
+            OnnxModel(tmp_path / "mine.onnx")
