@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nexus.models.cv.sam2 import SAM2, SAM2Config, VideoSession
+from nexus.models.cv.sam2 import SAM2, SAM2Config, VideoSession, video_session
 from nexus.models.cv.sam2.tracking import answer, answer_mask, first_sight, memory_of
 from tests.nexus.models.sam2_golden import authors_model, frames_of, golden
 
@@ -146,7 +146,22 @@ def test_objects_do_not_disturb_each_other(newest):
     both.prompt(1, 0, **BOX)
     alone.prompt(1, 0, **BOX)
     for (_, two), (_, one) in zip(both.propagate(count=4), alone.propagate(count=4), strict=True):
-        assert torch.equal(two.logits[1], one.logits[0])
+        torch.testing.assert_close(two.logits[1], one.logits[0], rtol=0, atol=1e-5)
+
+
+def test_objects_that_remember_frames_of_the_same_ages_are_answered_in_one_go(newest, monkeypatch):
+    asked = []
+    whole = video_session.answer
+    monkeypatch.setattr(video_session, "answer", lambda *given: asked.append(len(given[1])) or whole(*given))
+    session = newest.session()
+    session.prompt(1, 0, **BOX)
+    session.prompt(2, 0, **CLICKS)
+    session.prompt(3, 1, points=[[40, 50]])  # later than the others: on its own
+    asked.clear()
+    found = dict(session.propagate(count=3))
+    assert asked == [1, 2, 2, 1]  # the third goes back from its prompt to frame 0, where the others are given
+    assert found[2].logits.shape[0] == 3
+    assert not torch.equal(found[2].logits[0], found[2].logits[1])
 
 
 def test_an_object_out_of_sight_has_no_mask_and_the_same_pointer(newest):

@@ -3,7 +3,7 @@
 Dims: n objects, h w pixels of what the model sees, low_h low_w of its masks (a quarter of that).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -22,6 +22,8 @@ from nexus.models.cv.sam2.tracking import (
     ABSENT,
     LARGEST,
     Answer,
+    Pointed,
+    Remembered,
     answer,
     answer_mask,
     first_sight,
@@ -174,7 +176,9 @@ class VideoSession:
                 prompts = prompts._replace(masks=before.found.logits[None].clamp(-LARGEST, LARGEST))
             tracked = before is not None and number not in bank.prompted
             tokens = (
-                self._tokens(bank, number, embedding, reverse=False) if tracked else first_sight(self.model, embedding)
+                self._tokens([bank], number, embedding, reverse=False)
+                if tracked
+                else first_sight(self.model, embedding)
             )
             found = answer(self.model, tokens, embedding, prompts)
         bank.prompt(number, self._kept(embedding, found, prompted=True), as_correction=as_correction)
@@ -220,20 +224,42 @@ class VideoSession:
         del self._banks[object_id]
 
     def _track(self, number: int, *, reverse: bool) -> Tracked:
-        for bank in self._banks.values():
-            if bank.is_given(number):
-                continue
+        waiting = [bank for bank in self._banks.values() if not bank.is_given(number)]
+        for banks in self._alike(waiting, number, reverse=reverse):
             embedding = self._embedding_of(number)
-            tokens = self._tokens(bank, number, embedding, reverse=reverse)
-            found = answer(self.model, tokens, embedding)
-            bank.track(number, self._kept(embedding, found, prompted=False))
+            shared = Embedding(*(part.expand(len(banks), -1, -1, -1) for part in embedding))
+            found = answer(self.model, self._tokens(banks, number, shared, reverse=reverse), shared)
+            kept = self._kept(shared, found, prompted=False)
+            for at, bank in enumerate(banks):
+                own = Answer(*(part[at : at + 1] for part in kept.found))
+                bank.track(number, Kept(own, kept.memory[at : at + 1]))
         return self._found(number)
 
-    def _tokens(self, bank: Bank, number: int, embedding: Embedding, *, reverse: bool) -> Float[Tensor, "1 d h w"]:
+    def _alike(self, banks: list[Bank], number: int, *, reverse: bool) -> Iterable[list[Bank]]:
+        """The objects in groups that remember frames of the same ages, so that a group is answered in one go."""
+        groups: dict[tuple[tuple[int | None, ...], ...], list[Bank]] = {}
+        for bank in banks:
+            ages = (tuple(one.ago for one in part) for part in self._remembered(bank, number, reverse=reverse))
+            groups.setdefault(tuple(ages), []).append(bank)
+        return groups.values()
+
+    def _remembered(self, bank: Bank, number: int, *, reverse: bool) -> tuple[list[Remembered], list[Pointed]]:
+        frames = bank.memories(number, self.model.config.num_memories - 1, reverse=reverse)
+        return frames, bank.pointers(number, self._longest - 1, reverse=reverse)
+
+    @property
+    def _longest(self) -> int:
         config = self.model.config
-        longest = min(self.num_frames or config.num_pointers, config.num_pointers)
-        frames = bank.memories(number, config.num_memories - 1, reverse=reverse)
-        return recall(self.model, embedding, frames, bank.pointers(number, longest - 1, reverse=reverse), longest)
+        return min(self.num_frames or config.num_pointers, config.num_pointers)
+
+    def _tokens(
+        self, banks: list[Bank], number: int, embedding: Embedding, *, reverse: bool
+    ) -> Float[Tensor, "n d h w"]:
+        """The tokens of a frame, for each of some objects whose memories are of the same ages."""
+        frames, pointers = zip(*(self._remembered(bank, number, reverse=reverse) for bank in banks))
+        maps = [Remembered(of[0].ago, torch.cat([one.memory for one in of])) for of in zip(*frames)]
+        told = [Pointed(of[0].ago, torch.cat([one.pointer for one in of])) for of in zip(*pointers)]
+        return recall(self.model, embedding, maps, told, self._longest)
 
     def _kept(self, embedding: Embedding, found: Answer, *, prompted: bool) -> Kept:
         return Kept(found, remember(self.model, embedding, found, prompted=prompted).bfloat16())
