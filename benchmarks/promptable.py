@@ -1,10 +1,13 @@
-"""SAM beside transformers' SamModel on the CPU, in one run: image encoder, mask decoder, masks of everything.
+"""SAM and SAM 2 beside those of transformers on the CPU, in one run: image encoder, mask decoder, everything, videos.
 
-    python benchmarks/promptable.py [encoder] [decoder] [everything] [--threads 1] [--repeats 5] [--side 1024] [--quick]
+    python benchmarks/promptable.py [encoder] [decoder] [everything] [video] [--threads 1] [--repeats 5] [--side 1024]
+        [--quick]
 
 Both sides get the same weights, image and prompts; what encoder and decoder answer is compared. The models have the
 shape of SAM's ViT-B with fewer and narrower blocks in the encoder (four, of 192), and the published decoder. Everything
-is transformers' own pipeline "mask-generation", with the same grid and bounds. Seconds are of the processor, taken
+is transformers' own pipeline "mask-generation", with the same grid and bounds. The video has eight frames and two
+objects, SAM 2.1's memory and decoder are the published ones, and its trunk is half as wide as that of the tiny one;
+the masks of all frames are compared. Seconds are of the processor, taken
 in turn; the ratio is the median of the ratios of neighbours. Memory is the peak of what torch allocates beside the
 weights in a call.
 
@@ -26,18 +29,22 @@ from torch import Tensor
 from nexus.core.formats import to_our_names
 from nexus.core.preprocessing import Preprocessing
 from nexus.models.cv.sam import SAM, Prompts, SAMConfig
+from nexus.models.cv.sam2 import SAM2, SAM2Config, VideoSession
 from nexus.ops.nms import nms
 from nexus.predict import Predictor
 from nexus.proofs.libraries import import_library
 from nexus.proofs.sam import hub_sam
+from nexus.proofs.sam2 import hub_sam2
 from nexus.tasks.promptable import Everything
 
 Run = Callable[[], Any]
+FRAMES = 8
+"""Of the video."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help="encoder, decoder, everything; all without names")
+    parser.add_argument("parts", nargs="*", help="encoder, decoder, everything, video; all without names")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--side", type=int, default=1024)
@@ -123,12 +130,52 @@ def everything(ours: SAM, theirs: Any, side: int) -> tuple[Run, Run]:
     )
 
 
+def video(ours: SAM, theirs: Any, side: int) -> tuple[Run, Run]:
+    """Eight frames with two objects, each clicked on in the first; the small SAM of the other rows is not asked."""
+    transformers = import_library("transformers")
+    config = SAM2Config(image_size=side, trunk_embed_dim=48)
+    theirs = hub_sam2(transformers, config)
+    torch.nn.init.constant_(theirs.mask_decoder.pred_obj_score_head.proj_out.bias, 10.0)  # always in sight
+    ours = SAM2(config).eval()
+    ours.load_state_dict(to_our_names(theirs.state_dict(), SAM2.formats)[0])
+    frames = torch.randn(FRAMES, 3, side, side)
+    clicks = {1: (side * 0.3, side * 0.4), 2: (side * 0.7, side * 0.6)}
+    runs = (lambda: followed(ours, frames, clicks)), (lambda: followed_by_hub(transformers, theirs, frames, clicks))
+    for one, other in zip(runs[0](), runs[1](), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0.05)  # memories are kept as bfloat16
+    return runs
+
+
+def followed(model: SAM2, frames: Tensor, clicks: dict[int, tuple[float, float]]) -> list[Tensor]:
+    """Logits of both objects in each frame."""
+    session = VideoSession(model, (frames.shape[2], frames.shape[3]), frames)
+    for number, place in clicks.items():
+        session.prompt(number, 0, points=[place])
+    return [found.logits for _, found in session.propagate()]
+
+
+def followed_by_hub(
+    transformers: Any, model: Any, frames: Tensor, clicks: dict[int, tuple[float, float]]
+) -> list[Tensor]:
+    """The same of transformers."""
+    session = transformers.Sam2VideoInferenceSession(frames, frames.shape[2], frames.shape[3], dtype=frames.dtype)
+    for number, place in clicks.items():
+        points = {
+            "point_coords": torch.tensor(place).view(1, 1, 1, 2),
+            "point_labels": torch.ones(1, 1, 1, dtype=torch.int32),
+        }
+        session.add_point_inputs(session.obj_id_to_idx(number), 0, points)
+        session.obj_with_new_inputs.append(number)
+    model(session, frame_idx=0)
+    return [one.pred_masks[:, 0] for one in model.propagate_in_video_iterator(session)]
+
+
 def agree(ours: Tensor, theirs: Tensor) -> None:
     """Raises AssertionError unless both sides answer alike."""
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
-BENCHMARKS = {"encoder": encoder, "decoder": decoder, "everything": everything}
+BENCHMARKS = {"encoder": encoder, "decoder": decoder, "everything": everything, "video": video}
 
 if __name__ == "__main__":
     main()
