@@ -37,7 +37,7 @@ class TurnedAttention(nn.Module):
 
     def forward(
         self,
-        query: Float[Tensor, "b n d"],
+        query: Float[Tensor, "b_or_1 n d"],
         key: Float[Tensor, "b m e"],
         value: Float[Tensor, "b m e"],
         angles: Float[Tensor, "n half"],
@@ -45,9 +45,9 @@ class TurnedAttention(nn.Module):
     ) -> Float[Tensor, "b n d"]:
         """Returns what the queries read. The first `placed` keys are those of whole frames, and are turned."""
         q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
-        q = rotate_pairs(q, angles)
-        frames = rotate_pairs(k[:, :placed], angles.repeat(placed // len(angles), 1))
-        k = torch.cat([frames, k[:, placed:]], dim=1)
+        q = rotate_pairs(q, angles).expand(len(k), -1, -1)
+        frames = rotate_pairs(k[:, :placed].unflatten(1, (-1, len(angles))), angles).flatten(1, 2)
+        k = torch.cat([frames, k[:, placed:]], dim=1) if placed < k.shape[1] else frames
         return self.out_proj(F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0])
 
 
@@ -65,7 +65,7 @@ class MemoryBlock(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "b n d"],
+        x: Float[Tensor, "b_or_1 n d"],
         memory: Float[Tensor, "b m e"],
         positions: Float[Tensor, "b m e"],
         angles: Float[Tensor, "n half"],
@@ -74,7 +74,7 @@ class MemoryBlock(nn.Module):
         normed = self.norm1(x)
         x = x + self.self_attn(normed, normed, normed, angles, normed.shape[1])
         x = x + self.cross_attn(self.norm2(x), memory + positions, memory, angles, placed)
-        return x + self.fc2(F.relu(self.fc1(self.norm3(x))))
+        return x + self.fc2(F.relu(self.fc1(self.norm3(x)), inplace=True))
 
 
 class MemoryAttention(nn.Module):
@@ -87,7 +87,7 @@ class MemoryAttention(nn.Module):
 
     def forward(
         self,
-        tokens: Float[Tensor, "b d h w"],
+        tokens: Float[Tensor, "b_or_1 d h w"],
         memory: Float[Tensor, "b m e"],
         positions: Float[Tensor, "b m e"],
         placed: int,
@@ -95,7 +95,7 @@ class MemoryAttention(nn.Module):
         """Returns the frame's tokens.
 
         Args:
-            tokens: Of the frame.
+            tokens: Of the frame; of one, which is then looked at once, it may be asked what several objects are.
             memory: Maps of remembered frames, row by row, then pointers.
             positions: Of these, in place and in time.
             placed: How many of them are of maps.

@@ -228,7 +228,7 @@ class VideoSession:
         for banks in self._alike(waiting, number, reverse=reverse):
             embedding = self._embedding_of(number)
             shared = Embedding(*(part.expand(len(banks), -1, -1, -1) for part in embedding))
-            found = answer(self.model, self._tokens(banks, number, shared, reverse=reverse), shared)
+            found = answer(self.model, self._tokens(banks, number, embedding, reverse=reverse), shared)
             kept = self._kept(shared, found, prompted=False)
             for at, bank in enumerate(banks):
                 own = Answer(*(part[at : at + 1] for part in kept.found))
