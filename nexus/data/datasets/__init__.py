@@ -22,6 +22,7 @@ SOURCES = (
     "digit-videos",
     "folder:PATH",
     "captions:PATH",
+    "conversations:PATH",
     "clips:PATH",
     *(f"{kind}:PATH" for kind in FORMATS),
     *CIFAR,
@@ -49,7 +50,7 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
     Args:
         source: "digits", "photos", "photo-crops", "cifar10", "cifar100", or "folder:PATH" (see
             `nexus.data.datasets.folder` for its layouts); with texts "captions:PATH" (see
-            `nexus.data.datasets.captions`); for detection "digit-scenes"
+            `nexus.data.datasets.captions`) or "conversations:FILE.jsonl"; for detection "digit-scenes"
             ("digit-scenes:1600" has that many to train on), or "coco:PATH", "yolo:PATH", "voc:PATH" and others
             (see `nexus.data.detection.sources`); of videos "digit-videos" ("digit-videos:32" likewise) or "clips:PATH"
             (see `nexus.data.clips.folders`).
@@ -62,8 +63,10 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
         ImportError: The digits need scikit-learn, the photos scikit-image.
     """
     # Videos are made of scenes, and scenes of digits, which stand in this folder: they cannot be loaded before it is.
+    # Turns of conversations stand among the facets, which know scenes too.
     from nexus.data.clips.digit_videos import DigitVideos, clip_count
     from nexus.data.clips.folders import ClipFolder, is_clip_folder
+    from nexus.data.datasets.conversations import ConversationFile
     from nexus.data.detection.digit_scenes import DigitScenes, scene_count
 
     if source in _OWN:
@@ -89,6 +92,8 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
         return _open_folder(Path(root or "") / Path(path).expanduser(), split)
     if kind == "captions" and path:
         return Captions(Path(root or "") / Path(path).expanduser(), split)
+    if kind == "conversations" and path:
+        return ConversationFile(Path(root or "") / Path(path).expanduser(), split)
     if kind == "clips" and path:
         return ClipFolder(Path(root or "") / Path(path).expanduser(), split)
     if kind in FORMATS and path:

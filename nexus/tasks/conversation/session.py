@@ -1,15 +1,18 @@
 """A model of images and texts that is asked: one question about each image, or a conversation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from nexus.data import load_image
+from nexus.data.conversations import Talk
+from nexus.data.datasets.conversations import PLACE
 from nexus.data.facets import Turn
 from nexus.models.cv.internvl import InternVL
 from nexus.tasks.conversation.answer import Answer
+from nexus.tasks.conversation.measuring import Judged
 from nexus.tasks.conversation.reading import Read, Reader
 from nexus.tasks.source import evaluating
 from nexus.tasks.views import View
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_NEW_TOKENS = 1024
+SPARE = 32
+"""Tokens by which an answer that is measured may be longer than the wanted one: then it is wrong, and is cut."""
 
 
 class Writing:
@@ -44,7 +49,10 @@ class Writing:
 
 
 class QuestionSession:
-    """Each image is asked what is asked of all, or of it; several at once are one batch."""
+    """Each image is asked what is asked of all, or of it; several at once are one batch.
+
+    Without questions it can be measured: data brings its own.
+    """
 
     def __init__(self, model: InternVL, reader: Reader, questions: str | Sequence[str], writing: Writing) -> None:
         self.model, self.reader, self.questions, self.writing = model, reader, questions, writing
@@ -66,9 +74,21 @@ class QuestionSession:
             for view, question, text in zip(views, asked, texts, strict=True)
         ]
 
-    def outputs(self, batch: Any) -> Any:
-        """Models of conversations are not measured yet."""
-        raise ValueError("A model for conversation is not measured on a data set yet; ask it with predict or chat.")
+    def outputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns `judged`: each question of the batch's `talks` answered, after what the data says came before it."""
+        return {"judged": [self._judged(talk) for talk in batch["talks"]]}
+
+    def _judged(self, talk: Talk) -> list[Judged]:
+        """One talk, a question at a time: images belong to the turns that were said so far."""
+        pictures, judged = [picture_of(image) for image in talk.images], []
+        for place in range(1, len(talk.turns), 2):
+            turns, wanted = list(talk.turns[:place]), talk.turns[place].text
+            shown = pictures[: sum(turn.text.count(PLACE) for turn in turns)] or pictures
+            most = len(self.reader.tokenizer(wanted)["input_ids"]) + SPARE
+            with evaluating(self.model):
+                (ids,) = write(self.model, self.reader([turns], [shown]), self.reader.stop, Writing(most))
+            judged.append(Judged(talk.path, turns[-1].text, self.reader.text(ids), wanted))
+        return judged
 
     def _question(self, number: int) -> str:
         if isinstance(self.questions, str):

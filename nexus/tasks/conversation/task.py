@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor, nn
 
+from nexus.core.preprocessing import Preprocessing
+from nexus.data.conversations import ConversationTransform
+from nexus.data.transforms import AugmentConfig
 from nexus.tasks.conversation.answer import Answer
+from nexus.tasks.conversation.measuring import ConversationMetrics
 from nexus.tasks.conversation.reading import Reader
 from nexus.tasks.conversation.session import QuestionSession, Writing, as_model
-from nexus.tasks.protocol import Metrics, Task
+from nexus.tasks.protocol import Task
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,11 +30,13 @@ class ConversationTask(Task):
         class_names: There are none.
         tokenizer: A folder or a repository; None is the model's own.
         writing: How answers are written.
+        measured: Whether it is asked what a data set asks.
     """
 
     class_names: tuple[str, ...] = ()
     tokenizer: str | Path | None = None
     writing: Writing = Writing()
+    measured: bool = False
 
     name = "conversation"
     headline = "exact_match"
@@ -44,33 +50,47 @@ class ConversationTask(Task):
 
     @classmethod
     def for_data(cls, model: nn.Module, dataset: "Dataset", *, tokenizer: str | Path | None = None) -> Self:
-        """Raises ValueError: these models are not measured yet."""
-        raise ValueError("A model for conversation is not measured on a data set yet; ask it with predict or chat.")
+        """Returns the task that measures `model` on conversations.
+
+        Raises:
+            ValueError: The data set has none.
+        """
+        ConversationTransform().check_dataset(dataset)
+        return cls(tokenizer=tokenizer, measured=True)
 
     @classmethod
     def for_run(cls, model: nn.Module, dataset: "Dataset", recipe: Any) -> Self:
         """Raises ValueError: these models are not trained yet."""
         raise ValueError("A model for conversation is not trained here yet; its losses are `model(..., labels=)`.")
 
+    def transforms(
+        self, preprocessing: Preprocessing | None, augment: AugmentConfig | None
+    ) -> tuple[ConversationTransform, ConversationTransform]:
+        """Returns what makes batches of conversations; their images are cut into tiles where they are read."""
+        return ConversationTransform(), ConversationTransform()
+
     def losses(self, model: nn.Module, batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Returns the model's outputs and its loss of the next words."""
         outputs = model(batch["images"], batch["tokens"], batch["places"], labels=batch["labels"])
         return outputs, outputs["losses"]
 
-    def metrics(self) -> Metrics:
-        """Raises ValueError: these models are not measured yet."""
-        raise ValueError("A model for conversation is not measured on a data set yet; ask it with predict or chat.")
+    def metrics(self) -> ConversationMetrics:
+        """Returns fresh figures."""
+        return ConversationMetrics(self.name)
 
     def session(self, model: nn.Module, prompts: Any = None) -> QuestionSession:
         """Returns the model ready to be shown images.
 
         Args:
             model: An InternVL.
-            prompts: A question for all images, or a list with one for each.
+            prompts: A question for all images, or a list with one for each; none where a data set asks.
 
         Raises:
             ValueError: There is no question, or no tokenizer that fits.
         """
+        pair = as_model(model)
+        if prompts is None and self.measured:
+            return QuestionSession(pair, Reader(pair, self.tokenizer), (), self.writing)
         questions = [prompts] if isinstance(prompts, str) else prompts
         good = isinstance(questions, list | tuple) and all(isinstance(one, str) and one.strip() for one in questions)
         if not questions or not good:
@@ -78,7 +98,6 @@ class ConversationTask(Task):
                 f"prompts are {prompts!r:.80}; ask a question, prompts='How many cats are there?', or nexus predict"
                 " --prompt 'How many cats are there?'."
             )
-        pair = as_model(model)
         return QuestionSession(pair, Reader(pair, self.tokenizer), prompts, self.writing)
 
     def read_prompts(self, texts: Sequence[str]) -> str:

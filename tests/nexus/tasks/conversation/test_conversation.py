@@ -187,8 +187,47 @@ def test_tokenizers_that_do_not_fit_are_named(model, tmp_path):
         Reader(small_model(template="internvl2"), save_tokenizer(tmp_path / "all"))
 
 
+def ask_file(folder, photo: str, *answers: str) -> str:
+    """A file with one conversation about a photo, with a question for each answer."""
+    turns = []
+    for place, answer in enumerate(answers):
+        question = "What?" if place else "<image>\nWhat?"
+        turns += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    path = folder / "talks.jsonl"
+    path.write_text(json.dumps({"image": Path(photo).name, "conversations": turns, "split": "val"}), encoding="utf-8")
+    return f"conversations:{path}"
+
+
+def test_answers_are_measured_by_exact_match(model, tokenizer, photo, tmp_path, monkeypatch):
+    source, said = ask_file(tmp_path, photo, "a  cat", "a dog"), []
+
+    def write_cat(model, read, stop, writing, streamer=None):
+        said.append((read.tokens.shape[1], writing.max_new_tokens))
+        return Reader(model, tokenizer).tokenizer("a cat ", return_tensors="pt")["input_ids"]
+
+    monkeypatch.setattr("nexus.tasks.conversation.session.write", write_cat)
+    report = nexus.evaluate(model, source, tokenizer=tokenizer)
+    assert report.metrics == {"exact_match": 0.5}
+    assert [one["right"] for one in report.to_json()["answers"]] == [True, False]
+    assert report.tables()["wrong answers"][0] | {"path": ""} == {
+        "path": "", "question": "What?", "answer": "a cat", "wanted": "a dog",
+    }  # fmt: skip
+    (first, most), (second, _) = said
+    assert most == len("a  cat") + 32  # the tokenizer's words are bytes
+    assert second - first > len("a  cat What?")  # the second question comes after the data's first answer
+
+
+def test_the_model_itself_is_measured_with_its_own_answers(model, tokenizer, photo, tmp_path):
+    said = Chat(model, [photo], tokenizer=tokenizer, writing=Writing(40)).ask("<image>\nWhat?")
+    report = nexus.evaluate(model, ask_file(tmp_path, photo, "?"), tokenizer=tokenizer)
+    (answer,) = report.judged
+    assert answer.answer == Chat(model, [photo], tokenizer=tokenizer, writing=Writing(33)).ask("<image>\nWhat?")
+    assert said.startswith(answer.answer[:4])
+    assert report.metrics == {"exact_match": 0.0}
+
+
 def test_what_is_not_done_yet_is_said(model):
-    with pytest.raises(ValueError, match="not measured on a data set yet"):
+    with pytest.raises(ValueError, match="has no conversations; take conversations:FILE"):
         nexus.evaluate(model, "digits")
     with pytest.raises(ValueError, match="max_new_tokens is 0"):
         Writing(max_new_tokens=0)
