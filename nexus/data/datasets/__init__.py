@@ -19,6 +19,8 @@ SOURCES = (
     "photos",
     "photo-crops",
     "digit-scenes",
+    "digit-words",
+    "digit-words-apart",
     "digit-videos",
     "folder:PATH",
     "captions:PATH",
@@ -51,8 +53,9 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
         source: "digits", "photos", "photo-crops", "cifar10", "cifar100", or "folder:PATH" (see
             `nexus.data.datasets.folder` for its layouts); with texts "captions:PATH" (see
             `nexus.data.datasets.captions`) or "conversations:FILE.jsonl"; for detection "digit-scenes"
-            ("digit-scenes:1600" has that many to train on), or "coco:PATH", "yolo:PATH", "voc:PATH" and others
-            (see `nexus.data.detection.sources`); of videos "digit-videos" ("digit-videos:32" likewise) or "clips:PATH"
+            ("digit-scenes:1600" has that many to train on), "digit-words" and "digit-words-apart" (likewise), or
+            "coco:PATH", "yolo:PATH", "voc:PATH" and others (see `nexus.data.detection.sources`); of videos
+            "digit-videos" ("digit-videos:32" likewise) or "clips:PATH"
             (see `nexus.data.clips.folders`).
         split: "train", "val", or, where there is one, "test".
         root: Of archives: where they lie or are downloaded to. Of a folder: what a relative PATH starts from.
@@ -68,6 +71,7 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
     from nexus.data.clips.folders import ClipFolder, is_clip_folder
     from nexus.data.datasets.conversations import ConversationFile
     from nexus.data.detection.digit_scenes import DigitScenes, scene_count
+    from nexus.data.detection.digit_words import DigitWords
 
     if source in _OWN:
         return _OWN[source](split)
@@ -79,6 +83,8 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
         return PhotoCrops(split)
     if source == "digit-scenes":
         return DigitScenes(split)
+    if source in ("digit-words", "digit-words-apart"):
+        return DigitWords(split, apart=source == "digit-words-apart")
     if source == "digit-videos":
         return DigitVideos(split)
     if source in CIFAR:
@@ -86,6 +92,8 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
     kind, colon, path = source.partition(":")
     if kind == "digit-scenes":
         return DigitScenes(split, scene_count(path, split))
+    if colon and kind in ("digit-words", "digit-words-apart"):
+        return DigitWords(split, scene_count(path, split, kind), apart=kind == "digit-words-apart")
     if kind == "digit-videos":
         return DigitVideos(split, clip_count(path, split))
     if kind == "folder" and path:

@@ -6,7 +6,8 @@ training scene has. A scene is made from its number alone, so any of them can be
 Dims: h w pixels.
 """
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image as PIL
@@ -24,30 +25,30 @@ MOST_COVERED = 0.2
 """Share of a digit that a later one may cover; what is covered is cut out of its mask."""
 
 
-class DigitScenes:
-    """Photos of 96 x 96 pixels with one to five digits of 14 to 36 pixels, each in a colour of its own."""
+class Painted(NamedTuple):
+    """The colour of a digit, 0 to 255, and its class."""
 
-    name = "digit-scenes"
-    class_names: tuple[str, ...] = tuple("0123456789")
+    colour: np.ndarray
+    label: int
+
+
+Paint = Callable[[int, np.ndarray, np.random.Generator], Painted]
+"""From a digit, the mean colour behind it and a source of chance."""
+
+
+class MadeScenes:
+    """Scenes in memory.
+
+    Attributes:
+        annotations: What is in them.
+        labels: The classes of all objects.
+    """
+
     in_channels = 3
 
-    def __init__(self, split: str = "train", count: int | None = None) -> None:
-        """Makes the scenes.
-
-        Args:
-            split: "train" or "val".
-            count: How many; None means 400 to train on and 100 held out. More are others, fewer the first ones.
-
-        Raises:
-            ValueError: The split is another one.
-            ImportError: scikit-learn or scikit-image is not installed.
-        """
-        if split not in SPLITS:
-            raise ValueError(f"digit-scenes have no split {split!r}; use 'train' or 'val' (the held-out ones).")
-        digits, photos = Digits(split), photo_parts(split)
-        made = [_make(split, index, digits, photos) for index in range(COUNTS[split] if count is None else count)]
+    def __init__(self, made: Sequence[tuple[PIL.Image, Scene]], class_names: tuple[str, ...]) -> None:
         self._images = [image for image, _ in made]
-        self.annotations = Annotations(tuple(scene for _, scene in made), self.class_names)
+        self.annotations = Annotations(tuple(scene for _, scene in made), class_names)
         self.labels = all_labels(self.annotations.scenes)
 
     def __len__(self) -> int:
@@ -63,16 +64,38 @@ class DigitScenes:
         return self.annotations.scenes[index].path
 
 
-def scene_count(text: str, split: str) -> int | None:
+class DigitScenes(MadeScenes):
+    """Photos of 96 x 96 pixels with one to five digits of 14 to 36 pixels, each in a colour of its own."""
+
+    name = "digit-scenes"
+    class_names: tuple[str, ...] = tuple("0123456789")
+
+    def __init__(self, split: str = "train", count: int | None = None) -> None:
+        """Makes the scenes.
+
+        Args:
+            split: "train" or "val".
+            count: How many; None means 400 to train on and 100 held out. More are others, fewer the first ones.
+
+        Raises:
+            ValueError: The split is another one.
+            ImportError: scikit-learn or scikit-image is not installed.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"digit-scenes have no split {split!r}; use 'train' or 'val' (the held-out ones).")
+        material = Material(self.name, split, Digits(split), photo_parts(split), _paint)
+        made = [make_scene(material, index) for index in range(COUNTS[split] if count is None else count)]
+        super().__init__(made, self.class_names)
+
+
+def scene_count(text: str, split: str, name: str = "digit-scenes") -> int | None:
     """Returns how many scenes "digit-scenes:1600" asks for: that many to train on, and always the same held-out ones.
 
     Raises:
         ValueError: It is no number above 0.
     """
     if not text.isdecimal() or int(text) < 1:
-        raise ValueError(
-            f"'digit-scenes:{text}' asks for {text!r} scenes; write a number above 0, such as digit-scenes:1600."
-        )
+        raise ValueError(f"'{name}:{text}' asks for {text!r} scenes; write a number above 0, such as {name}:1600.")
     return int(text) if split == "train" else None
 
 
@@ -96,7 +119,19 @@ def photo_parts(split: str) -> list[PIL.Image]:
     return parts
 
 
-def _make(split: str, index: int, digits: Digits, photos: list[PIL.Image]) -> tuple[PIL.Image, Scene]:
+class Material(NamedTuple):
+    """What the scenes of a split are made of; `paint` colours a digit."""
+
+    name: str
+    split: str
+    digits: Digits
+    photos: list[PIL.Image]
+    paint: Paint
+
+
+def make_scene(material: Material, index: int) -> tuple[PIL.Image, Scene]:
+    """Returns the scene of a number, and what is in it."""
+    split, digits, photos = material.split, material.digits, material.photos
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([SPLITS.index(split), index])))
     image = np.array(cut_photo(photos[rng.integers(len(photos))], SIDE, rng), dtype=np.float32)
     masks: list[np.ndarray] = []
@@ -108,15 +143,15 @@ def _make(split: str, index: int, digits: Digits, photos: list[PIL.Image]) -> tu
         free = _uncovered(masks, mask)
         if free < 1 - MOST_COVERED or not mask.any():
             continue
-        colour = digit_colour(image[mask].mean(axis=0), rng)
+        colour, label = material.paint(int(digits.labels[place]), image[mask].mean(axis=0), rng)
         image += (colour - image) * np.clip(ink / INK, 0, 1)[..., None] ** 2
         masks = [other & ~mask for other in masks] + [mask]
-        labels.append(int(digits.labels[place]))
+        labels.append(label)
     objects = []
     for label, mask in zip(labels, masks):
         rle = encode(mask)
         objects.append(Object(label, rle.box, rle))
-    path = f"digit-scenes/{split}[{index}]"
+    path = f"{material.name}/{split}[{index}]"
     return PIL.fromarray(np.rint(image).astype(np.uint8)), Scene(path, SIDE, SIDE, tuple(objects), index + 1)
 
 
@@ -149,3 +184,7 @@ def digit_colour(behind: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         colour = rng.integers(256, size=3)
         if np.abs(colour - behind).mean() > 70:
             return colour.astype(np.float32)
+
+
+def _paint(digit: int, behind: np.ndarray, rng: np.random.Generator) -> Painted:
+    return Painted(digit_colour(behind, rng), digit)
