@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.drawn_sets import write_coco
+from tests.registered import forgotten
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,8 +53,9 @@ ALONE = {"mithril-sharding"}
 )
 def test_python_blocks_run(page, photos):
     namespace: dict = {"__name__": page.stem}
-    for block in blocks(page, "python"):
-        exec(compile(block, str(page), "exec"), namespace)
+    with forgotten():
+        for block in blocks(page, "python"):
+            exec(compile(block, str(page), "exec"), namespace)
 
 
 @pytest.mark.parametrize("name", sorted(ALONE))

@@ -15,12 +15,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from nexus.cli.commands import app
-from nexus.data.datasets import _OWN
 from nexus.evaluation import evaluate
-from nexus.models import registry
 from nexus.predict import Predictor, draw_predictions, write_predictions
-from nexus.tasks import TASKS, Report, get_task
+from nexus.tasks import Report, get_task
 from nexus.training import Recipe, Trainer
+from tests.registered import forgotten
 
 HEADLINES = {"pointing": "top1", "watching": "top1", "words": "top1", "rays": "psnr", "answers": "exact_match"}
 GOOD = {"pointing": 0.95, "watching": 0.9, "words": 0.95, "rays": 20, "answers": 0.9}
@@ -36,17 +35,14 @@ PROMPTS = {
 @pytest.fixture(scope="module")
 def toys():
     """The toys, known for the tests of this file alone."""
-    before = dict(registry._CARDS), dict(TASKS), dict(_OWN)
     sys.path.insert(0, str(Path(__file__).parent))
-    import toys as package
+    with forgotten():
+        import toys as package
 
-    yield package
+        yield package
     sys.path.remove(str(Path(__file__).parent))
     for name in [name for name in sys.modules if name.partition(".")[0] == "toys"]:
         del sys.modules[name]
-    for table, kept in zip((registry._CARDS, TASKS, _OWN), before, strict=True):
-        table.clear()
-        table.update(kept)
 
 
 def recipe_of(kind):
