@@ -193,16 +193,3 @@ def _all_well_seen(ids: np.ndarray, count: int) -> bool:
     """Whether each digit is seen in half of the frames, and in one of the first four."""
     seen: Bool[np.ndarray, "n t"] = np.stack([(ids == number).any(axis=(1, 2)) for number in range(1, count + 1)])
     return bool((seen.sum(axis=1) >= FRAMES // 2).all() and seen[:, :4].any(axis=1).all())
-
-
-def clip_count(text: str, split: str) -> int | None:
-    """Returns how many clips "digit-videos:32" asks for: that many to train on, and always the same held-out ones.
-
-    Raises:
-        ValueError: It is no number above 0.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(
-            f"'digit-videos:{text}' asks for {text!r} clips; write a number above 0, such as digit-videos:32."
-        )
-    return int(text) if split == "train" else None

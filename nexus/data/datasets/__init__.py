@@ -1,6 +1,7 @@
 """The data sets, by name."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,7 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
             `nexus.data.datasets.captions`) or "conversations:FILE.jsonl"; for detection "digit-scenes"
             ("digit-scenes:1600" has that many to train on), "digit-words" and "digit-words-apart" (likewise), or
             "coco:PATH", "yolo:PATH", "voc:PATH" and others (see `nexus.data.detection.sources`); of videos
-            "digit-videos" ("digit-videos:32" likewise) or "clips:PATH"
-            (see `nexus.data.clips.folders`).
+            "digit-videos" ("digit-videos:32" likewise) or "clips:PATH" (see `nexus.data.clips.folders`).
         split: "train", "val", or, where there is one, "test".
         root: Of archives: where they lie or are downloaded to. Of a folder: what a relative PATH starts from.
         download: Whether a missing archive may be fetched.
@@ -67,49 +67,47 @@ def load_dataset(source: str, split: str = "train", *, root: str | Path | None =
     """
     # Videos are made of scenes, and scenes of digits, which stand in this folder: they cannot be loaded before it is.
     # Turns of conversations stand among the facets, which know scenes too.
-    from nexus.data.clips.digit_videos import DigitVideos, clip_count
+    from nexus.data.clips.digit_videos import DigitVideos
     from nexus.data.clips.folders import ClipFolder, is_clip_folder
     from nexus.data.datasets.conversations import ConversationFile
-    from nexus.data.detection.digit_scenes import DigitScenes, scene_count
+    from nexus.data.detection.digit_scenes import DigitScenes
     from nexus.data.detection.digit_words import DigitWords
 
-    if source in _OWN:
-        return _OWN[source](split)
-    if source == "digits":
-        return Digits(split)
-    if source == "photos":
-        return Photos(split)
-    if source == "photo-crops":
-        return PhotoCrops(split)
-    if source == "digit-scenes":
-        return DigitScenes(split)
-    if source in ("digit-words", "digit-words-apart"):
-        return DigitWords(split, apart=source == "digit-words-apart")
-    if source == "digit-videos":
-        return DigitVideos(split)
+    plain = {"digits": Digits, "photos": Photos, "photo-crops": PhotoCrops, **_OWN}
+    made = {
+        "digit-scenes": DigitScenes,
+        "digit-words": DigitWords,
+        "digit-words-apart": partial(DigitWords, apart=True),
+        "digit-videos": DigitVideos,
+    }
+    at_path = {
+        "folder": _open_folder,
+        "captions": Captions,
+        "conversations": ConversationFile,
+        "clips": ClipFolder,
+        **{kind: partial(open_annotated, kind) for kind in FORMATS},
+    }
+    if source in plain:
+        return plain[source](split)
     if source in CIFAR:
         return Cifar(source, split, root=root, download=download)
     kind, colon, path = source.partition(":")
-    if kind == "digit-scenes":
-        return DigitScenes(split, scene_count(path, split))
-    if colon and kind in ("digit-words", "digit-words-apart"):
-        return DigitWords(split, scene_count(path, split, kind), apart=kind == "digit-words-apart")
-    if kind == "digit-videos":
-        return DigitVideos(split, clip_count(path, split))
-    if kind == "folder" and path:
-        return _open_folder(Path(root or "") / Path(path).expanduser(), split)
-    if kind == "captions" and path:
-        return Captions(Path(root or "") / Path(path).expanduser(), split)
-    if kind == "conversations" and path:
-        return ConversationFile(Path(root or "") / Path(path).expanduser(), split)
-    if kind == "clips" and path:
-        return ClipFolder(Path(root or "") / Path(path).expanduser(), split)
-    if kind in FORMATS and path:
-        return open_annotated(kind, Path(root or "") / Path(path).expanduser(), split)
+    if kind in made:
+        return made[kind](split, _count(source, split) if colon else None)
+    if kind in at_path and path:
+        return at_path[kind](Path(root or "") / Path(path).expanduser(), split)
     kinds = kinds_at(Path(source)) if not colon and Path(source).exists() else []
     kinds += ["clips"] if not colon and is_clip_folder(Path(source)) else []
     hint = f"Did you mean '{(kinds or ['folder'])[0]}:{source}'?" if Path(source).is_dir() else nearest(source, SOURCES)
     raise ValueError(f"There is no data set {source!r}. {hint} Images of your own are 'folder:PATH'.")
+
+
+def _count(source: str, split: str) -> int | None:
+    """Returns how many items "digit-scenes:1600" asks for: that many to train on, and always the same held-out ones."""
+    name, _, text = source.partition(":")
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{source!r} asks for {text!r} items; write a number above 0, such as {name}:32.")
+    return int(text) if split == "train" else None
 
 
 def _open_folder(path: Path, split: str) -> ImageFolder:

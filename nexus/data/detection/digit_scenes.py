@@ -88,17 +88,6 @@ class DigitScenes(MadeScenes):
         super().__init__(made, self.class_names)
 
 
-def scene_count(text: str, split: str, name: str = "digit-scenes") -> int | None:
-    """Returns how many scenes "digit-scenes:1600" asks for: that many to train on, and always the same held-out ones.
-
-    Raises:
-        ValueError: It is no number above 0.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"'{name}:{text}' asks for {text!r} scenes; write a number above 0, such as {name}:1600.")
-    return int(text) if split == "train" else None
-
-
 def photo_parts(split: str) -> list[PIL.Image]:
     """Returns the photos: their upper four fifths to train on, the rest held out.
 

@@ -215,7 +215,7 @@ def test_wrong_places_are_named(davis, youtube, tmp_path):
         ClipFolder(davis)
     with pytest.raises(ValueError, match="Did you mean 'clips:"):
         load_dataset(str(youtube))
-    with pytest.raises(ValueError, match=r"'digit-videos:0' asks for '0' clips; write a number above 0"):
+    with pytest.raises(ValueError, match=r"'digit-videos:0' asks for '0' items; write a number above 0"):
         load_dataset("digit-videos:0")
     with pytest.raises(ValueError, match="digit-videos have no split 'test'"):
         load_dataset("digit-videos", "test")

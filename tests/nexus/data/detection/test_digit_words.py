@@ -45,5 +45,5 @@ def test_errors(needed):
     needed("skimage")
     with pytest.raises(ValueError, match="digit-words has no split 'test'; use 'train' or 'val'"):
         load_dataset("digit-words", "test")
-    with pytest.raises(ValueError, match="'digit-words-apart:many' asks for 'many' scenes; write a number above 0"):
+    with pytest.raises(ValueError, match="'digit-words-apart:many' asks for 'many' items; write a number above 0"):
         load_dataset("digit-words-apart:many")

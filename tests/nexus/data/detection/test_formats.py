@@ -217,5 +217,5 @@ def test_digit_scenes_are_the_same_everywhere(needed):
         load_dataset("digit-scenes", "test")
     assert len(load_dataset("digit-scenes:3", "train")) == 3
     assert len(load_dataset("digit-scenes:3", "val")) == 100, "the held-out scenes stay the same"
-    with pytest.raises(ValueError, match="'digit-scenes:many' asks for 'many' scenes; write a number above 0"):
+    with pytest.raises(ValueError, match="'digit-scenes:many' asks for 'many' items; write a number above 0"):
         load_dataset("digit-scenes:many", "train")
