@@ -7,9 +7,8 @@ Both sides get the same weights, image and prompts; what encoder and decoder ans
 shape of SAM's ViT-B with fewer and narrower blocks in the encoder (four, of 192), and the published decoder. Everything
 is transformers' own pipeline "mask-generation", with the same grid and bounds. The video has eight frames and two
 objects, SAM 2.1's memory and decoder are the published ones, and its trunk is half as wide as that of the tiny one;
-the masks of all frames are compared. Seconds are of the processor, taken
-in turn; the ratio is the median of the ratios of neighbours. Memory is the peak of what torch allocates beside the
-weights in a call.
+the logits of all frames are compared. Seconds are of the processor, taken in turn; the ratio is the median of the
+ratios of neighbours. Memory is the peak of what torch allocates beside the weights in a call.
 
 A ratio below 1 means that nexus is faster, or smaller.
 """
