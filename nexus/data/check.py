@@ -14,7 +14,7 @@ from nexus.data.datasets import load_dataset
 from nexus.data.detection.check import NO_IMAGE, check_splits
 from nexus.data.detection.scene import Fault, all_labels
 from nexus.data.detection.sources import FORMATS, find_source
-from nexus.data.facets import Clips
+from nexus.data.facets import Clips, class_names_of
 from nexus.data.images import ImageError, image_size
 from nexus.data.places import SPLITS
 
@@ -114,10 +114,11 @@ def _check_images(source: str, images: bool) -> Checked:
     if all(isinstance(data, Clips) for data in opened.values()):
         return _check_clips(source, opened, images)
     for data in opened.values():
-        count, names = count + len(data), data.class_names
+        count, names = count + len(data), class_names_of(data)
         for place in range(len(data)) if images else ():
             try:
-                sizes.append(image_size(data[place].image))
+                item = data[place]
+                sizes += map(image_size, getattr(item, "images", None) or [item.image])
             except (ImageError, DataError) as error:
                 path = data.path(place)
                 faults.append(Fault(path, "", str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")))

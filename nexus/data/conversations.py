@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from nexus.data.dataset import Image
+from nexus.data.dataset import Image, open_sample
 from nexus.data.facets import Conversations, Turn
-from nexus.data.workers import note
 
 
 class Talk(NamedTuple):
@@ -35,9 +34,11 @@ class ConversationTransform:
 
     def make_batch(self, dataset: Any, indices: Sequence[int], rngs: Sequence[np.random.Generator]) -> dict[str, Any]:
         """Returns the batch of the conversations at `indices`; nothing in it is left to chance."""
-        talks = []
-        for index in indices:
-            note(index)
-            images = dataset.pictures(index) if hasattr(dataset, "pictures") else [dataset[index].image]
-            talks.append(Talk(dataset.path(index), images, dataset.conversations[index]))
+        talks = [_talk(dataset, index) for index in indices]
         return {"index": torch.tensor(list(indices)), "talks": talks}
+
+
+def _talk(dataset: Any, index: int) -> Talk:
+    item = open_sample(dataset, index)
+    images = getattr(item, "images", None) or [item.image]
+    return Talk(item.path, list(images), dataset.conversations[index])

@@ -75,6 +75,10 @@ class Captioned(Protocol):
     captions: Sequence[Sequence[str]]
 
 
+IMAGE_PLACE = "<image>"
+"""Where an image stands in what a user says."""
+
+
 class Turn(NamedTuple):
     """What was said once in a conversation, and by whom: "user" or "assistant"."""
 
@@ -84,7 +88,7 @@ class Turn(NamedTuple):
 
 @runtime_checkable
 class Conversations(Protocol):
-    """Items have questions and answers.
+    """Items have questions and answers, about their `image`, or their `images` in the order of their places.
 
     Attributes:
         conversations: The turns of each item, in order.

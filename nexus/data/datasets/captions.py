@@ -19,7 +19,7 @@ import numpy as np
 
 from nexus.core.config import nearest
 from nexus.data.dataset import DataError, Sample
-from nexus.data.datasets.folder import listed_file
+from nexus.data.datasets.folder import listed_file, listed_split
 from nexus.data.detection.coco import image_folder
 from nexus.data.documents import parse_json, read_json, read_table, read_text
 from nexus.data.holding_out import HELD_OUT, held_out_draw
@@ -101,7 +101,7 @@ def _read(path: Path, split: str) -> tuple[Path, list[Line]]:
 def _chosen(lines: list[Line], split: str) -> list[Line]:
     """Returns the lines of the split, as they say, or by hash."""
     if any(line.split for line in lines):
-        return [line for line in lines if line.split and (split_of(line.split) or line.split) == split]
+        return [line for line in lines if listed_split(line.split, line.where) == split]
     wanted = [(held_out_draw(line.file) < HELD_OUT) == (split == "val") for line in lines]
     return [line for line, chosen in zip(lines, wanted) if chosen and split != "test"]
 

@@ -10,20 +10,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from nexus.core.config import nearest
-from nexus.data.dataset import DataError, Image, Sample
-from nexus.data.datasets.folder import listed_file
+from nexus.data.dataset import DataError, Image
+from nexus.data.datasets.folder import listed_file, listed_split
 from nexus.data.documents import parse_json, read_text
-from nexus.data.facets import Turn
+from nexus.data.facets import IMAGE_PLACE, Turn
 from nexus.data.holding_out import HELD_OUT, held_out_draw
 from nexus.data.images import EXTENSIONS, load_image, num_channels, open_image
-from nexus.data.places import SPLITS, split_of
+from nexus.data.places import SPLITS
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 """Who speaks, by what the files call them."""
-PLACE = "<image>"
 EXAMPLE = (
     '{"image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\\nHow many?"}, {"from": "gpt", ...}]}'
 )
@@ -39,13 +36,11 @@ class _Line(NamedTuple):
 
 
 class ConversationFile:
-    """The conversations of one split. There are no classes: every label is 0.
+    """The conversations of one split.
 
     Attributes:
         conversations: The turns of each; a user begins, and the assistant has the last word.
     """
-
-    class_names: tuple[str, ...] = ()
 
     def __init__(self, path: str | Path, split: str = "train") -> None:
         """Reads the conversations; no image is decoded, the first one's header is read for the number of channels.
@@ -67,23 +62,30 @@ class ConversationFile:
             raise DataError(f"{path} has no conversations of the split {split!r}.")
         self._files = [self._files[place] for place in chosen]
         self.conversations = tuple(talks[place].turns for place in chosen)
-        self.labels = np.zeros(len(chosen), dtype=np.int64)
         self.in_channels = num_channels(open_image(self._files[0][0]))
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, index: int) -> Sample:
-        """Returns the sample with its first image decoded."""
-        return Sample(load_image(self._files[index][0]), 0, self.path(index))
+    def __getitem__(self, index: int) -> "Pictures":
+        """Returns the images of a conversation, decoded."""
+        return Pictures([load_image(file) for file in self._files[index]], self.path(index))
 
     def path(self, index: int) -> str:
         """Returns the path of the first image of a conversation."""
         return str(self._files[index][0])
 
-    def pictures(self, index: int) -> list[Image]:
-        """Returns all images of a conversation, in the order of their places in it."""
-        return [load_image(file) for file in self._files[index]]
+
+class Pictures(NamedTuple):
+    """The images of a conversation.
+
+    Attributes:
+        images: In the order of their places in it.
+        path: Of the first.
+    """
+
+    images: list[Image]
+    path: str
 
 
 def _read(path: Path) -> Iterator[_Line]:
@@ -102,6 +104,7 @@ def _talk(row: Any, where: str) -> _Line:
         raise DataError(f"{where}: image is {str(image)[:60]!r}; it is the path of an image, or a list of paths.")
     if split is not None and not isinstance(split, str):
         raise DataError(f"{where}: the split is {str(split)[:40]}; it must be train, val or test.")
+    split = listed_split(split, where)
     turns = tuple(_turn(one, f"{where}, turn {place}") for place, one in enumerate(row["conversations"]))
     _check_turns(turns, where)
     _check_places(turns, len(files), where)
@@ -131,13 +134,13 @@ def _check_turns(turns: tuple[Turn, ...], where: str) -> None:
 
 
 def _check_places(turns: tuple[Turn, ...], images: int, where: str) -> None:
-    answers = [place for place, turn in enumerate(turns) if turn.role == "assistant" and PLACE in turn.text]
+    answers = [place for place, turn in enumerate(turns) if turn.role == "assistant" and IMAGE_PLACE in turn.text]
     if answers:
-        raise DataError(f"{where}, turn {answers[0]} is an answer with {PLACE}; images stand in questions alone.")
-    places = sum(turn.text.count(PLACE) for turn in turns)
+        raise DataError(f"{where}, turn {answers[0]} is an answer with {IMAGE_PLACE}; images stand in questions alone.")
+    places = sum(turn.text.count(IMAGE_PLACE) for turn in turns)
     if places != images:
         wrong = "is missing" if places < images else "is superfluous"
-        raise DataError(f"{where}: {PLACE} {wrong}: the turns have {places}, and there are {images} images.")
+        raise DataError(f"{where}: {IMAGE_PLACE} {wrong}: the turns have {places}, and there are {images} images.")
 
 
 def _images(folder: Path, talk: _Line) -> list[Path]:
@@ -151,7 +154,7 @@ def _images(folder: Path, talk: _Line) -> list[Path]:
 def _chosen(talks: list[_Line], split: str) -> list[int]:
     """Returns the places of the split's conversations, as they say, or by hash of the first image."""
     if any(talk.split for talk in talks):
-        return [k for k, talk in enumerate(talks) if talk.split and (split_of(talk.split) or talk.split) == split]
+        return [k for k, talk in enumerate(talks) if talk.split == split]
     if split == "test":
         return []
     return [k for k, talk in enumerate(talks) if (held_out_draw(talk.files[0]) < HELD_OUT) == (split == "val")]

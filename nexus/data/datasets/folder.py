@@ -213,10 +213,19 @@ def _row(folder: Path, row: dict, where: str) -> Entry:
     file = listed_file(folder, name, where)
     if file.suffix.lower() not in EXTENSIONS:
         raise DataError(f"{where}: {name!r} is not an image; its name must end in {', '.join(sorted(EXTENSIONS))}.")
-    split = row.get("split") and (split_of(row["split"]) or row["split"])
-    if split is not None and split not in SPLITS:
+    return Entry(file, unicodedata.normalize("NFC", label), listed_split(row.get("split"), where))
+
+
+def listed_split(name: str | None, where: str) -> str | None:
+    """The split that a line of a table names, in any of its spellings; None where it names none.
+
+    Raises:
+        DataError: There is no such split.
+    """
+    split = name and (split_of(name) or name)
+    if split and split not in SPLITS:
         raise DataError(f"{where}: the split is {shown(split)}. {nearest(split, SPLITS)}")
-    return Entry(file, unicodedata.normalize("NFC", label), split)
+    return split or None
 
 
 def listed_file(folder: Path, name: str, where: str) -> Path:

@@ -8,8 +8,7 @@ from torch import nn
 
 from nexus.data import load_image
 from nexus.data.conversations import Talk
-from nexus.data.datasets.conversations import PLACE
-from nexus.data.facets import Turn
+from nexus.data.facets import IMAGE_PLACE, Turn
 from nexus.models.cv.internvl import InternVL
 from nexus.tasks.conversation.answer import Answer
 from nexus.tasks.conversation.measuring import Judged
@@ -54,7 +53,9 @@ class QuestionSession:
     Without questions it can be measured: data brings its own.
     """
 
-    def __init__(self, model: InternVL, reader: Reader, questions: str | Sequence[str], writing: Writing) -> None:
+    def __init__(
+        self, model: InternVL, reader: Reader, questions: str | Sequence[str] | None, writing: Writing
+    ) -> None:
         self.model, self.reader, self.questions, self.writing = model, reader, questions, writing
 
     def push(self, view: View) -> Answer:
@@ -79,11 +80,12 @@ class QuestionSession:
         return {"judged": [self._judged(talk) for talk in batch["talks"]]}
 
     def _judged(self, talk: Talk) -> list[Judged]:
-        """One talk, a question at a time: images belong to the turns that were said so far."""
+        """One talk, a question at a time, each with the images that were shown so far."""
         pictures, judged = [picture_of(image) for image in talk.images], []
-        for place in range(1, len(talk.turns), 2):
-            turns, wanted = list(talk.turns[:place]), talk.turns[place].text
-            shown = pictures[: sum(turn.text.count(PLACE) for turn in turns)] or pictures
+        placed = any(IMAGE_PLACE in turn.text for turn in talk.turns)
+        for at in range(1, len(talk.turns), 2):
+            turns, wanted = list(talk.turns[:at]), talk.turns[at].text
+            shown = pictures[: sum(turn.text.count(IMAGE_PLACE) for turn in turns)] if placed else pictures
             most = len(self.reader.tokenizer(wanted)["input_ids"]) + SPARE
             with evaluating(self.model):
                 (ids,) = write(self.model, self.reader([turns], [shown]), self.reader.stop, Writing(most))
@@ -91,6 +93,8 @@ class QuestionSession:
         return judged
 
     def _question(self, number: int) -> str:
+        if self.questions is None:
+            raise no_question(None)
         if isinstance(self.questions, str):
             return self.questions
         if number >= len(self.questions):
@@ -180,6 +184,14 @@ def _streamer(tokenizer: Any, on_text: Callable[[str], None]) -> Any:
                 on_text(text)
 
     return Pieces(tokenizer, skip_prompt=False, skip_special_tokens=True)
+
+
+def no_question(prompts: Any) -> ValueError:
+    """Returns what to raise where nothing is asked."""
+    return ValueError(
+        f"prompts are {prompts!r:.80}; ask a question, prompts='How many cats are there?', or nexus predict"
+        " --prompt 'How many cats are there?'."
+    )
 
 
 def as_model(model: nn.Module) -> InternVL:

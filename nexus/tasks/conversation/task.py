@@ -13,7 +13,7 @@ from nexus.data.transforms import AugmentConfig
 from nexus.tasks.conversation.answer import Answer
 from nexus.tasks.conversation.measuring import ConversationMetrics
 from nexus.tasks.conversation.reading import Reader
-from nexus.tasks.conversation.session import QuestionSession, Writing, as_model
+from nexus.tasks.conversation.session import QuestionSession, Writing, as_model, no_question
 from nexus.tasks.protocol import Task
 
 if TYPE_CHECKING:
@@ -30,13 +30,11 @@ class ConversationTask(Task):
         class_names: There are none.
         tokenizer: A folder or a repository; None is the model's own.
         writing: How answers are written.
-        measured: Whether it is asked what a data set asks.
     """
 
     class_names: tuple[str, ...] = ()
     tokenizer: str | Path | None = None
     writing: Writing = Writing()
-    measured: bool = False
 
     name = "conversation"
     headline = "exact_match"
@@ -56,7 +54,7 @@ class ConversationTask(Task):
             ValueError: The data set has none.
         """
         ConversationTransform().check_dataset(dataset)
-        return cls(tokenizer=tokenizer, measured=True)
+        return cls(tokenizer=tokenizer)
 
     @classmethod
     def for_run(cls, model: nn.Module, dataset: "Dataset", recipe: Any) -> Self:
@@ -83,21 +81,17 @@ class ConversationTask(Task):
 
         Args:
             model: An InternVL.
-            prompts: A question for all images, or a list with one for each; none where a data set asks.
+            prompts: A question for all images, or a list with one for each. Without any it can be measured
+                (`outputs`), and answers nothing.
 
         Raises:
-            ValueError: There is no question, or no tokenizer that fits.
+            ValueError: These are no questions, or there is no tokenizer that fits.
         """
-        pair = as_model(model)
-        if prompts is None and self.measured:
-            return QuestionSession(pair, Reader(pair, self.tokenizer), (), self.writing)
         questions = [prompts] if isinstance(prompts, str) else prompts
         good = isinstance(questions, list | tuple) and all(isinstance(one, str) and one.strip() for one in questions)
-        if not questions or not good:
-            raise ValueError(
-                f"prompts are {prompts!r:.80}; ask a question, prompts='How many cats are there?', or nexus predict"
-                " --prompt 'How many cats are there?'."
-            )
+        if prompts is not None and not (questions and good):
+            raise no_question(prompts)
+        pair = as_model(model)
         return QuestionSession(pair, Reader(pair, self.tokenizer), prompts, self.writing)
 
     def read_prompts(self, texts: Sequence[str]) -> str:

@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nexus.core.config import nearest
-from nexus.data.facets import Turn
+from nexus.data.facets import IMAGE_PLACE, Turn
 
-IMAGE = "<image>"
-"""Where an image stands in what a user writes."""
 OPEN, TOKEN, CLOSE = "<img>", "<IMG_CONTEXT>", "</img>"
 """What an image becomes: its tokens, between two marks."""
 FIRST_SYSTEM = (
@@ -105,13 +103,13 @@ def write_prompt(
     """
     _check_turns(turns)
     texts = [turn.text for turn in turns]
-    wanted = sum(text.count(IMAGE) for text in texts)
+    wanted = sum(text.count(IMAGE_PLACE) for text in texts)
     if not wanted and len(tiles) == 1:
-        texts[0], wanted = f"{IMAGE}\n{texts[0]}", 1
+        texts[0], wanted = f"{IMAGE_PLACE}\n{texts[0]}", 1
     if wanted != len(tiles):
         raise ValueError(
-            f"The texts have {wanted} places for images ({IMAGE}), and there are {len(tiles)} images; write one for"
-            " each."
+            f"The texts have {wanted} places for images ({IMAGE_PLACE}), and there are {len(tiles)} images; write one"
+            " for each."
         )
     given = iter(tiles)
     written = template.told.replace("{}", template.system if system is None else system)
@@ -122,7 +120,7 @@ def write_prompt(
 
 
 def _with_images(text: str, tiles: Iterator[int], tokens_per_tile: int) -> str:
-    first, *rest = text.split(IMAGE)
+    first, *rest = text.split(IMAGE_PLACE)
     return first + "".join(f"{OPEN}{TOKEN * (tokens_per_tile * next(tiles))}{CLOSE}{piece}" for piece in rest)
 
 
@@ -136,6 +134,8 @@ def _check_turns(turns: Sequence[Turn]) -> None:
                 f"Turn {place} is of {turn.role!r:.40}, and {role} is next: a user begins, both take turns."
             )
         if any(mark in turn.text for mark in (OPEN, TOKEN, CLOSE)):
-            raise ValueError(f"Turn {place} holds a mark that only images may have; write {IMAGE} where one stands.")
+            raise ValueError(
+                f"Turn {place} holds a mark that only images may have; write {IMAGE_PLACE} where one stands."
+            )
     if turns[-1].role != "user":
         raise ValueError("The last turn is the assistant's; a question of the user is last.")

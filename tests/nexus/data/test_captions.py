@@ -84,6 +84,7 @@ def test_classes_become_sentences():
         ),
         ("a.csv", "file,caption\na.csv,one\n", r"line 2: 'a.csv' is not an image; use"),
         ("a.csv", "file,caption,split\n0.png,one,val\n", r"has no captions of the split 'train'"),
+        ("a.csv", "file,caption,split\n0.png,one,tarin\n", r"a.csv, line 2: the split is 'tarin'.*'train'"),
         ("a.jsonl", '{"file": "0.png"}', r"a.jsonl, line 1 is no caption; a line is"),
         ("a.json", "[1]", r"a.json has no captions as COCO writes them: it needs"),
         ("a.txt", "", r"a.txt ends in '.txt'; captions are in a .csv, a .jsonl, or COCO's .json"),

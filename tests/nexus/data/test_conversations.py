@@ -9,8 +9,9 @@ from PIL import Image
 from nexus.data import load_dataset
 from nexus.data.check import check_source
 from nexus.data.conversations import ConversationTransform
-from nexus.data.dataset import DataError
+from nexus.data.dataset import DataError, Sample
 from nexus.data.facets import Conversations, Turn
+from nexus.data.part import part_of
 
 ASKED = [{"from": "human", "value": "<image>\nHow many?"}, {"from": "gpt", "value": " two "}]
 
@@ -46,6 +47,31 @@ def test_turns_and_images_are_read_as_the_files_of_llava_have_them(folder):
     assert len(load_dataset(source, "val")) == 1
     checked = check_source(source)
     assert (checked.images, checked.faults) == (3, [])
+
+
+def test_a_part_keeps_all_images_and_every_image_is_checked(folder):
+    both = [{"from": "human", "value": "<image> and <image>?"}, {"from": "gpt", "value": "b is brighter."}]
+    source = write(folder, {"image": ["a.png", "b.png"], "conversations": both, "split": "train"})
+    batch = ConversationTransform().make_batch(part_of(load_dataset(source), [0]), [0], [np.random.default_rng(0)])
+    assert [np.asarray(image).max() for image in batch["talks"][0].images] == [10, 200]
+    (folder / "b.png").write_bytes(b"no image")
+    (fault,) = check_source(source).faults
+    assert "b.png" in str(fault)
+
+
+def test_data_of_ones_own_needs_an_image_and_a_path_alone():
+    class Mine:
+        name = "mine"
+        conversations = ((Turn("user", "What?"), Turn("assistant", "black")),)
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return Sample(np.zeros((4, 4, 3), np.uint8), 0, "mine[0]")
+
+    batch = ConversationTransform().make_batch(Mine(), [0], [np.random.default_rng(0)])
+    assert (batch["talks"][0].path, len(batch["talks"][0].images)) == ("mine[0]", 1)
 
 
 def test_without_splits_an_image_is_on_one_side(folder):
@@ -90,6 +116,7 @@ def test_without_splits_an_image_is_on_one_side(folder):
         ({"image": "a.png", "conversations": [{"from": "human", "value": " "}, ASKED[1]]}, r"turn 0 says nothing"),
         ({"image": "a.png", "conversations": ["x"]}, r"turn 0 is x; it is"),
         ({"image": "a.png", "conversations": ASKED, "split": 3}, r"the split is 3"),
+        ({"image": "a.png", "conversations": ASKED, "split": "tarin"}, r"line 1: the split is 'tarin'.*'train'"),
     ],
 )
 def test_each_fault_is_told_with_its_line(folder, row, said):

@@ -217,6 +217,21 @@ def test_answers_are_measured_by_exact_match(model, tokenizer, photo, tmp_path, 
     assert second - first > len("a  cat What?")  # the second question comes after the data's first answer
 
 
+def test_a_question_is_shown_the_images_that_came_before_it(model, tokenizer, photo, tmp_path, monkeypatch):
+    turns = [("human", "Ready?"), ("gpt", "Yes."), ("human", "<image>\nWhat?"), ("gpt", "A cat.")]
+    row = {"image": Path(photo).name, "conversations": [{"from": one, "value": text} for one, text in turns]}
+    (tmp_path / "talks.jsonl").write_text(json.dumps({**row, "split": "val"}), encoding="utf-8")
+    shown = []
+
+    def write_nothing(model, read, stop, writing, streamer=None):
+        shown.append(read.images is not None)
+        return torch.zeros(1, 0, dtype=torch.long)
+
+    monkeypatch.setattr("nexus.tasks.conversation.session.write", write_nothing)
+    nexus.evaluate(model, f"conversations:{tmp_path / 'talks.jsonl'}", tokenizer=tokenizer)
+    assert shown == [False, True]
+
+
 def test_the_model_itself_is_measured_with_its_own_answers(model, tokenizer, photo, tmp_path):
     said = Chat(model, [photo], tokenizer=tokenizer, writing=Writing(40)).ask("<image>\nWhat?")
     report = nexus.evaluate(model, ask_file(tmp_path, photo, "?"), tokenizer=tokenizer)
